@@ -1,0 +1,155 @@
+//! Who did it: processes, their lineage and accounts, read through `/proc`.
+//!
+//! Owns process snapshots, guarded against pid reuse by a pidfd or the start
+//! time. Must not look at files' content or know rules. "Unknown" is an
+//! ordinary value: a field that could not be read is `None`, never a guess.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// A numeric id and the name NSS has for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// uid or gid.
+    pub id: u32,
+    /// Its name; filled in away from the hot path.
+    pub name: Option<String>,
+}
+
+/// A process's credentials (proc_pid_status(5), `Uid:` and `Gid:`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Real user.
+    pub real_user: Account,
+    /// Effective user.
+    pub effective_user: Account,
+    /// Real group.
+    pub real_group: Account,
+    /// Effective group.
+    pub effective_group: Account,
+}
+
+/// Whether the path of a running image names, on this host and in our mount
+/// namespace, the very file that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageState {
+    /// Same device and inode.
+    Same,
+    /// The path now names another file (an upgrade replaced it, or a mount hides it).
+    Replaced,
+    /// The process lives in another mount namespace and the path differs here.
+    Foreign,
+    /// Unlinked while it ran.
+    Deleted,
+    /// An anonymous memory file.
+    Memfd,
+}
+
+impl ImageState {
+    /// The value of `ssh_keywatch.attribution.image`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Replaced => "replaced",
+            Self::Foreign => "foreign",
+            Self::Deleted => "deleted",
+            Self::Memfd => "memfd",
+        }
+    }
+}
+
+/// The executable file a process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its path, without the kernel's " (deleted)".
+    pub path: PathBuf,
+    /// `st_dev`, where it could be told.
+    pub device: Option<u64>,
+    /// `st_ino`, where it could be told.
+    pub inode: Option<u64>,
+    /// What the path means on this host, where it could be told.
+    pub state: Option<ImageState>,
+}
+
+/// A snapshot of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id (thread group id) in the daemon's pid namespace.
+    pub pid: i32,
+    /// Parent's pid.
+    pub parent_pid: Option<i32>,
+    /// When it started.
+    pub start: Option<SystemTime>,
+    /// Start in clock ticks since boot (field 22 of proc_pid_stat(5)), which
+    /// with the pid identifies the process.
+    pub start_ticks: Option<u64>,
+    /// What it runs.
+    pub image: Option<Image>,
+    /// Its `comm`, at most 15 bytes, settable by the process itself.
+    pub name: Option<OsString>,
+    /// Its arguments, bounded in number and length.
+    pub args: Option<Vec<OsString>>,
+    /// Its working directory.
+    pub working_directory: Option<PathBuf>,
+    /// Its users and groups.
+    pub credentials: Option<Credentials>,
+    /// Session id (pid of the session leader).
+    pub session: Option<i32>,
+    /// Process group id.
+    pub process_group: Option<i32>,
+    /// Controlling terminal as (major, minor), if it has one.
+    pub tty: Option<(u32, u32)>,
+    /// Audit login uid, if one is set (proc_pid_loginuid(5)).
+    pub login_uid: Option<u32>,
+    /// Audit session id, if one is set.
+    pub audit_session: Option<u32>,
+}
+
+/// How the writer was found out (`ssh_keywatch.attribution.method`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// The kernel held the writer while it was identified.
+    Held,
+    /// Identified earlier in its life, while held at exec.
+    Recorded,
+    /// Read from /proc after the fact and verified by pidfd.
+    Live,
+    /// Taken from the maker of the directory.
+    Inferred,
+    /// Ids without an executable: it was a zombie, or /proc said no more.
+    Partial,
+    /// Nothing is known.
+    None,
+}
+
+impl Method {
+    /// The value of `ssh_keywatch.attribution.method`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Recorded => "recorded",
+            Self::Live => "live",
+            Self::Inferred => "inferred",
+            Self::Partial => "partial",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Who did it, and how surely that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribution {
+    /// How it was found out.
+    pub method: Method,
+    /// True only where no other program is possible.
+    pub certain: bool,
+    /// The writer; its image is absent where more than one is possible.
+    pub process: Option<Process>,
+    /// Its ancestors, nearest first, up to init, as far as they are known.
+    pub ancestors: Vec<Process>,
+    /// The possible images where there is more than one.
+    pub candidates: Vec<Image>,
+}
