@@ -6,14 +6,16 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+pub use crate::watch::Evidence;
+
 /// What was done to the object, in the words of `event.action` as Elastic
 /// Defend uses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// A name that was not there before: made, linked, or moved in from
-    /// outside the watched directories.
+    /// A name that was not there before: made or linked, or found below a
+    /// directory that had just become watched.
     Creation,
-    /// An object got another name inside the watched directories.
+    /// A name came by rename(2); the former path is known if it was watched.
     Rename,
     /// The content of an existing file changed.
     Modification,
@@ -40,29 +42,6 @@ impl Action {
             Self::Creation => "creation",
             Self::Rename | Self::Modification => "change",
             Self::Deletion => "deletion",
-        }
-    }
-}
-
-/// How an event came to be known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
-    /// A fanotify record.
-    Fanotify,
-    /// An inotify record (no writer's pid).
-    Inotify,
-    /// Found by the scan of a directory that had just become watched.
-    Scan,
-}
-
-impl Evidence {
-    /// The value of `ssh_keywatch.evidence`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fanotify => "fanotify",
-            Self::Inotify => "inotify",
-            Self::Scan => "scan",
         }
     }
 }

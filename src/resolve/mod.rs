@@ -4,6 +4,9 @@
 //! time. Must not look at files' content or know rules. "Unknown" is an
 //! ordinary value: a field that could not be read is `None`, never a guess.
 
+pub mod proc;
+pub mod slow;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::SystemTime;

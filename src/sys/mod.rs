@@ -1,1 +1,17 @@
-//! (head to be written)
+//! The only room with `unsafe` in it: fanotify groups and their records, file
+//! handles, pidfds, scheduling.
+//!
+//! Owns the bytes the kernel gives and takes, and every descriptor as an
+//! `OwnedFd`. Must not own policy: which directory is marked, who is held and
+//! what a record means is decided by the callers. Every call fails with the
+//! errno that the kernel gave.
+#![allow(unsafe_code)]
+
+pub mod fanotify;
+pub mod handle;
+pub mod pidfd;
+pub mod stat;
+pub mod thread;
+
+pub use handle::ObjectId;
+pub use pidfd::PidFd;

@@ -1,0 +1,485 @@
+//! `/proc`, read exactly: bytes of names and arguments as they are.
+//!
+//! Owns the parsing of proc_pid_stat(5) and proc_pid_status(5). The root is
+//! given, so that tests can use a tree of files. A process's directory is
+//! opened once and everything is read through that descriptor: it cannot turn
+//! into another process of the same pid.
+
+use std::ffi::{CStr, CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::Mode;
+
+use super::{Account, Credentials, Image, ImageState, Process};
+use crate::sys::stat::{FileIdentity, identity_of};
+
+/// How much of a small file of `/proc` is read.
+const SMALL: usize = 4096;
+/// How many bytes of arguments are kept, and how many arguments.
+const MAX_ARGS_BYTES: usize = 32 * 1024;
+const MAX_ARGS: usize = 512;
+
+/// A `/proc`.
+#[derive(Debug)]
+pub struct Proc {
+    root: OwnedFd,
+    /// When the host booted; `start_ticks` count from here.
+    boot: SystemTime,
+    ticks_per_second: u64,
+}
+
+/// A process's or thread's directory, opened.
+#[derive(Debug)]
+pub struct Entry {
+    dir: OwnedFd,
+}
+
+/// What proc_pid_stat(5) says, as far as we use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `comm`.
+    pub name: OsString,
+    /// State letter; `Z` is a zombie.
+    pub state: u8,
+    /// Parent's pid.
+    pub parent: i32,
+    /// Process group.
+    pub process_group: i32,
+    /// Session.
+    pub session: i32,
+    /// Controlling terminal as a device number, 0 without one.
+    pub tty: u32,
+    /// Start time in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// What proc_pid_status(5) says, as far as we use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Thread group: the pid of the process.
+    pub process: i32,
+    /// Real, effective user ids.
+    pub users: [u32; 2],
+    /// Real, effective group ids.
+    pub groups: [u32; 2],
+    /// Number of threads.
+    pub threads: u32,
+}
+
+impl Proc {
+    /// Opens the `/proc` at `root`.
+    ///
+    /// # Errors
+    /// It cannot be opened, or its `stat` has no boot time.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let boot = std::fs::read_to_string(root.join("stat"))?
+            .lines()
+            .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+            .ok_or_else(|| io::Error::other("/proc/stat has no btime"))?;
+        Ok(Self {
+            root: open(root, flags, Mode::empty())?,
+            boot: SystemTime::UNIX_EPOCH + Duration::from_secs(boot),
+            ticks_per_second: procfs::ticks_per_second().max(1),
+        })
+    }
+
+    /// Opens the entry of process or thread `id`.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is none.
+    pub fn entry(&self, id: i32) -> io::Result<Entry> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut name = [0u8; 12];
+        let dir = openat(&self.root, decimal(id, &mut name), flags, Mode::empty())?;
+        Ok(Entry { dir })
+    }
+
+    fn start(&self, ticks: u64) -> SystemTime {
+        let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(self.ticks_per_second);
+        self.boot + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// A snapshot of what `entry` is now, without its arguments. A field that
+    /// cannot be read is `None`.
+    ///
+    /// # Errors
+    /// Not even `stat` and `status` can be read: it is gone.
+    pub fn snapshot(&self, entry: &Entry) -> io::Result<(Process, Status)> {
+        let stat = entry.stat()?;
+        let status = entry.status()?;
+        let account = |id| Account { id, name: None };
+        let process = Process {
+            pid: status.process,
+            parent_pid: Some(stat.parent),
+            start: Some(self.start(stat.start_ticks)),
+            start_ticks: Some(stat.start_ticks),
+            image: entry.image(),
+            name: Some(stat.name),
+            args: None,
+            working_directory: entry.link(c"cwd"),
+            credentials: Some(Credentials {
+                real_user: account(status.users[0]),
+                effective_user: account(status.users[1]),
+                real_group: account(status.groups[0]),
+                effective_group: account(status.groups[1]),
+            }),
+            session: Some(stat.session),
+            process_group: Some(stat.process_group),
+            tty: (stat.tty != 0).then(|| {
+                let device = u64::from(stat.tty);
+                (libc::major(device), libc::minor(device))
+            }),
+            login_uid: entry.number(c"loginuid"),
+            audit_session: entry.number(c"sessionid"),
+        };
+        Ok((process, status))
+    }
+}
+
+impl Entry {
+    fn read(&self, name: &CStr, buffer: &mut [u8]) -> io::Result<usize> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, name, flags, Mode::empty())?;
+        let mut length = 0;
+        while length < buffer.len() {
+            let (_, room) = buffer.split_at_mut(length);
+            match nix::unistd::read(&file, room)? {
+                0 => break,
+                count => length += count,
+            }
+            // A small file of /proc comes in one piece, if there is room for it.
+            if length < buffer.len() {
+                break;
+            }
+        }
+        Ok(length)
+    }
+
+    /// Reads `stat`.
+    ///
+    /// # Errors
+    /// The process is gone, or the file is not as proc_pid_stat(5) says.
+    pub fn stat(&self) -> io::Result<Stat> {
+        let mut buffer = [0u8; SMALL];
+        let length = self.read(c"stat", &mut buffer)?;
+        parse_stat(&buffer[..length]).ok_or_else(|| malformed("stat"))
+    }
+
+    /// Reads `status`.
+    ///
+    /// # Errors
+    /// The process is gone, or the file is not as proc_pid_status(5) says.
+    pub fn status(&self) -> io::Result<Status> {
+        let mut buffer = [0u8; SMALL];
+        let length = self.read(c"status", &mut buffer)?;
+        parse_status(&buffer[..length]).ok_or_else(|| malformed("status"))
+    }
+
+    /// The function the thread waits in (proc_pid_wchan(5)).
+    #[must_use]
+    pub fn waits_for_fanotify(&self) -> bool {
+        let mut buffer = [0u8; 64];
+        self.read(c"wchan", &mut buffer)
+            .is_ok_and(|length| buffer[..length].starts_with(b"fanotify"))
+    }
+
+    /// Where a link of the entry leads.
+    #[must_use]
+    pub fn link(&self, name: &CStr) -> Option<PathBuf> {
+        readlinkat(&self.dir, name).ok().map(PathBuf::from)
+    }
+
+    /// The image that runs; `None` for a zombie or a kernel thread.
+    #[must_use]
+    pub fn image(&self) -> Option<Image> {
+        let path = self.link(c"exe")?;
+        let identity = identity_of(self.dir.as_fd(), c"exe").ok();
+        Some(image(path, identity))
+    }
+
+    /// The inode of the mount namespace.
+    #[must_use]
+    pub fn mount_namespace(&self) -> Option<u64> {
+        identity_of(self.dir.as_fd(), c"ns/mnt")
+            .ok()
+            .map(|identity| identity.inode)
+    }
+
+    /// A decimal number that is not the kernel's "unset" (4294967295).
+    fn number(&self, name: &CStr) -> Option<u32> {
+        let mut buffer = [0u8; 16];
+        let length = self.read(name, &mut buffer).ok()?;
+        let number = std::str::from_utf8(&buffer[..length]).ok()?.trim().parse().ok()?;
+        (number != u32::MAX).then_some(number)
+    }
+
+    /// The arguments. Reads the memory of the process, which may block for
+    /// ever: call it on a [`super::slow::Pool`].
+    #[must_use]
+    pub fn args(&self) -> Option<Vec<OsString>> {
+        let mut buffer = vec![0u8; MAX_ARGS_BYTES];
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.dir, c"cmdline", flags, Mode::empty()).ok()?;
+        let mut length = 0;
+        while length < buffer.len() {
+            match nix::unistd::read(&file, &mut buffer[length..]).ok()? {
+                0 => break,
+                count => length += count,
+            }
+        }
+        // A zombie and a kernel thread have none.
+        (length > 0).then(|| split_args(&buffer[..length]))
+    }
+
+    /// Another descriptor for the same entry.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            dir: self.dir.try_clone()?,
+        })
+    }
+}
+
+impl AsFd for Entry {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+fn malformed(name: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("a /proc/PID/{name} is not as documented"),
+    )
+}
+
+fn decimal(number: i32, buffer: &mut [u8; 12]) -> &CStr {
+    use std::io::Write;
+    let length = buffer.len();
+    let mut rest = &mut buffer[..length - 1];
+    // Eleven characters are enough for every i32; the rest stays NUL.
+    let _ = write!(rest, "{number}");
+    CStr::from_bytes_until_nul(buffer).unwrap_or(c"")
+}
+
+/// An image from the link `exe` and the identity of the file behind it.
+#[must_use]
+pub fn image(path: PathBuf, identity: Option<FileIdentity>) -> Image {
+    const DELETED: &[u8] = b" (deleted)";
+    let mut bytes = path.into_os_string().into_vec();
+    let mut state = None;
+    if identity.is_some_and(|identity| identity.links == 0) {
+        if bytes.starts_with(b"/memfd:") {
+            state = Some(ImageState::Memfd);
+        } else {
+            state = Some(ImageState::Deleted);
+        }
+        if bytes.ends_with(DELETED) {
+            bytes.truncate(bytes.len() - DELETED.len());
+        }
+    }
+    Image {
+        path: PathBuf::from(OsString::from_vec(bytes)),
+        device: identity.map(|identity| identity.device),
+        inode: identity.map(|identity| identity.inode),
+        state,
+    }
+}
+
+/// What a path leads to on this host, if the kernel knows without asking a
+/// file server (`RESOLVE_CACHED`).
+fn cached_identity(path: &Path) -> Option<FileIdentity> {
+    use nix::fcntl::{OpenHow, ResolveFlag, openat2};
+    use std::os::unix::ffi::OsStrExt;
+
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED));
+    let file = openat2(nix::fcntl::AT_FDCWD, path.as_c_str(), how).ok()?;
+    let proc = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    identity_of(nix::fcntl::AT_FDCWD, &proc).ok()
+}
+
+/// Says whether the image's path means the same file on this host.
+pub fn place_image(image: &mut Image, entry: &Entry, own_namespace: Option<u64>) {
+    if image.state.is_some() {
+        return;
+    }
+    let (Some(device), Some(inode)) = (image.device, image.inode) else {
+        return;
+    };
+    let Some(here) = cached_identity(&image.path) else {
+        // Not there, or only a file server knows: say so only for a namespace
+        // that explains it.
+        if entry.mount_namespace() != own_namespace && own_namespace.is_some() {
+            image.state = Some(ImageState::Foreign);
+        }
+        return;
+    };
+    image.state = Some(if (here.device, here.inode) == (device, inode) {
+        ImageState::Same
+    } else if entry.mount_namespace() == own_namespace {
+        ImageState::Replaced
+    } else {
+        ImageState::Foreign
+    });
+}
+
+fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    // The name is in parentheses and may contain any byte, `)` too: the last
+    // one closes it.
+    let open = bytes.iter().position(|byte| *byte == b'(')?;
+    let close = bytes.iter().rposition(|byte| *byte == b')')?;
+    let name = OsString::from_vec(bytes.get(open + 1..close)?.to_vec());
+    let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Stat {
+        name,
+        state: *field(3)?.as_bytes().first()?,
+        parent: field(4)?.parse().ok()?,
+        process_group: field(5)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
+        tty: field(7)?.parse::<i32>().ok()?.cast_unsigned(),
+        start_ticks: field(22)?.parse().ok()?,
+    })
+}
+
+fn parse_status(bytes: &[u8]) -> Option<Status> {
+    let mut process = None;
+    let mut users = None;
+    let mut groups = None;
+    let mut threads = None;
+    // The name stands first and is escaped by the kernel: it has no newline.
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let (key, value) = line.split_at(colon);
+        match key {
+            b"Tgid" => process = numbers::<i32, 1>(value),
+            b"Uid" => users = numbers::<u32, 2>(value),
+            b"Gid" => groups = numbers::<u32, 2>(value),
+            b"Threads" => {
+                threads = numbers::<u32, 1>(value);
+                break;
+            }
+            _ => {}
+        }
+    }
+    Some(Status {
+        process: process?[0],
+        users: users?,
+        groups: groups?,
+        threads: threads?[0],
+    })
+}
+
+fn numbers<T: std::str::FromStr + Copy + Default, const N: usize>(value: &[u8]) -> Option<[T; N]> {
+    let text = std::str::from_utf8(value.get(1..)?).ok()?;
+    let mut found = [T::default(); N];
+    let mut fields = text.split_ascii_whitespace();
+    for slot in &mut found {
+        *slot = fields.next()?.parse().ok()?;
+    }
+    Some(found)
+}
+
+fn split_args(bytes: &[u8]) -> Vec<OsString> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    bytes
+        .split(|byte| *byte == 0)
+        .take(MAX_ARGS)
+        .map(|arg| OsString::from_vec(arg.to_vec()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &[u8] = b"4711 (evil) R 1 2 (x) S 4242 4711 4242 34816 4711 4194304 100 0 0 0 1 2 0 0 20 0 1 0 987654 4096 100 18446744073709551615";
+
+    #[test]
+    fn a_hostile_name_does_not_shift_the_fields_of_stat() {
+        let stat = parse_stat(STAT).unwrap();
+        assert_eq!(stat.name, "evil) R 1 2 (x");
+        assert_eq!(stat.state, b'S');
+        assert_eq!(stat.parent, 4242);
+        assert_eq!(stat.session, 4242);
+        assert_eq!(stat.tty, 34816);
+        assert_eq!(stat.start_ticks, 987_654);
+    }
+
+    #[test]
+    fn stat_cut_short_is_an_error() {
+        for length in 0..80 {
+            assert_eq!(parse_stat(&STAT[..length]), None, "at {length}");
+        }
+    }
+
+    #[test]
+    fn status_gives_real_and_effective_ids() {
+        let status = b"Name:\tssh-keygen\nUmask:\t0022\nState:\tR (running)\nTgid:\t77\nNgid:\t0\nPid:\t78\nPPid:\t1\nTracerPid:\t0\nUid:\t1000\t0\t0\t0\nGid:\t1001\t1002\t1002\t1002\nFDSize:\t64\nThreads:\t3\n";
+        let status = parse_status(status).unwrap();
+        assert_eq!(status.process, 77);
+        assert_eq!(status.users, [1000, 0]);
+        assert_eq!(status.groups, [1001, 1002]);
+        assert_eq!(status.threads, 3);
+    }
+
+    #[test]
+    fn args_keep_empty_ones_and_bytes() {
+        assert_eq!(
+            split_args(b"ssh-keygen\0-N\0\0-f\0/x\xff\0"),
+            ["ssh-keygen", "-N", "", "-f"]
+                .into_iter()
+                .map(OsString::from)
+                .chain([OsString::from_vec(b"/x\xff".to_vec())])
+                .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn an_unlinked_image_loses_the_kernels_remark_and_a_lying_name_does_not() {
+        let gone = FileIdentity { device: 1, inode: 2, links: 0 };
+        let there = FileIdentity { links: 1, ..gone };
+        let deleted = image("/usr/bin/x (deleted)".into(), Some(gone));
+        assert_eq!(deleted.path, Path::new("/usr/bin/x"));
+        assert_eq!(deleted.state, Some(ImageState::Deleted));
+        let named_so = image("/tmp/x (deleted)".into(), Some(there));
+        assert_eq!(named_so.path, Path::new("/tmp/x (deleted)"));
+        assert_eq!(named_so.state, None);
+        let memfd = image("/memfd:ssh-keygen (deleted)".into(), Some(gone));
+        assert_eq!(memfd.state, Some(ImageState::Memfd));
+    }
+
+    #[test]
+    fn our_own_process_is_read_from_the_real_proc() {
+        let proc = Proc::open(Path::new("/proc")).unwrap();
+        let pid = nix::unistd::getpid().as_raw();
+        let entry = proc.entry(pid).unwrap();
+        let (process, status) = proc.snapshot(&entry).unwrap();
+        assert_eq!(process.pid, pid);
+        assert_eq!(status.process, pid);
+        let mut image = process.image.unwrap();
+        assert_eq!(image.path, std::env::current_exe().unwrap());
+        place_image(&mut image, &entry, entry.mount_namespace());
+        assert_eq!(image.state, Some(ImageState::Same));
+        assert_eq!(
+            process.credentials.unwrap().effective_user.id,
+            nix::unistd::geteuid().as_raw()
+        );
+        assert_eq!(entry.args().unwrap(), std::env::args_os().collect::<Vec<_>>());
+        assert!(process.start.unwrap() <= SystemTime::now() + Duration::from_secs(1));
+    }
+}

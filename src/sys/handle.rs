@@ -1,0 +1,175 @@
+//! File handles: the identity of an object that outlives its name.
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// Space for the opaque part of a handle (`MAX_HANDLE_SZ`, `open_by_handle_at(2)`).
+const MAX_HANDLE_SIZE: usize = 128;
+
+/// An object on this host: file-system id (as `statfs(2)` gives it), handle
+/// type and opaque handle, which carries the inode's generation and so is not
+/// given again when the inode number is. Equal for what a fanotify record
+/// reports and for what [`ObjectId::of`] reads.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId(Box<[u8]>);
+
+impl ObjectId {
+    /// Puts an identity together from the parts of a FID information record
+    /// (fanotify(7), `struct fanotify_event_info_fid`).
+    #[must_use]
+    pub fn from_parts(fsid: [u8; 8], handle_type: i32, handle: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(12 + handle.len());
+        bytes.extend_from_slice(&fsid);
+        bytes.extend_from_slice(&handle_type.to_ne_bytes());
+        bytes.extend_from_slice(handle);
+        Self(bytes.into_boxed_slice())
+    }
+
+    /// The identity of an open object; any descriptor will do, `O_PATH` too.
+    ///
+    /// # Errors
+    /// The errno of fstatfs(2) or `name_to_handle_at(2)`: `EOPNOTSUPP` where
+    /// the file system has no handles.
+    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let fsid = FileSystem::of(fd)?.id;
+        Self::read(fd, c"", fsid)
+    }
+
+    /// The identity of `name` in the directory `dir`, without following a
+    /// symbolic link. `fsid` is the directory's file-system id.
+    ///
+    /// # Errors
+    /// As [`ObjectId::of`]; `ENOENT` where there is no such name.
+    pub fn at(dir: BorrowedFd<'_>, name: &OsStr, fsid: [u8; 8]) -> io::Result<Self> {
+        let name = CString::new(name.as_bytes())?;
+        Self::read(dir, &name, fsid)
+    }
+
+    fn read(fd: BorrowedFd<'_>, name: &std::ffi::CStr, fsid: [u8; 8]) -> io::Result<Self> {
+        #[repr(C)]
+        struct Handle {
+            bytes: u32,
+            kind: i32,
+            opaque: [u8; MAX_HANDLE_SIZE],
+        }
+        let empty = if name.is_empty() {
+            libc::AT_EMPTY_PATH
+        } else {
+            0
+        };
+        // AT_HANDLE_FID (Linux 6.5) gives an identity also where the handle
+        // could not be opened again; it is what fanotify itself reports.
+        for flags in [empty | libc::AT_HANDLE_FID, empty] {
+            let mut handle = Handle {
+                bytes: u32::try_from(MAX_HANDLE_SIZE).unwrap_or(0),
+                kind: 0,
+                opaque: [0; MAX_HANDLE_SIZE],
+            };
+            let mut mount_id = 0;
+            // SAFETY: `handle` has the layout of struct file_handle followed by
+            // `handle_bytes` bytes of room, the name is NUL-terminated, and the
+            // kernel writes at most handle_bytes (name_to_handle_at(2)).
+            let result = unsafe {
+                libc::name_to_handle_at(
+                    fd.as_raw_fd(),
+                    name.as_ptr(),
+                    (&raw mut handle).cast(),
+                    &raw mut mount_id,
+                    flags,
+                )
+            };
+            if result == 0 {
+                let length = (handle.bytes as usize).min(MAX_HANDLE_SIZE);
+                return Ok(Self::from_parts(fsid, handle.kind, &handle.opaque[..length]));
+            }
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EINVAL) {
+                return Err(error);
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ObjectId({self})")
+    }
+}
+
+/// What statfs(2) says of the file system an object lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// `f_fsid`, as fanotify reports it.
+    pub id: [u8; 8],
+    /// `f_type`: the magic number of statfs(2).
+    pub magic: i64,
+}
+
+impl FileSystem {
+    /// Reads it for an open object, `O_PATH` too.
+    ///
+    /// # Errors
+    /// The errno of fstatfs(2).
+    pub fn of(fd: impl AsFd) -> io::Result<Self> {
+        let mut buffer = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+        // SAFETY: the buffer has the size of struct statfs, which fstatfs(2) fills.
+        let result = unsafe { libc::fstatfs(fd.as_fd().as_raw_fd(), buffer.as_mut_ptr()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: zeroed is a valid statfs, and fstatfs(2) succeeded.
+        let buffer = unsafe { buffer.assume_init() };
+        // SAFETY: fsid_t is `int val[2]` (statfs(2)): eight plain bytes.
+        let id = unsafe { std::mem::transmute::<libc::fsid_t, [u8; 8]>(buffer.f_fsid) };
+        Ok(Self {
+            id,
+            magic: buffer.f_type,
+        })
+    }
+
+    /// Whether an open on it may wait for a server or for a user's program,
+    /// so that it must never be held: FUSE, NFS, CIFS, 9p, Ceph, AFS.
+    #[must_use]
+    pub fn may_stall(self) -> bool {
+        // linux/magic.h, and the file systems' own headers where it has none.
+        const STALLING: [i64; 9] = [
+            0x6573_5546, // FUSE_SUPER_MAGIC
+            0x6969,      // NFS_SUPER_MAGIC
+            0xFF53_4D42, // CIFS_SUPER_MAGIC
+            0xFE53_4D42, // SMB2_SUPER_MAGIC
+            0x517B,      // SMB_SUPER_MAGIC
+            0x0102_1997, // V9FS_MAGIC
+            0x00C3_6400, // CEPH_SUPER_MAGIC
+            0x5346_414F, // AFS_SUPER_MAGIC
+            0x7375_7245, // CODA_SUPER_MAGIC
+        ];
+        STALLING.contains(&(self.magic & 0xFFFF_FFFF))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_one_identity_by_name_and_by_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(dir.path().join("id_ed25519")).unwrap();
+        let other = std::fs::File::create(dir.path().join("other")).unwrap();
+        let dir_fd = std::fs::File::open(dir.path()).unwrap();
+        let fsid = FileSystem::of(&dir_fd).unwrap().id;
+        let by_name = ObjectId::at(dir_fd.as_fd(), OsStr::new("id_ed25519"), fsid).unwrap();
+        assert_eq!(by_name, ObjectId::of(file.as_fd()).unwrap());
+        assert_ne!(by_name, ObjectId::of(other.as_fd()).unwrap());
+    }
+}

@@ -1,0 +1,40 @@
+//! Scheduling of our own threads.
+
+use std::io;
+
+/// The kernel's id of the calling thread (gettid(2)).
+#[must_use]
+pub fn current_id() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
+/// Whether `tid` is a thread of this process. Reads `/proc`, for the threads
+/// that crates start are ours as well.
+#[must_use]
+pub fn is_own(tid: i32) -> bool {
+    std::fs::exists(format!("/proc/self/task/{tid}")).unwrap_or(false)
+}
+
+/// Asks for real-time priority for the calling thread: `SCHED_FIFO` with
+/// `priority` (1 is the lowest), reset in children (sched(7)).
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_NICE` and `RLIMIT_RTPRIO`.
+pub fn real_time(priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param {
+        sched_priority: priority,
+    };
+    // SAFETY: pid 0 is the calling thread, and the parameter outlives the call.
+    let result = unsafe {
+        libc::sched_setscheduler(
+            0,
+            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
+            &raw const parameter,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

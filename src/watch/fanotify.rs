@@ -1,0 +1,341 @@
+//! Watching with fanotify: marks, and what its records mean for the tree.
+//!
+//! Owns the notification group and sets marks in both groups. Answers nobody:
+//! the permission group is read by [`super::hold`].
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use super::fence::Fence;
+use super::pattern::Pattern;
+use super::tree::{Marker, NodeId, Tree};
+use super::{Evidence, Notice, Problem, What, Writer};
+use crate::sys::ObjectId;
+use crate::sys::fanotify::{Entry, Features, NotificationGroup, PermissionGroup, Record, mask};
+use crate::sys::handle::FileSystem;
+
+/// Names that come and go in a directory.
+const NAMES: u64 = mask::CREATE | mask::DELETE | mask::ONDIR;
+/// What happens to the directory itself.
+const ITSELF: u64 = mask::DELETE_SELF | mask::MOVE_SELF;
+/// What happens to the files in a directory.
+const FILES: u64 = mask::MODIFY | mask::CLOSE_WRITE | mask::EVENT_ON_CHILD;
+/// A hold of every open of a file in a directory.
+const HOLD: u64 = mask::OPEN_PERM | mask::EVENT_ON_CHILD;
+/// What the first key of a fresh account needs to be seen.
+pub(super) const FIRST_KEY: u64 = mask::CREATE | mask::ONDIR;
+
+/// Bytes read at once: some 300 records with names.
+const BUFFER: usize = 64 * 1024;
+
+struct Marks {
+    notification: Arc<NotificationGroup>,
+    permission: Option<Arc<PermissionGroup>>,
+    /// Files that have settled are not held.
+    ignore_settled: bool,
+    renames: u64,
+}
+
+impl Marker for Marks {
+    fn mark(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        _path: &Path,
+        watched: bool,
+    ) -> io::Result<Option<io::Error>> {
+        let files = if watched { FILES } else { 0 };
+        self.notification
+            .mark_directory(dir, NAMES | ITSELF | self.renames | files)?;
+        let Some(permission) = self.permission.as_ref().filter(|_| watched) else {
+            return Ok(None);
+        };
+        if FileSystem::of(dir)?.may_stall() {
+            let reason = "an open on this file system can wait for a server";
+            return Ok(Some(io::Error::other(reason)));
+        }
+        Ok(permission.mark_directory(dir, HOLD).err())
+    }
+
+    fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, _path: &Path) {
+        let Some(dir) = dir else { return };
+        // ENOENT: the marks went with the inode, or were of the other kind.
+        let _ = self
+            .notification
+            .unmark_directory(dir, NAMES | ITSELF | self.renames | FILES);
+        if let Some(permission) = &self.permission {
+            let _ = permission.unmark_directory(dir, HOLD);
+        }
+    }
+
+    fn moved(&mut self, _from: &Path, _to: &Path, _watched: bool) {}
+
+    fn settle(&mut self, dir: BorrowedFd<'_>, name: &OsStr) {
+        if self.ignore_settled
+            && let Some(permission) = &self.permission
+        {
+            // A file that is gone again needs none; one that cannot carry it
+            // is held at each open, which is slower and nothing else.
+            let _ = permission.ignore(dir, name);
+        }
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence::Fanotify
+    }
+}
+
+/// Watches with fanotify.
+pub struct FanotifyWatch {
+    group: Arc<NotificationGroup>,
+    permission: Option<Arc<PermissionGroup>>,
+    tree: Tree,
+    fence: Option<(ObjectId, Arc<Fence>)>,
+    /// Directories of key tools, and the tools' names in them.
+    programs: HashMap<ObjectId, (PathBuf, Vec<OsString>)>,
+    buffer: Vec<u8>,
+    own_pid: i32,
+}
+
+impl FanotifyWatch {
+    /// Makes a watch for `patterns`; nothing is marked yet.
+    #[must_use]
+    pub fn new(
+        group: Arc<NotificationGroup>,
+        permission: Option<Arc<PermissionGroup>>,
+        patterns: Vec<Pattern>,
+        limit: usize,
+        ignore_settled: bool,
+    ) -> Self {
+        let mut marks = Marks {
+            notification: Arc::clone(&group),
+            permission: permission.clone(),
+            ignore_settled,
+            renames: mask::RENAME,
+        };
+        // RENAME came together with target identities (Linux 5.17).
+        if !group.features().target {
+            marks.renames = mask::MOVED_FROM | mask::MOVED_TO;
+        }
+        Self {
+            group,
+            permission,
+            tree: Tree::new(patterns, limit, Box::new(marks)),
+            fence: None,
+            programs: HashMap::new(),
+            buffer: vec![0; BUFFER],
+            own_pid: nix::unistd::getpid().as_raw(),
+        }
+    }
+
+    /// Marks all that exists.
+    ///
+    /// # Errors
+    /// The root directory cannot be marked: fanotify is of no use here.
+    pub fn start(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
+        self.tree.start(out)
+    }
+
+    /// What the records carry.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.group.features()
+    }
+
+    /// The tree of directories.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The tree of directories.
+    pub fn tree_mut(&mut self) -> &mut Tree {
+        &mut self.tree
+    }
+
+    /// Reports the fence's numbers as they come by.
+    ///
+    /// # Errors
+    /// The fence's directory cannot be marked.
+    pub fn set_fence(&mut self, fence: Arc<Fence>) -> io::Result<()> {
+        self.group
+            .mark_directory(fence.as_fd(), mask::CREATE | mask::ONDIR)?;
+        self.fence = Some((ObjectId::of(fence.as_fd())?, fence));
+        Ok(())
+    }
+
+    /// Holds `program` at exec, and what replaces it at its path. One that is
+    /// not there is held as soon as it comes.
+    ///
+    /// # Errors
+    /// Its directory cannot be marked, or the program cannot.
+    pub fn hold_program(&mut self, program: &Path) -> io::Result<()> {
+        let (Some(parent), Some(name)) = (program.parent(), program.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let Some(permission) = &self.permission else {
+            return Ok(());
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = match open(parent, flags, Mode::empty()) {
+            Err(nix::errno::Errno::ENOENT) => return Ok(()),
+            other => other?,
+        };
+        let id = ObjectId::of(dir.as_fd())?;
+        self.group
+            .mark_directory(dir.as_fd(), mask::CREATE | mask::RENAME)?;
+        let (_, names) = self
+            .programs
+            .entry(id)
+            .or_insert_with(|| (parent.to_owned(), Vec::new()));
+        names.push(name.to_owned());
+        match hold_exec(permission, dir.as_fd(), name) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads once; returns how many records there were, 0 when the queue is empty.
+    ///
+    /// # Errors
+    /// The group cannot be read: watching is over.
+    pub fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<usize> {
+        let mut records = Vec::new();
+        let group = Arc::clone(&self.group);
+        let count = group.read(&mut self.buffer, |record| records.push(record))?;
+        for record in records {
+            self.take(record, out);
+        }
+        Ok(count)
+    }
+
+    fn take(&mut self, mut record: Record, out: &mut Vec<Notice>) {
+        if record.is(mask::OVERFLOW) {
+            out.push(Notice::Problem(Problem::Overflow));
+            self.tree.rescan(out);
+            return;
+        }
+        if let (Some((fence, _)), Some(entry)) = (&self.fence, &record.entry)
+            && entry.directory == *fence
+        {
+            if let Some(number) = Fence::number(&entry.name) {
+                out.push(Notice::Fence(number));
+            }
+            return;
+        }
+        self.follow_programs(&record);
+        if record.pid == self.own_pid {
+            // The watcher's own acts never alert.
+            return;
+        }
+        let writer = Some(Arc::new(Writer {
+            pid: record.pid,
+            pidfd: record.pidfd.take(),
+        }));
+        let directory = record.is(mask::ONDIR);
+        if record.is(mask::RENAME) {
+            let from = self.find(record.from.as_ref());
+            let to = self.find(record.to.as_ref());
+            if from.is_some() || to.is_some() {
+                self.tree
+                    .renamed(from, to, record.target, directory, writer, out);
+            }
+            return;
+        }
+        let Some((node, name)) = self.find(record.entry.as_ref()) else {
+            return;
+        };
+        if record.is(ITSELF) {
+            // The entry of a record about the directory itself is "." in it.
+            if name == "." || record.target.as_ref().and_then(|id| self.tree.by_object(id)) == Some(node) {
+                if record.is(mask::DELETE_SELF) {
+                    self.tree.gone(node);
+                } else {
+                    self.tree.moved(node, out);
+                }
+                return;
+            }
+        }
+        // One record can carry several bits; this is the order they come in.
+        let target = record.target.clone();
+        if record.is(mask::CREATE) {
+            self.tree
+                .created(node, name, target.clone(), directory, writer.clone(), out);
+        }
+        if record.is(mask::MOVED_TO) {
+            let to = Some((node, name));
+            self.tree
+                .renamed(None, to, target.clone(), directory, writer.clone(), out);
+        }
+        if record.is(mask::MODIFY) && !directory {
+            self.tree.touched(
+                What::Modified,
+                node,
+                name,
+                target.clone(),
+                writer.clone(),
+                out,
+            );
+        }
+        if record.is(mask::CLOSE_WRITE) && !directory {
+            self.tree.touched(
+                What::Closed,
+                node,
+                name,
+                target.clone(),
+                writer.clone(),
+                out,
+            );
+        }
+        if record.is(mask::DELETE | mask::MOVED_FROM) {
+            self.tree.deleted(node, name, target, directory, writer, out);
+        }
+    }
+
+    fn find<'a>(&self, entry: Option<&'a Entry>) -> Option<(NodeId, &'a OsStr)> {
+        let entry = entry?;
+        Some((self.tree.by_object(&entry.directory)?, &entry.name))
+    }
+
+    /// Keeps the marks on key tools where a package manager replaces them.
+    fn follow_programs(&self, record: &Record) {
+        let Some(permission) = &self.permission else {
+            return;
+        };
+        for entry in [&record.entry, &record.to].into_iter().flatten() {
+            let Some((path, names)) = self.programs.get(&entry.directory) else {
+                continue;
+            };
+            // dpkg unpacks to NAME.dpkg-new, and renames it over NAME.
+            let bare = entry
+                .name
+                .to_str()
+                .map(|name| name.strip_suffix(".dpkg-new").unwrap_or(name));
+            if names.iter().any(|name| name.to_str() == bare) {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                if let Ok(dir) = open(path, flags, Mode::empty()) {
+                    let _ = hold_exec(permission, dir.as_fd(), &entry.name);
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for FanotifyWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.group.as_fd()
+    }
+}
+
+fn hold_exec(permission: &PermissionGroup, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    // Non-blocking: never wait for a FIFO that somebody put there.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = openat(dir, name, flags, Mode::empty())?;
+    permission.mark_object(file.as_fd(), mask::OPEN_EXEC_PERM)
+}

@@ -1,0 +1,988 @@
+//! The tree of marked directories: the way from `/` down to what is watched,
+//! and everything below it.
+//!
+//! Owns which directories exist, under which path each is known, and which of
+//! their entries have been reported. A *waypoint* is a directory on the way (`/`,
+//! `/home`, `/home/ann`): only the coming and going of names in it is looked at.
+//! A *watched* directory is one that a pattern names, or lies below one.
+//!
+//! Every new directory is marked first and scanned then, so that a file is
+//! seen by a record or by the scan. Must not know of records: the backends
+//! translate them into the calls here. Marks are set through a [`Marker`].
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, fstatat};
+
+use super::pattern::Pattern;
+use super::{Change, Evidence, Notice, Problem, What, Writer};
+use crate::sys::ObjectId;
+use crate::sys::handle::FileSystem;
+
+/// How deep below a watched root directories are followed.
+const MAX_DEPTH: usize = 64;
+/// How many entries are remembered in all; beyond it files are still reported,
+/// but a scan could report one again.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// Sets marks for a backend.
+pub trait Marker: Send {
+    /// Marks `dir`; `watched` asks for what happens to the files in it, not
+    /// only for names that come and go. A hold that cannot be had is a warning
+    /// inside the success.
+    ///
+    /// # Errors
+    /// The directory cannot be watched at all.
+    fn mark(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        path: &Path,
+        watched: bool,
+    ) -> io::Result<Option<io::Error>>;
+
+    /// Takes the marks off, where the directory can still be reached.
+    fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path);
+
+    /// A marked directory is known by another path now.
+    fn moved(&mut self, from: &Path, to: &Path, watched: bool);
+
+    /// The file is there and settled: opens of it shall not be held.
+    fn settle(&mut self, dir: BorrowedFd<'_>, name: &OsStr);
+
+    /// How the changes it leads to are known.
+    fn evidence(&self) -> Evidence;
+}
+
+/// Refers to a directory of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(u64);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Role {
+    /// Patterns that lead through here, and how many of their components are done.
+    waypoints: Vec<(usize, usize)>,
+    /// Files in it are reported.
+    watched: bool,
+}
+
+impl Role {
+    fn is_none(&self) -> bool {
+        self.waypoints.is_empty() && !self.watched
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    id: ObjectId,
+    parent: Option<NodeId>,
+    path: PathBuf,
+    role: Role,
+    /// Levels below the watched root.
+    depth: usize,
+    /// Reached through a symbolic link: its subdirectories are not followed.
+    linked: bool,
+    fsid: [u8; 8],
+    children: HashMap<OsString, NodeId>,
+    entries: HashMap<OsString, Known>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    object: Option<ObjectId>,
+    /// Reported as made; false for what was there when the daemon started.
+    reported: bool,
+}
+
+/// What a visit does with the files it finds.
+#[derive(Clone)]
+enum Finds {
+    /// They were there before us: take stock.
+    Stock,
+    /// They are news, made by nobody knows whom; who made or moved the
+    /// directory is known.
+    News(Option<Arc<Writer>>),
+}
+
+/// The tree.
+pub struct Tree {
+    patterns: Vec<Pattern>,
+    limit: usize,
+    marker: Box<dyn Marker>,
+    nodes: HashMap<NodeId, Node>,
+    by_object: HashMap<ObjectId, NodeId>,
+    by_path: HashMap<PathBuf, NodeId>,
+    next: u64,
+    remembered: usize,
+    limit_said: bool,
+}
+
+impl Tree {
+    /// An empty tree for `patterns`, of at most `limit` directories.
+    #[must_use]
+    pub fn new(patterns: Vec<Pattern>, limit: usize, marker: Box<dyn Marker>) -> Self {
+        Self {
+            patterns,
+            limit,
+            marker,
+            nodes: HashMap::new(),
+            by_object: HashMap::new(),
+            by_path: HashMap::new(),
+            next: 0,
+            remembered: 0,
+            limit_said: false,
+        }
+    }
+
+    /// Marks everything that exists, without reporting what is found in it.
+    ///
+    /// # Errors
+    /// `/` cannot be opened or marked.
+    pub fn start(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
+        let root = open_directory(None, OsStr::new("/"), false)?;
+        let role = self.root_role();
+        // Marked here first, to tell an unusable backend from one bad directory.
+        self.marker.mark(root.as_fd(), Path::new("/"), false)?;
+        self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
+        Ok(())
+    }
+
+    fn root_role(&self) -> Role {
+        Role {
+            waypoints: (0..self.patterns.len())
+                .filter(|index| self.patterns[*index].depth() > 0)
+                .map(|index| (index, 0))
+                .collect(),
+            watched: false,
+        }
+    }
+
+    /// Replaces the patterns; what is not wanted any more is let go, what is
+    /// newly wanted is marked and taken stock of.
+    pub fn set_patterns(&mut self, patterns: Vec<Pattern>, limit: usize, out: &mut Vec<Notice>) {
+        self.patterns = patterns;
+        self.limit = limit;
+        self.limit_said = false;
+        let Some(root) = self.by_path.get(Path::new("/")).copied() else {
+            return;
+        };
+        let role = self.root_role();
+        self.retarget(root, role, out);
+    }
+
+    /// Gives a node another role and brings its subtree in line.
+    fn retarget(&mut self, node: NodeId, role: Role, out: &mut Vec<Notice>) {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        let newly_watched = role.watched && !entry.role.watched;
+        let no_longer = !role.watched && entry.role.watched;
+        entry.role = role.clone();
+        if no_longer {
+            self.remembered -= entry.entries.len();
+            entry.entries.clear();
+        }
+        let path = entry.path.clone();
+        let children: Vec<(OsString, NodeId)> = entry
+            .children
+            .iter()
+            .map(|(name, child)| (name.clone(), *child))
+            .collect();
+        let dir = self.open(node);
+        if let (Some(dir), true) = (&dir, newly_watched || no_longer) {
+            if no_longer {
+                self.marker.unmark(Some(dir.as_fd()), &path);
+            }
+            self.mark(dir.as_fd(), &path, role.watched, out);
+        }
+        for (name, child) in children {
+            let role = self.child_role(node, &name);
+            if role.is_none() {
+                self.detach(child);
+            } else {
+                self.retarget(child, role, out);
+            }
+        }
+        if let Some(dir) = dir {
+            self.scan(&dir, node, &Finds::Stock, out);
+        }
+    }
+
+    /// How many directories are watched (waypoints not counted).
+    #[must_use]
+    pub fn watched(&self) -> usize {
+        self.nodes.values().filter(|node| node.role.watched).count()
+    }
+
+    /// The paths of all watched directories that a pattern names itself.
+    #[must_use]
+    pub fn roots(&self) -> Vec<PathBuf> {
+        let mut roots: Vec<PathBuf> = self
+            .nodes
+            .values()
+            .filter(|node| node.role.watched && node.depth == 0)
+            .map(|node| node.path.clone())
+            .collect();
+        roots.sort();
+        roots
+    }
+
+    /// The directory with this identity.
+    #[must_use]
+    pub fn by_object(&self, object: &ObjectId) -> Option<NodeId> {
+        self.by_object.get(object).copied()
+    }
+
+    /// The directory known by this path.
+    #[must_use]
+    pub fn by_path(&self, path: &Path) -> Option<NodeId> {
+        self.by_path.get(path).copied()
+    }
+
+    /// Opened descriptors of directories on every file system that holds a
+    /// home, one each.
+    #[must_use]
+    pub fn home_file_systems(&self) -> Vec<OwnedFd> {
+        let mut seen = Vec::new();
+        let mut opened = Vec::new();
+        for (id, node) in &self.nodes {
+            // A node one step above a watched root is a home.
+            let home = node.role.waypoints.iter().any(|(pattern, done)| {
+                let depth = self.patterns[*pattern].depth();
+                *done + 1 == depth || *done + 2 == depth
+            });
+            if home
+                && !seen.contains(&node.fsid)
+                && let Some(dir) = self.open(*id)
+            {
+                seen.push(node.fsid);
+                opened.push(dir);
+            }
+        }
+        opened
+    }
+
+    /// A name was made in `node`.
+    pub fn created(
+        &mut self,
+        node: NodeId,
+        name: &OsStr,
+        object: Option<ObjectId>,
+        directory: bool,
+        writer: Option<Arc<Writer>>,
+        out: &mut Vec<Notice>,
+    ) {
+        let Some(parent) = self.nodes.get(&node) else {
+            return;
+        };
+        if parent.role.watched && !directory {
+            let path = parent.path.join(name);
+            let object = object.or_else(|| self.object_at(node, name));
+            let again = self.remember(node, name, object.clone());
+            self.report(
+                What::Created { again },
+                path,
+                object,
+                writer.clone(),
+                self.marker.evidence(),
+                out,
+            );
+        }
+        self.enter(node, name, directory, writer, out);
+    }
+
+    /// Visits the directory `name` of `node` if it is wanted.
+    fn enter(
+        &mut self,
+        node: NodeId,
+        name: &OsStr,
+        directory: bool,
+        writer: Option<Arc<Writer>>,
+        out: &mut Vec<Notice>,
+    ) {
+        let role = self.child_role(node, name);
+        // Of what is no directory only a link at a place that a pattern names matters.
+        if role.is_none() || (!directory && !self.is_named(node, name)) {
+            return;
+        }
+        let Some(dir) = self.open(node) else { return };
+        self.enter_from(&dir, node, name, role, &Finds::News(writer), out);
+    }
+
+    fn enter_from(
+        &mut self,
+        dir: &OwnedFd,
+        node: NodeId,
+        name: &OsStr,
+        role: Role,
+        finds: &Finds,
+        out: &mut Vec<Notice>,
+    ) {
+        match open_directory(Some(dir.as_fd()), name, false) {
+            Ok(child) => self.visit(&child, Some(node), name, role, false, finds, out),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+                if !self.is_named(node, name) {
+                    return;
+                }
+                if let Some(child) = follow(dir.as_fd(), name) {
+                    self.visit(&child, Some(node), name, role, true, finds, out);
+                }
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => {
+                let path = self.nodes[&node].path.join(name);
+                out.push(Notice::Problem(Problem::Unwatched {
+                    path,
+                    reason: error.to_string(),
+                }));
+            }
+        }
+    }
+
+    /// A name went away from `node`.
+    pub fn deleted(
+        &mut self,
+        node: NodeId,
+        name: &OsStr,
+        object: Option<ObjectId>,
+        directory: bool,
+        writer: Option<Arc<Writer>>,
+        out: &mut Vec<Notice>,
+    ) {
+        if let Some(child) = self.child(node, name, object.as_ref()) {
+            self.detach(child);
+        }
+        let Some(parent) = self.nodes.get(&node) else {
+            return;
+        };
+        if parent.role.watched && !directory {
+            let path = parent.path.join(name);
+            let known = self.forget(node, name, object.as_ref());
+            self.report(
+                What::Deleted,
+                path,
+                object.or(known),
+                writer,
+                self.marker.evidence(),
+                out,
+            );
+        }
+    }
+
+    /// An object moved between directories of which at least one is known.
+    pub fn renamed(
+        &mut self,
+        from: Option<(NodeId, &OsStr)>,
+        to: Option<(NodeId, &OsStr)>,
+        object: Option<ObjectId>,
+        directory: bool,
+        writer: Option<Arc<Writer>>,
+        out: &mut Vec<Notice>,
+    ) {
+        let child = from
+            .and_then(|(node, name)| self.child(node, name, object.as_ref()))
+            .or_else(|| object.as_ref().and_then(|object| self.by_object(object)));
+        if let Some(child) = child {
+            let role = to.map(|(node, name)| self.child_role(node, name));
+            match (to, role) {
+                (Some((node, name)), Some(role)) if role == self.nodes[&child].role => {
+                    self.relabel(child, node, name);
+                    return;
+                }
+                _ => self.detach_at(child, to),
+            }
+        }
+        if directory {
+            if let Some((node, name)) = to {
+                self.enter(node, name, true, writer, out);
+            }
+            return;
+        }
+        let from_watched = self.watched_end(from);
+        let to_watched = self.watched_end(to);
+        let mut known = None;
+        if let Some((node, name, _)) = &from_watched {
+            known = self.forget(*node, name, object.as_ref());
+        }
+        let evidence = self.marker.evidence();
+        let object = object
+            .or(known)
+            .or_else(|| to.and_then(|(node, name)| self.object_at(node, name)));
+        if let Some((node, name, path)) = to_watched {
+            self.remember(node, name, object.clone());
+            let from = from_watched.map(|(_, _, path)| path);
+            self.report(
+                What::Renamed { from },
+                path,
+                object,
+                writer.clone(),
+                evidence,
+                out,
+            );
+        } else if let Some((_, _, path)) = from_watched {
+            self.report(What::Deleted, path, object, writer.clone(), evidence, out);
+        }
+        if let Some((node, name)) = to {
+            self.enter(node, name, false, writer, out);
+        }
+    }
+
+    /// One end of a rename and its path, if it lies in a watched directory.
+    fn watched_end<'a>(
+        &self,
+        end: Option<(NodeId, &'a OsStr)>,
+    ) -> Option<(NodeId, &'a OsStr, PathBuf)> {
+        let (id, name) = end?;
+        let node = self.nodes.get(&id).filter(|node| node.role.watched)?;
+        Some((id, name, node.path.join(name)))
+    }
+
+    /// The content of `name` in `node` changed, or it was closed after writing.
+    pub fn touched(
+        &mut self,
+        what: What,
+        node: NodeId,
+        name: &OsStr,
+        object: Option<ObjectId>,
+        writer: Option<Arc<Writer>>,
+        out: &mut Vec<Notice>,
+    ) {
+        let Some(parent) = self.nodes.get(&node) else {
+            return;
+        };
+        if !parent.role.watched {
+            return;
+        }
+        let path = parent.path.join(name);
+        let object = object.or_else(|| parent.entries.get(name)?.object.clone());
+        self.report(what, path, object, writer, self.marker.evidence(), out);
+    }
+
+    /// The directory itself was deleted.
+    pub fn gone(&mut self, node: NodeId) {
+        self.detach(node);
+    }
+
+    /// The directory itself was moved. What its parents tell is enough, but a
+    /// directory behind a link has parents that nobody watches.
+    pub fn moved(&mut self, node: NodeId, out: &mut Vec<Notice>) {
+        let Some(entry) = self.nodes.get(&node) else {
+            return;
+        };
+        if !entry.linked || self.open(node).is_some() {
+            return;
+        }
+        let parent = entry.parent;
+        let name = entry.path.file_name().map(OsStr::to_owned);
+        self.detach(node);
+        if let (Some(parent), Some(name)) = (parent, name) {
+            self.enter(parent, &name, false, None, out);
+        }
+    }
+
+    /// Looks at every directory again: what was not known is reported.
+    pub fn rescan(&mut self, out: &mut Vec<Notice>) {
+        let mut nodes: Vec<(PathBuf, NodeId)> = self
+            .nodes
+            .iter()
+            .map(|(id, node)| (node.path.clone(), *id))
+            .collect();
+        nodes.sort();
+        for (_, node) in nodes {
+            if !self.nodes.contains_key(&node) {
+                continue;
+            }
+            match self.open(node) {
+                Some(dir) => self.scan(&dir, node, &Finds::News(None), out),
+                None => self.detach(node),
+            }
+        }
+    }
+
+    /// The file has settled: opens of it shall not be held any more.
+    pub fn settle(&mut self, path: &Path) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return;
+        };
+        if let Some(node) = self.by_path(parent)
+            && let Some(dir) = self.open(node)
+        {
+            self.marker.settle(dir.as_fd(), name);
+        }
+    }
+
+    fn child_role(&self, node: NodeId, name: &OsStr) -> Role {
+        let Some(parent) = self.nodes.get(&node) else {
+            return Role::default();
+        };
+        let mut role = Role {
+            waypoints: Vec::new(),
+            watched: parent.role.watched && !parent.linked,
+        };
+        for (index, done) in &parent.role.waypoints {
+            let pattern = &self.patterns[*index];
+            if pattern.matches(*done, name) {
+                if done + 1 == pattern.depth() {
+                    role.watched = true;
+                } else {
+                    role.waypoints.push((*index, done + 1));
+                }
+            }
+        }
+        role
+    }
+
+    /// Whether a pattern names this entry, or leads through it.
+    fn is_named(&self, node: NodeId, name: &OsStr) -> bool {
+        self.nodes.get(&node).is_some_and(|parent| {
+            parent
+                .role
+                .waypoints
+                .iter()
+                .any(|(index, done)| self.patterns[*index].matches(*done, name))
+        })
+    }
+
+    fn child(&self, node: NodeId, name: &OsStr, object: Option<&ObjectId>) -> Option<NodeId> {
+        let child = *self.nodes.get(&node)?.children.get(name)?;
+        match object {
+            // A link's own identity is not that of the directory it leads to.
+            Some(object) if self.nodes[&child].id != *object && !self.nodes[&child].linked => None,
+            _ => Some(child),
+        }
+    }
+
+    /// Opens a directory by its path and makes sure that it is still the same.
+    fn open(&self, node: NodeId) -> Option<OwnedFd> {
+        let node = self.nodes.get(&node)?;
+        let dir = nix::fcntl::open(
+            &node.path,
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
+        (ObjectId::of(dir.as_fd()).ok()? == node.id).then_some(dir)
+    }
+
+    fn object_at(&self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
+        let dir = self.open(node)?;
+        ObjectId::at(dir.as_fd(), name, self.nodes[&node].fsid).ok()
+    }
+
+    fn report(
+        &self,
+        what: What,
+        path: PathBuf,
+        object: Option<ObjectId>,
+        writer: Option<Arc<Writer>>,
+        evidence: Evidence,
+        out: &mut Vec<Notice>,
+    ) {
+        out.push(Notice::Change(Change {
+            what,
+            path,
+            object,
+            directory: false,
+            writer,
+            evidence,
+        }));
+    }
+
+    /// Remembers an entry as reported; says whether it was so before.
+    fn remember(&mut self, node: NodeId, name: &OsStr, object: Option<ObjectId>) -> bool {
+        let room = self.remembered < MAX_ENTRIES;
+        let Some(node) = self.nodes.get_mut(&node) else {
+            return false;
+        };
+        if let Some(known) = node.entries.get_mut(name) {
+            let again = known.reported && known.object == object;
+            *known = Known {
+                object,
+                reported: true,
+            };
+            return again;
+        }
+        if room {
+            self.remembered += 1;
+            node.entries.insert(
+                name.to_owned(),
+                Known {
+                    object,
+                    reported: true,
+                },
+            );
+        }
+        false
+    }
+
+    fn forget(
+        &mut self,
+        node: NodeId,
+        name: &OsStr,
+        object: Option<&ObjectId>,
+    ) -> Option<ObjectId> {
+        let node = self.nodes.get_mut(&node)?;
+        let known = node.entries.get(name)?;
+        // A late record of an object that has been replaced meanwhile.
+        if object.is_some() && known.object.is_some() && known.object.as_ref() != object {
+            return None;
+        }
+        self.remembered -= 1;
+        node.entries.remove(name)?.object
+    }
+
+    fn mark(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        path: &Path,
+        watched: bool,
+        out: &mut Vec<Notice>,
+    ) -> bool {
+        match self.marker.mark(dir, path, watched) {
+            Ok(None) => true,
+            Ok(Some(error)) => {
+                out.push(Notice::Problem(Problem::Unheld {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                }));
+                true
+            }
+            Err(error) => {
+                out.push(Notice::Problem(Problem::Unwatched {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                }));
+                false
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site shape, all needed")]
+    fn visit(
+        &mut self,
+        dir: &OwnedFd,
+        parent: Option<NodeId>,
+        name: &OsStr,
+        role: Role,
+        linked: bool,
+        finds: &Finds,
+        out: &mut Vec<Notice>,
+    ) {
+        let (path, depth) = match parent.and_then(|parent| self.nodes.get(&parent)) {
+            Some(node) => (
+                node.path.join(name),
+                if node.role.watched { node.depth + 1 } else { 0 },
+            ),
+            None => (PathBuf::from("/"), 0),
+        };
+        let (id, fsid) = match ObjectId::of(dir.as_fd())
+            .and_then(|id| FileSystem::of(dir).map(|file_system| (id, file_system.id)))
+        {
+            Ok(found) => found,
+            Err(error) => {
+                out.push(Notice::Problem(Problem::Unwatched {
+                    path,
+                    reason: error.to_string(),
+                }));
+                return;
+            }
+        };
+        if let Some(known) = self.by_object(&id) {
+            // Reached again, by a second record or through another link. If it
+            // is no longer where it was known, this is its place now.
+            if self.nodes[&known].path == path || self.open(known).is_some() {
+                return;
+            }
+            self.detach(known);
+        }
+        if depth > MAX_DEPTH {
+            out.push(Notice::Problem(Problem::TooDeep {
+                path,
+                limit: MAX_DEPTH,
+            }));
+            return;
+        }
+        if self.nodes.len() >= self.limit {
+            if !self.limit_said {
+                self.limit_said = true;
+                out.push(Notice::Problem(Problem::TooMany {
+                    path,
+                    limit: self.limit,
+                }));
+            }
+            return;
+        }
+        if !self.mark(dir.as_fd(), &path, role.watched, out) {
+            return;
+        }
+        // A stale namesake: its own record of deletion is still to come.
+        if let Some(stale) = self.by_path(&path) {
+            self.detach(stale);
+        }
+        let node = NodeId(self.next);
+        self.next += 1;
+        self.by_object.insert(id.clone(), node);
+        self.by_path.insert(path.clone(), node);
+        if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(&parent)) {
+            parent.children.insert(name.to_owned(), node);
+        }
+        self.nodes.insert(
+            node,
+            Node {
+                id,
+                parent,
+                path,
+                role,
+                depth,
+                linked,
+                fsid,
+                children: HashMap::new(),
+                entries: HashMap::new(),
+            },
+        );
+        self.scan(dir, node, finds, out);
+    }
+
+    /// Looks at what is in a marked directory.
+    fn scan(&mut self, dir: &OwnedFd, node: NodeId, finds: &Finds, out: &mut Vec<Notice>) {
+        let Some(entry) = self.nodes.get(&node) else {
+            return;
+        };
+        let listed = entry.role.watched
+            || entry
+                .role
+                .waypoints
+                .iter()
+                .any(|(index, done)| self.patterns[*index].name(*done).is_none());
+        let mut names: Vec<(OsString, Option<Type>)> = Vec::new();
+        if listed {
+            match list(dir.as_fd()) {
+                Ok(found) => names = found,
+                Err(error) => out.push(Notice::Problem(Problem::Unlisted {
+                    path: entry.path.clone(),
+                    reason: error.to_string(),
+                })),
+            }
+        } else {
+            // Every name that could matter is known: a home is not listed for one.
+            for (index, done) in &entry.role.waypoints {
+                if let Some(name) = self.patterns[*index].name(*done)
+                    && !names.iter().any(|(listed, _)| listed == name)
+                {
+                    names.push((name.to_owned(), None));
+                }
+            }
+        }
+        let watched = entry.role.watched;
+        let fsid = entry.fsid;
+        for (name, kind) in names {
+            let directory = kind.is_none_or(|kind| kind == Type::Directory);
+            if directory || kind == Some(Type::Symlink) {
+                let role = self.child_role(node, &name);
+                if !role.is_none() {
+                    self.enter_from(dir, node, &name, role, finds, out);
+                }
+            }
+            if watched && kind != Some(Type::Directory) {
+                self.find(dir.as_fd(), node, &name, fsid, finds, out);
+            }
+        }
+    }
+
+    /// Takes note of a file that a scan found.
+    fn find(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        node: NodeId,
+        name: &OsStr,
+        fsid: [u8; 8],
+        finds: &Finds,
+        out: &mut Vec<Notice>,
+    ) {
+        let Ok(stat) = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+            return;
+        };
+        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return;
+        }
+        let object = ObjectId::at(dir, name, fsid).ok();
+        match finds {
+            Finds::Stock => {
+                self.marker.settle(dir, name);
+                let known = Known {
+                    object,
+                    reported: false,
+                };
+                if self.remembered < MAX_ENTRIES
+                    && let Some(node) = self.nodes.get_mut(&node)
+                    && !node.entries.contains_key(name)
+                {
+                    self.remembered += 1;
+                    node.entries.insert(name.to_owned(), known);
+                }
+            }
+            Finds::News(writer) => {
+                let known = self.nodes.get(&node).and_then(|node| node.entries.get(name));
+                if known.is_some_and(|known| known.object == object) {
+                    return;
+                }
+                self.remember(node, name, object.clone());
+                let path = self.nodes[&node].path.join(name);
+                self.report(
+                    What::Created { again: false },
+                    path,
+                    object,
+                    writer.clone(),
+                    Evidence::Scan,
+                    out,
+                );
+            }
+        }
+    }
+
+    /// Lets go of a directory and all below it.
+    fn detach(&mut self, node: NodeId) {
+        self.detach_at(node, None);
+    }
+
+    /// Lets go of a directory that is at `place` now, and all below it.
+    fn detach_at(&mut self, node: NodeId, place: Option<(NodeId, &OsStr)>) {
+        let root = place
+            .and_then(|(parent, name)| {
+                let parent = self.open(parent)?;
+                open_directory(Some(parent.as_fd()), name, false).ok()
+            })
+            .or_else(|| self.open(node));
+        let Some(entry) = self.nodes.get(&node) else {
+            return;
+        };
+        if let Some(parent) = entry.parent
+            && let Some(name) = entry.path.file_name().map(OsStr::to_owned)
+            && let Some(parent) = self.nodes.get_mut(&parent)
+            && parent.children.get(&name) == Some(&node)
+        {
+            parent.children.remove(&name);
+        }
+        let mut left = vec![(node, root)];
+        while let Some((node, dir)) = left.pop() {
+            let Some(entry) = self.nodes.remove(&node) else {
+                continue;
+            };
+            self.remembered -= entry.entries.len();
+            if self.by_object.get(&entry.id) == Some(&node) {
+                self.by_object.remove(&entry.id);
+            }
+            if self.by_path.get(&entry.path) == Some(&node) {
+                self.by_path.remove(&entry.path);
+            }
+            self.marker
+                .unmark(dir.as_ref().map(AsFd::as_fd), &entry.path);
+            for (name, child) in entry.children {
+                let child_dir = dir
+                    .as_ref()
+                    .and_then(|dir| open_directory(Some(dir.as_fd()), &name, false).ok());
+                left.push((child, child_dir));
+            }
+        }
+    }
+
+    /// A directory kept its role and got another path.
+    fn relabel(&mut self, node: NodeId, parent: NodeId, name: &OsStr) {
+        let Some(new_parent) = self.nodes.get(&parent) else {
+            return;
+        };
+        let new_path = new_parent.path.join(name);
+        let old = &self.nodes[&node];
+        let (old_parent, old_name) = (old.parent, old.path.file_name().map(OsStr::to_owned));
+        if let (Some(old_parent), Some(old_name)) = (old_parent, old_name)
+            && let Some(old_parent) = self.nodes.get_mut(&old_parent)
+        {
+            old_parent.children.remove(&old_name);
+        }
+        if let Some(stale) = self.by_path(&new_path)
+            && stale != node
+        {
+            self.detach(stale);
+        }
+        if let Some(new_parent) = self.nodes.get_mut(&parent) {
+            new_parent.children.insert(name.to_owned(), node);
+        }
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.parent = Some(parent);
+        }
+        let mut left = vec![(node, new_path)];
+        while let Some((node, path)) = left.pop() {
+            let Some(entry) = self.nodes.get_mut(&node) else {
+                continue;
+            };
+            let old = std::mem::replace(&mut entry.path, path.clone());
+            let watched = entry.role.watched;
+            left.extend(
+                entry
+                    .children
+                    .iter()
+                    .map(|(name, child)| (*child, path.join(name))),
+            );
+            if self.by_path.get(&old) == Some(&node) {
+                self.by_path.remove(&old);
+            }
+            self.marker.moved(&old, &path, watched);
+            self.by_path.insert(path, node);
+        }
+    }
+}
+
+/// Opens a directory with `O_PATH`; a symbolic link in its last component is
+/// an error unless `follow`.
+fn open_directory(dir: Option<BorrowedFd<'_>>, name: &OsStr, follow: bool) -> io::Result<OwnedFd> {
+    let mut flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    if !follow {
+        flags |= OFlag::O_NOFOLLOW;
+    }
+    match dir {
+        Some(dir) => openat(dir, name, flags, Mode::empty()),
+        None => nix::fcntl::open(name, flags, Mode::empty()),
+    }
+    .map_err(io::Error::from)
+}
+
+/// Follows a link at a place that a pattern names, if that cannot be used to
+/// lead us astray: root made the link, or it leads to a directory that belongs
+/// to the link's owner.
+fn follow(dir: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
+    let link = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+    if link.st_mode & libc::S_IFMT != libc::S_IFLNK {
+        return None;
+    }
+    let target = open_directory(Some(dir), name, true).ok()?;
+    let owner = fstat(&target).ok()?.st_uid;
+    (link.st_uid == 0 || link.st_uid == owner).then_some(target)
+}
+
+/// The names in a directory, without `.` and `..`.
+fn list(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, Option<Type>)>, Errno> {
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut dir = Dir::openat(
+        dir,
+        ".",
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    Ok(names)
+}
