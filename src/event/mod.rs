@@ -3,6 +3,8 @@
 //! Owns the vocabulary of actions and the state between a file's creation and
 //! the moment it has settled. Must not do I/O: clocks and facts are given.
 
+pub mod assemble;
+
 use std::path::PathBuf;
 use std::time::SystemTime;
 

@@ -4,7 +4,9 @@
 //! time. Must not look at files' content or know rules. "Unknown" is an
 //! ordinary value: a field that could not be read is `None`, never a guess.
 
+pub mod identify;
 pub mod proc;
+pub mod resolver;
 pub mod slow;
 
 use std::ffi::OsString;

@@ -67,8 +67,8 @@ pub struct Status {
     pub users: [u32; 2],
     /// Real, effective group ids.
     pub groups: [u32; 2],
-    /// Number of threads.
-    pub threads: u32,
+    /// Number of threads; `None` when the list of groups before it is too long.
+    pub threads: Option<u32>,
 }
 
 impl Proc {
@@ -215,7 +215,11 @@ impl Entry {
     fn number(&self, name: &CStr) -> Option<u32> {
         let mut buffer = [0u8; 16];
         let length = self.read(name, &mut buffer).ok()?;
-        let number = std::str::from_utf8(&buffer[..length]).ok()?.trim().parse().ok()?;
+        let number = std::str::from_utf8(&buffer[..length])
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
         (number != u32::MAX).then_some(number)
     }
 
@@ -380,7 +384,7 @@ fn parse_status(bytes: &[u8]) -> Option<Status> {
         process: process?[0],
         users: users?,
         groups: groups?,
-        threads: threads?[0],
+        threads: threads.map(|[count]| count),
     })
 }
 
@@ -434,7 +438,7 @@ mod tests {
         assert_eq!(status.process, 77);
         assert_eq!(status.users, [1000, 0]);
         assert_eq!(status.groups, [1001, 1002]);
-        assert_eq!(status.threads, 3);
+        assert_eq!(status.threads, Some(3));
     }
 
     #[test]
@@ -451,7 +455,11 @@ mod tests {
 
     #[test]
     fn an_unlinked_image_loses_the_kernels_remark_and_a_lying_name_does_not() {
-        let gone = FileIdentity { device: 1, inode: 2, links: 0 };
+        let gone = FileIdentity {
+            device: 1,
+            inode: 2,
+            links: 0,
+        };
         let there = FileIdentity { links: 1, ..gone };
         let deleted = image("/usr/bin/x (deleted)".into(), Some(gone));
         assert_eq!(deleted.path, Path::new("/usr/bin/x"));
@@ -479,7 +487,10 @@ mod tests {
             process.credentials.unwrap().effective_user.id,
             nix::unistd::geteuid().as_raw()
         );
-        assert_eq!(entry.args().unwrap(), std::env::args_os().collect::<Vec<_>>());
+        assert_eq!(
+            entry.args().unwrap(),
+            std::env::args_os().collect::<Vec<_>>()
+        );
         assert!(process.start.unwrap() <= SystemTime::now() + Duration::from_secs(1));
     }
 }

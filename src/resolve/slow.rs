@@ -114,6 +114,9 @@ mod tests {
             std::thread::yield_now();
         }
         let answer = pool.ask(|| 7).unwrap();
-        assert_eq!(answer.until(Instant::now() + Duration::from_secs(10)), Some(7));
+        assert_eq!(
+            answer.until(Instant::now() + Duration::from_secs(10)),
+            Some(7)
+        );
     }
 }

@@ -186,7 +186,10 @@ fn parse_fid(info: &[u8]) -> Result<(ObjectId, &[u8]), Malformed> {
 
 fn parse_entry(info: &[u8]) -> Result<Entry, Malformed> {
     let (directory, rest) = parse_fid(info)?;
-    let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+    let end = rest
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(rest.len());
     let name = if end == 0 { b"." } else { &rest[..end] };
     Ok(Entry {
         directory,

@@ -83,7 +83,11 @@ impl ObjectId {
             };
             if result == 0 {
                 let length = (handle.bytes as usize).min(MAX_HANDLE_SIZE);
-                return Ok(Self::from_parts(fsid, handle.kind, &handle.opaque[..length]));
+                return Ok(Self::from_parts(
+                    fsid,
+                    handle.kind,
+                    &handle.opaque[..length],
+                ));
             }
             let error = io::Error::last_os_error();
             if error.raw_os_error() != Some(libc::EINVAL) {

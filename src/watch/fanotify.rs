@@ -253,7 +253,13 @@ impl FanotifyWatch {
         };
         if record.is(ITSELF) {
             // The entry of a record about the directory itself is "." in it.
-            if name == "." || record.target.as_ref().and_then(|id| self.tree.by_object(id)) == Some(node) {
+            if name == "."
+                || record
+                    .target
+                    .as_ref()
+                    .and_then(|id| self.tree.by_object(id))
+                    == Some(node)
+            {
                 if record.is(mask::DELETE_SELF) {
                     self.tree.gone(node);
                 } else {
@@ -294,7 +300,8 @@ impl FanotifyWatch {
             );
         }
         if record.is(mask::DELETE | mask::MOVED_FROM) {
-            self.tree.deleted(node, name, target, directory, writer, out);
+            self.tree
+                .deleted(node, name, target, directory, writer, out);
         }
     }
 

@@ -829,7 +829,10 @@ impl Tree {
                 }
             }
             Finds::News(writer) => {
-                let known = self.nodes.get(&node).and_then(|node| node.entries.get(name));
+                let known = self
+                    .nodes
+                    .get(&node)
+                    .and_then(|node| node.entries.get(name));
                 if known.is_some_and(|known| known.object == object) {
                     return;
                 }

@@ -1,0 +1,676 @@
+//! From changes to events: the join of a file's creation with its hold, and
+//! the wait until the file has settled.
+//!
+//! ```text
+//! Created ──► pending ──(closed after writing, renamed, deleted, or 100 ms)──► Event creation
+//! Modified ─► pending ──(closed, or 100 ms)──────────────────────────────────► Event modification
+//! Renamed, Deleted ──────────────────────────────────────────────────────────► Event at once
+//! ```
+//!
+//! Pure: the clock is given, and who a writer is is asked of the caller at the
+//! moment the record is taken. Everything kept is bounded; at the bound the
+//! oldest is finished early, never dropped.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Action, Event, Evidence, FinalPath};
+use crate::sys::ObjectId;
+use crate::watch::{Change, What};
+
+/// The longest an event waits for its file to settle.
+pub const SETTLE: Duration = Duration::from_millis(100);
+/// How long an identified opener waits for the record of its creation.
+const HOLD_KEPT: Duration = Duration::from_secs(5);
+/// How many files can be unsettled at once.
+const MAX_PENDING: usize = 16 * 1024;
+/// How many identified openers can wait at once.
+const MAX_HOLDS: usize = 16 * 1024;
+
+/// What is known of a writer, as far as the assembly has to ask.
+pub trait Subject: Clone {
+    /// Its process id, if it is known.
+    fn pid(&self) -> Option<i32>;
+    /// It was held while it acted: nothing better can come.
+    fn is_held(&self) -> bool;
+    /// It is a guess from who made the directory, or nothing at all.
+    fn is_weak(&self) -> bool;
+    /// It is ssh-keygen, whose temporary host keys get their final names by rename.
+    fn is_key_generator(&self) -> bool;
+}
+
+/// An event and the object it is about.
+#[derive(Clone, Debug)]
+pub struct Assembled<W> {
+    /// The event; facts are to be filled in.
+    pub event: Event<W>,
+    /// Its object.
+    pub object: Option<ObjectId>,
+}
+
+struct Pending<W> {
+    sequence: u64,
+    action: Action,
+    object: Option<ObjectId>,
+    time: SystemTime,
+    evidence: Evidence,
+    /// The pid that the record of the creation names.
+    pid: Option<i32>,
+    writer: W,
+    written: bool,
+    closed: bool,
+}
+
+struct Hold<W> {
+    writer: W,
+    until: Instant,
+}
+
+/// Puts events together.
+pub struct Assembler<W> {
+    pending: HashMap<PathBuf, Pending<W>>,
+    /// Which pending paths an object has.
+    paths: HashMap<ObjectId, PathBuf>,
+    /// Pending paths in the order they fall due.
+    order: VecDeque<(Instant, u64, PathBuf)>,
+    holds: HashMap<ObjectId, Hold<W>>,
+    hold_order: VecDeque<(Instant, ObjectId)>,
+    sequence: u64,
+    out: Vec<Assembled<W>>,
+}
+
+impl<W: Subject> Default for Assembler<W> {
+    fn default() -> Self {
+        Self {
+            pending: HashMap::new(),
+            paths: HashMap::new(),
+            order: VecDeque::new(),
+            holds: HashMap::new(),
+            hold_order: VecDeque::new(),
+            sequence: 0,
+            out: Vec::new(),
+        }
+    }
+}
+
+impl<W: Subject> Assembler<W> {
+    /// Takes the events that are finished.
+    pub fn finished(&mut self) -> std::vec::Drain<'_, Assembled<W>> {
+        self.out.drain(..)
+    }
+
+    /// When [`Assembler::expire`] has something to do next.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.order.front().map(|(due, _, _)| *due)
+    }
+
+    /// An opener was identified while it was held.
+    pub fn held(&mut self, object: ObjectId, writer: W, now: Instant) {
+        if let Some(path) = self.paths.get(&object)
+            && let Some(pending) = self.pending.get_mut(path)
+            && pending.action == Action::Creation
+            && pending.evidence != Evidence::Scan
+        {
+            if pending.pid == writer.pid() && !pending.writer.is_held() {
+                pending.writer = writer;
+            }
+            return;
+        }
+        let until = now + HOLD_KEPT;
+        self.hold_order.push_back((until, object.clone()));
+        // The first opener of a new file is its maker.
+        self.holds.entry(object).or_insert(Hold { writer, until });
+        while self.holds.len() > MAX_HOLDS {
+            let Some((_, oldest)) = self.hold_order.pop_front() else {
+                break;
+            };
+            self.holds.remove(&oldest);
+        }
+    }
+
+    /// Takes a change; `attribute` says who its writer is and is asked at most once.
+    pub fn take(
+        &mut self,
+        change: Change,
+        time: SystemTime,
+        now: Instant,
+        attribute: impl FnOnce(&Change) -> W,
+    ) {
+        match &change.what {
+            What::Created { again: true } => self.created_again(&change, attribute),
+            What::Created { again: false } => self.created(change, time, now, attribute),
+            What::Modified => self.modified(change, time, now, attribute),
+            What::Closed => self.closed(&change, attribute),
+            What::Renamed { from } => {
+                let from = from.clone();
+                if let Some(from) = &from {
+                    let to = change.path.clone();
+                    self.finish(from, Some(FinalPath::Renamed(to)));
+                }
+                self.finish(&change.path, None);
+                let writer = attribute(&change);
+                self.push(Action::Rename, change, from, time, writer);
+            }
+            What::Deleted => {
+                self.finish(&change.path, None);
+                let writer = attribute(&change);
+                self.push(Action::Deletion, change, None, time, writer);
+            }
+        }
+    }
+
+    /// Finishes what has waited long enough.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some((due, sequence, path)) = self.order.front() {
+            let waits = self
+                .pending
+                .get(path)
+                .is_some_and(|pending| pending.sequence == *sequence);
+            if waits && *due > now && self.pending.len() <= MAX_PENDING {
+                break;
+            }
+            let Some((_, _, path)) = self.order.pop_front() else {
+                break;
+            };
+            if waits {
+                self.finish(&path, None);
+            }
+        }
+        while let Some((until, object)) = self.hold_order.front() {
+            if *until > now {
+                break;
+            }
+            if self.holds.get(object).is_some_and(|hold| hold.until <= now) {
+                self.holds.remove(object);
+            }
+            self.hold_order.pop_front();
+        }
+    }
+
+    /// Finishes everything: the daemon ends.
+    pub fn flush(&mut self) {
+        while let Some((_, sequence, path)) = self.order.pop_front() {
+            if self
+                .pending
+                .get(&path)
+                .is_some_and(|pending| pending.sequence == sequence)
+            {
+                self.finish(&path, None);
+            }
+        }
+    }
+
+    fn created(
+        &mut self,
+        change: Change,
+        time: SystemTime,
+        now: Instant,
+        attribute: impl FnOnce(&Change) -> W,
+    ) {
+        self.finish(&change.path, None);
+        let pid = change
+            .writer
+            .as_ref()
+            .filter(|_| change.evidence == Evidence::Fanotify)
+            .map(|writer| writer.pid);
+        let hold = self.matching_hold(change.object.as_ref(), pid);
+        let writer = hold.unwrap_or_else(|| attribute(&change));
+        self.wait(Action::Creation, change, time, now, pid, writer);
+    }
+
+    /// The hold of `object`, if its opener is who the record names.
+    fn matching_hold(&mut self, object: Option<&ObjectId>, pid: Option<i32>) -> Option<W> {
+        let object = object?;
+        let matches = pid.is_some() && self.holds.get(object)?.writer.pid() == pid;
+        if matches {
+            self.holds.remove(object).map(|hold| hold.writer)
+        } else {
+            None
+        }
+    }
+
+    /// The record of a file that the scan had found before: it names the writer.
+    fn created_again(&mut self, change: &Change, attribute: impl FnOnce(&Change) -> W) {
+        let Some(pid) = change.writer.as_ref().map(|writer| writer.pid) else {
+            return;
+        };
+        let scanned = self.pending.get(&change.path).is_some_and(|pending| {
+            pending.evidence == Evidence::Scan && pending.object == change.object
+        });
+        if !scanned {
+            return;
+        }
+        let hold = self.matching_hold(change.object.as_ref(), Some(pid));
+        let writer = hold.unwrap_or_else(|| attribute(change));
+        if let Some(pending) = self.pending.get_mut(&change.path) {
+            pending.evidence = change.evidence;
+            pending.pid = Some(pid);
+            pending.writer = writer;
+        }
+    }
+
+    fn modified(
+        &mut self,
+        change: Change,
+        time: SystemTime,
+        now: Instant,
+        attribute: impl FnOnce(&Change) -> W,
+    ) {
+        if let Some(pending) = self.pending.get_mut(&change.path) {
+            pending.written = true;
+            improve(pending, &change, attribute);
+            return;
+        }
+        let pid = change.writer.as_ref().map(|writer| writer.pid);
+        let writer = attribute(&change);
+        self.wait(Action::Modification, change, time, now, pid, writer);
+    }
+
+    fn closed(&mut self, change: &Change, attribute: impl FnOnce(&Change) -> W) {
+        let Some(pending) = self.pending.get_mut(&change.path) else {
+            return;
+        };
+        improve(pending, change, attribute);
+        pending.closed = true;
+        // A file that was closed empty has not got its content yet: mkstemp(3)
+        // and touch(1) leave it so, and the first writes it later. One that the
+        // scan found may be missing the record that names its maker.
+        if !pending.written || pending.evidence == Evidence::Scan {
+            return;
+        }
+        // A temporary name is about to get its final one.
+        if pending.action == Action::Creation
+            && pending.writer.is_key_generator()
+            && final_name(&change.path).is_some()
+        {
+            return;
+        }
+        let path = change.path.clone();
+        self.finish(&path, None);
+    }
+
+    fn wait(
+        &mut self,
+        action: Action,
+        change: Change,
+        time: SystemTime,
+        now: Instant,
+        pid: Option<i32>,
+        writer: W,
+    ) {
+        self.sequence += 1;
+        let due = now + SETTLE;
+        self.order
+            .push_back((due, self.sequence, change.path.clone()));
+        if let Some(object) = &change.object {
+            self.paths.insert(object.clone(), change.path.clone());
+        }
+        self.pending.insert(
+            change.path,
+            Pending {
+                sequence: self.sequence,
+                action,
+                object: change.object,
+                time,
+                evidence: change.evidence,
+                pid,
+                writer,
+                written: action == Action::Modification,
+                closed: false,
+            },
+        );
+    }
+
+    /// Finishes the event that waits at `path`, if there is one.
+    fn finish(&mut self, path: &Path, renamed: Option<FinalPath>) {
+        let Some((path, pending)) = self.pending.remove_entry(path) else {
+            return;
+        };
+        if let Some(object) = &pending.object {
+            if self.paths.get(object) == Some(&path) {
+                self.paths.remove(object);
+            }
+        }
+        let final_path = renamed
+            .filter(|_| pending.action == Action::Creation)
+            .or_else(|| {
+                let expected =
+                    pending.action == Action::Creation && pending.writer.is_key_generator();
+                let name = final_name(&path).filter(|_| expected)?;
+                Some(FinalPath::Expected(path.with_file_name(name)))
+            });
+        let object_id = pending
+            .object
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        self.out.push(Assembled {
+            event: Event {
+                sequence: pending.sequence,
+                time: pending.time,
+                action: pending.action,
+                path,
+                original_path: None,
+                final_path,
+                facts: None,
+                object_id,
+                evidence: pending.evidence,
+                writer: pending.writer,
+            },
+            object: pending.object,
+        });
+    }
+
+    fn push(
+        &mut self,
+        action: Action,
+        change: Change,
+        original_path: Option<PathBuf>,
+        time: SystemTime,
+        writer: W,
+    ) {
+        self.sequence += 1;
+        let object_id = change
+            .object
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        self.out.push(Assembled {
+            event: Event {
+                sequence: self.sequence,
+                time,
+                action,
+                path: change.path,
+                original_path,
+                final_path: None,
+                facts: None,
+                object_id,
+                evidence: change.evidence,
+                writer,
+            },
+            object: change.object,
+        });
+    }
+}
+
+/// Who writes a file that a scan found says more about who made it than who
+/// made its directory.
+fn improve<W: Subject>(
+    pending: &mut Pending<W>,
+    change: &Change,
+    attribute: impl FnOnce(&Change) -> W,
+) {
+    if pending.evidence == Evidence::Scan && pending.writer.is_weak() && change.writer.is_some() {
+        pending.writer = attribute(change);
+    }
+}
+
+/// The final name of ssh-keygen's temporary one: `ssh_host_X_key.XXXXXXXXXX`
+/// and `ssh_host_X_key.pub.XXXXXXXXXX` lose their last part (`ssh-keygen.c`,
+/// `do_gen_all_hostkeys`).
+fn final_name(path: &Path) -> Option<&OsStr> {
+    let name = path.file_name()?.to_str()?;
+    let (stem, random) = name.rsplit_once('.')?;
+    let key = stem.strip_suffix(".pub").unwrap_or(stem);
+    let temporary = random.len() == 10 && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (temporary && key.starts_with("ssh_host_") && key.ends_with("_key")).then(|| OsStr::new(stem))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::watch::Writer;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Who {
+        pid: i32,
+        how: &'static str,
+    }
+
+    impl Subject for Who {
+        fn pid(&self) -> Option<i32> {
+            Some(self.pid)
+        }
+        fn is_held(&self) -> bool {
+            self.how == "held"
+        }
+        fn is_weak(&self) -> bool {
+            self.how == "inferred"
+        }
+        fn is_key_generator(&self) -> bool {
+            self.pid == 22
+        }
+    }
+
+    fn object(number: u8) -> ObjectId {
+        ObjectId::from_parts([0; 8], 1, &[number])
+    }
+
+    fn change(what: What, path: &str, pid: i32) -> Change {
+        Change {
+            what,
+            path: path.into(),
+            object: Some(object(1)),
+            directory: false,
+            writer: Some(Arc::new(Writer { pid, pidfd: None })),
+            evidence: Evidence::Fanotify,
+        }
+    }
+
+    struct Bench {
+        assembler: Assembler<Who>,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                assembler: Assembler::default(),
+                now: Instant::now(),
+            }
+        }
+
+        fn take(&mut self, change: Change) {
+            let how = match change.evidence {
+                Evidence::Scan => "inferred",
+                _ => "live",
+            };
+            self.assembler
+                .take(change, SystemTime::UNIX_EPOCH, self.now, |change| Who {
+                    pid: change.writer.as_ref().map_or(0, |writer| writer.pid),
+                    how,
+                });
+        }
+
+        fn finished(&mut self) -> Vec<(Action, String, &'static str)> {
+            self.assembler
+                .finished()
+                .map(|done| {
+                    let event = done.event;
+                    (
+                        event.action,
+                        event.path.display().to_string(),
+                        event.writer.how,
+                    )
+                })
+                .collect()
+        }
+    }
+
+    const CREATED: What = What::Created { again: false };
+
+    #[test]
+    fn a_key_is_reported_once_when_it_is_closed_and_named_by_its_hold() {
+        let mut bench = Bench::new();
+        let held = Who {
+            pid: 7,
+            how: "held",
+        };
+        bench.assembler.held(object(1), held, bench.now);
+        bench.take(change(CREATED, "/h/id", 7));
+        bench.take(change(What::Modified, "/h/id", 7));
+        assert_eq!(bench.finished(), []);
+        bench.take(change(What::Closed, "/h/id", 7));
+        assert_eq!(
+            bench.finished(),
+            [(Action::Creation, "/h/id".to_owned(), "held")]
+        );
+        bench.now += SETTLE;
+        bench.assembler.expire(bench.now);
+        assert_eq!(bench.finished(), []);
+    }
+
+    #[test]
+    fn a_hold_that_is_heard_of_after_the_record_still_names_the_maker() {
+        let mut bench = Bench::new();
+        bench.take(change(CREATED, "/h/id", 7));
+        let held = Who {
+            pid: 7,
+            how: "held",
+        };
+        bench.assembler.held(object(1), held, bench.now);
+        bench.assembler.flush();
+        assert_eq!(
+            bench.finished(),
+            [(Action::Creation, "/h/id".to_owned(), "held")]
+        );
+    }
+
+    #[test]
+    fn another_process_that_opens_the_new_file_is_not_its_maker() {
+        let mut bench = Bench::new();
+        let reader = Who {
+            pid: 9,
+            how: "held",
+        };
+        bench.assembler.held(object(1), reader.clone(), bench.now);
+        bench.take(change(CREATED, "/h/id", 7));
+        bench.assembler.held(object(1), reader, bench.now);
+        bench.assembler.flush();
+        assert_eq!(
+            bench.finished(),
+            [(Action::Creation, "/h/id".to_owned(), "live")]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_never_closed_is_reported_after_the_bound() {
+        let mut bench = Bench::new();
+        bench.take(change(CREATED, "/h/id", 7));
+        bench.now += SETTLE - Duration::from_millis(1);
+        bench.assembler.expire(bench.now);
+        assert_eq!(bench.finished(), []);
+        assert!(bench.assembler.next_due().is_some());
+        bench.now += Duration::from_millis(1);
+        bench.assembler.expire(bench.now);
+        assert_eq!(bench.finished().len(), 1);
+        assert!(bench.assembler.next_due().is_none());
+    }
+
+    #[test]
+    fn later_writes_are_a_modification() {
+        let mut bench = Bench::new();
+        bench.take(change(What::Modified, "/h/authorized_keys", 7));
+        bench.take(change(What::Modified, "/h/authorized_keys", 7));
+        bench.take(change(What::Closed, "/h/authorized_keys", 7));
+        bench.take(change(What::Closed, "/h/authorized_keys", 7));
+        assert_eq!(
+            bench.finished(),
+            [(
+                Action::Modification,
+                "/h/authorized_keys".to_owned(),
+                "live"
+            )]
+        );
+    }
+
+    #[test]
+    fn what_the_scan_found_gets_its_writer_from_the_late_record() {
+        let mut bench = Bench::new();
+        let mut scanned = change(CREATED, "/h/id", 3);
+        scanned.evidence = Evidence::Scan;
+        bench.take(scanned);
+        bench.take(change(What::Created { again: true }, "/h/id", 7));
+        bench.take(change(What::Created { again: true }, "/h/id", 8));
+        bench.assembler.flush();
+        let done: Vec<_> = bench.assembler.finished().collect();
+        assert_eq!(done.len(), 1);
+        assert_eq!(
+            done[0].event.writer,
+            Who {
+                pid: 7,
+                how: "live"
+            }
+        );
+        assert_eq!(done[0].event.evidence, Evidence::Fanotify);
+    }
+
+    #[test]
+    fn a_temporary_host_key_waits_for_its_final_name() {
+        let mut bench = Bench::new();
+        let temporary = "/etc/ssh/ssh_host_rsa_key.0FtBzABQlZ";
+        bench.take(change(CREATED, temporary, 22));
+        bench.take(change(What::Closed, temporary, 22));
+        bench.take(change(What::Modified, temporary, 22));
+        bench.take(change(What::Closed, temporary, 22));
+        assert_eq!(bench.finished(), []);
+        let renamed = What::Renamed {
+            from: Some(temporary.into()),
+        };
+        bench.take(change(renamed, "/etc/ssh/ssh_host_rsa_key", 22));
+        let done: Vec<_> = bench.assembler.finished().collect();
+        assert_eq!(done[0].event.action, Action::Creation);
+        assert_eq!(
+            done[0].event.final_path,
+            Some(FinalPath::Renamed("/etc/ssh/ssh_host_rsa_key".into()))
+        );
+        assert_eq!(done[1].event.action, Action::Rename);
+        assert_eq!(done[1].event.original_path, Some(temporary.into()));
+    }
+
+    #[test]
+    fn a_final_name_that_does_not_come_in_time_is_called_expected() {
+        let mut bench = Bench::new();
+        let temporary = "/etc/ssh/ssh_host_rsa_key.pub.0FtBzABQlZ";
+        bench.take(change(CREATED, temporary, 22));
+        bench.assembler.expire(bench.now + SETTLE);
+        let done: Vec<_> = bench.assembler.finished().collect();
+        assert_eq!(
+            done[0].event.final_path,
+            Some(FinalPath::Expected("/etc/ssh/ssh_host_rsa_key.pub".into()))
+        );
+    }
+
+    #[test]
+    fn only_host_key_templates_have_a_final_name() {
+        let name = |path| final_name(Path::new(path)).and_then(OsStr::to_str);
+        assert_eq!(
+            name("/e/ssh_host_ed25519_key.0FtBzABQlZ"),
+            Some("ssh_host_ed25519_key")
+        );
+        assert_eq!(name("/e/ssh_host_ed25519_key.pub"), None);
+        assert_eq!(name("/e/known_hosts.0FtBzABQlZ"), None);
+        assert_eq!(name("/e/ssh_host_ed25519_key.0FtBzABQl"), None);
+    }
+
+    #[test]
+    fn a_file_made_again_under_its_name_is_two_creations() {
+        let mut bench = Bench::new();
+        bench.take(change(CREATED, "/h/id", 7));
+        bench.take(change(What::Deleted, "/h/id", 7));
+        let mut second = change(CREATED, "/h/id", 8);
+        second.object = Some(object(2));
+        bench.take(second);
+        bench.assembler.flush();
+        let actions: Vec<Action> = bench.finished().iter().map(|done| done.0).collect();
+        assert_eq!(
+            actions,
+            [Action::Creation, Action::Deletion, Action::Creation]
+        );
+    }
+}
