@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::text;
+
 /// An ECS document. `Display` gives one line of JSON, without a newline.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document(Map<String, Value>);
@@ -113,8 +115,7 @@ impl From<Map<String, Value>> for Document {
 
 impl fmt::Display for Document {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = serde_json::to_string(&self.0).map_err(|_| fmt::Error)?;
-        out.write_str(&line)
+        out.write_str(&text::json_line(&self.0))
     }
 }
 

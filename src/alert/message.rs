@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{Document, value};
+use super::Document;
+use crate::text;
 
 /// At most so many possible programs are named.
 const NAMED_CANDIDATES: usize = 3;
@@ -18,7 +19,7 @@ pub(super) fn sentence(document: &Document) -> String {
     let mut sentence = program(document);
     sentence.push_str(&deed(document));
     if let Some(name) = document.str("user.name") {
-        let _ = write!(sentence, " as {}", value::printable(name));
+        let _ = write!(sentence, " as {}", text::printable(name));
     } else if let Some(uid) = document.str("user.id") {
         let _ = write!(sentence, " as uid {uid}");
     }
@@ -129,5 +130,5 @@ fn lineage(document: &Document) -> String {
 }
 
 fn shown(path: &str) -> String {
-    value::printable(path).into_owned()
+    text::printable(path).into_owned()
 }

@@ -61,7 +61,7 @@ fn file(document: &mut Document, event: &Event<Attribution>) {
         event
             .path
             .parent()
-            .map(|parent| value::text(parent.as_os_str())),
+            .map(|parent| value::exact(parent.as_os_str())),
     );
     document.set("ssh_keywatch.path_raw", value::raw(&event.path));
     if let Some(original) = &event.original_path {
@@ -81,18 +81,18 @@ fn file(document: &mut Document, event: &Event<Attribution>) {
     };
     document.set(
         "ssh_keywatch.file.final.path",
-        value::text(path.as_os_str()),
+        value::exact(path.as_os_str()),
     );
     document.set("ssh_keywatch.file.final.state", state);
 }
 
 /// A path, its last component, and what follows that one's last dot.
 fn names(document: &mut Document, below: &str, path: &Path) {
-    document.set(&format!("{below}.path"), value::text(path.as_os_str()));
-    document.set(&format!("{below}.name"), path.file_name().map(value::text));
+    document.set(&format!("{below}.path"), value::exact(path.as_os_str()));
+    document.set(&format!("{below}.name"), path.file_name().map(value::exact));
     document.set(
         &format!("{below}.extension"),
-        path.extension().map(value::text),
+        path.extension().map(value::exact),
     );
 }
 
@@ -113,7 +113,7 @@ fn file_facts(document: &mut Document, facts: &FileFacts) {
         facts
             .target
             .as_ref()
-            .map(|target| value::text(target.as_os_str())),
+            .map(|target| value::exact(target.as_os_str())),
     );
     document.set("ssh_keywatch.file.device", facts.device.to_string());
     document.set("ssh_keywatch.file.links", facts.links);

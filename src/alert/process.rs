@@ -26,7 +26,7 @@ pub(super) fn process(document: &mut Document, writer: &Attribution, origin: &Or
     // not process.name.
     document.set(
         "process.thread.name",
-        process.name.as_deref().map(value::text),
+        process.name.as_deref().map(value::exact),
     );
     if process.start_ticks.is_some() {
         document.set("process.interactive", process.tty.is_some());
@@ -85,7 +85,7 @@ pub(super) fn attribution(document: &mut Document, writer: &Attribution, origin:
         .iter()
         .map(|image| {
             let mut candidate = Document::new();
-            candidate.set("executable", value::text(image.path.as_os_str()));
+            candidate.set("executable", value::exact(image.path.as_os_str()));
             candidate.set("executable_raw", value::raw(&image.path));
             image_facts(&mut candidate, "", image);
             candidate.into_map().into()
@@ -144,7 +144,7 @@ fn one(document: &mut Document, below: &str, process: &Process, origin: &Origin)
         process
             .working_directory
             .as_ref()
-            .map(|path| value::text(path.as_os_str()))
+            .map(|path| value::exact(path.as_os_str()))
             .into(),
     );
     set("start", process.start.map(value::time).into());
@@ -209,17 +209,17 @@ fn account(document: &mut Document, below: &str, account: &Account) {
 
 fn executable(process: &Process) -> Option<String> {
     let image = process.image.as_ref()?;
-    Some(value::text(image.path.as_os_str()))
+    Some(value::exact(image.path.as_os_str()))
 }
 
 fn program_name(process: &Process) -> Option<String> {
     let image = process.image.as_ref()?;
-    image.path.file_name().map(value::text)
+    image.path.file_name().map(value::exact)
 }
 
 fn args(process: &Process) -> Option<Vec<String>> {
     let args: &[OsString] = process.args.as_deref()?;
-    Some(args.iter().map(|arg| value::text(arg)).collect())
+    Some(args.iter().map(|arg| value::exact(arg)).collect())
 }
 
 /// The same for one process in every alert, and for no other: a pid and a

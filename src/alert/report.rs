@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{DATASET, Document, MODULE, Origin, occurrence, value};
+use crate::text;
 
 /// What became of the daemon (`event.action` of a state document).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +164,7 @@ fn head(time: SystemTime, kind: &str, message: &str, reason: &str, origin: &Orig
     let mut document = Document::new();
     let time = value::time(time);
     document.set("@timestamp", time.as_str());
-    document.set("message", value::printable(message).into_owned());
+    document.set("message", text::printable(message).into_owned());
     document.set("event.kind", kind);
     document.set("event.module", MODULE);
     document.set("event.dataset", DATASET);

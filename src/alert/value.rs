@@ -1,8 +1,6 @@
 //! How single values are spelled in a document.
 
-use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::SystemTime;
@@ -10,6 +8,8 @@ use std::time::SystemTime;
 use data_encoding::{BASE64, HEXLOWER};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
+
+use crate::text;
 
 /// A time as RFC 3339 in UTC with microseconds. A time outside of years -9999
 /// to 9999, which only a broken clock can give, becomes the nearest one inside.
@@ -24,10 +24,10 @@ pub(super) fn time(time: SystemTime) -> String {
 
 /// A text from the kernel as a value: exact where it is UTF-8, with escapes
 /// where it is not.
-pub(super) fn text(text: &OsStr) -> String {
-    match text.to_str() {
+pub(super) fn exact(value: &OsStr) -> String {
+    match value.to_str() {
         Some(text) => text.to_owned(),
-        None => escape_path(Path::new(text)),
+        None => text::escape_path(Path::new(value)),
     }
 }
 
@@ -53,31 +53,4 @@ pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         hash.update(part);
     }
     HEXLOWER.encode(&hash.finalize()[..16])
-}
-
-/// A path that is not UTF-8 as a value.
-pub(super) fn escape_path(path: &Path) -> String {
-    let mut out = String::new();
-    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' {
-                out.extend(c.escape_default());
-            } else {
-                out.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out
-}
-
-/// A text as a person may safely see it.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
-        Cow::Owned(text.escape_debug().collect())
-    } else {
-        Cow::Borrowed(text)
-    }
 }
