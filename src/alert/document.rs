@@ -83,6 +83,13 @@ impl Document {
         self.set(path, list);
     }
 
+    /// Moves a top-level object to the end.
+    pub(super) fn move_last(&mut self, key: &str) {
+        if let Some((key, value)) = self.0.shift_remove_entry(key) {
+            self.0.insert(key, value);
+        }
+    }
+
     /// Appends the parts of another document that this one does not have.
     pub(super) fn fill_from(&mut self, other: &Self) {
         fill(&mut self.0, &other.0);

@@ -33,6 +33,8 @@ pub fn event_document(event: &Event<Attribution>, origin: &Origin) -> Document {
     document.set("ssh_keywatch.mode", origin.mode.as_str());
     document.set("ssh_keywatch.evidence", event.evidence.as_str());
     attribution(&mut document, &event.writer, origin);
+    // What every reader of ECS knows comes first.
+    document.move_last("ssh_keywatch");
     document
 }
 
