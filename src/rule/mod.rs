@@ -1,1 +1,5 @@
 //! (head to be written)
+
+mod facts;
+
+pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};

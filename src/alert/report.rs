@@ -1,0 +1,178 @@
+//! The daemon's word about itself: its state, and what it may have missed.
+
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::{DATASET, Document, MODULE, Origin, occurrence, value};
+use crate::text;
+
+/// What became of the daemon (`event.action` of a state document).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It watches.
+    Start,
+    /// It watches no longer.
+    Stop,
+    /// It took, or refused, a new configuration or new rules.
+    Reload,
+    /// It sees or knows less than it should.
+    Degraded,
+    /// That is over.
+    Recovered,
+    /// Nothing; somebody asked.
+    Status,
+}
+
+impl Change {
+    /// The value of `event.action`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reload => "reload",
+            Self::Degraded => "degraded",
+            Self::Recovered => "recovered",
+            Self::Status => "status",
+        }
+    }
+
+    /// The value of `event.type` (ECS allowed values for category `process`).
+    fn event_type(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "end",
+            Self::Reload | Self::Degraded | Self::Recovered => "change",
+            Self::Status => "info",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Start => "ssh-keywatch started",
+            Self::Stop => "ssh-keywatch stopped",
+            Self::Reload => "ssh-keywatch reloaded",
+            Self::Degraded => "ssh-keywatch is degraded",
+            Self::Recovered => "ssh-keywatch has recovered",
+            Self::Status => "ssh-keywatch status",
+        }
+    }
+}
+
+/// Whether it worked (`event.outcome`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did.
+    Success,
+    /// It did not, and the state before it remains.
+    Failure,
+}
+
+impl Outcome {
+    /// The value of `event.outcome`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// A change of the daemon's state.
+#[derive(Clone, Debug)]
+pub struct State<'a> {
+    /// When.
+    pub time: SystemTime,
+    /// What changed.
+    pub change: Change,
+    /// Whether that worked.
+    pub outcome: Outcome,
+    /// Why, for a person; may be empty.
+    pub reason: &'a str,
+    /// `ssh_keywatch.coverage`: what is watched. Null if there is nothing to say.
+    pub coverage: Value,
+    /// `ssh_keywatch.counters`. Null if there is nothing to say.
+    pub counters: Value,
+}
+
+/// What was missed.
+#[derive(Clone, Debug)]
+pub struct Loss<'a> {
+    /// When it was noticed.
+    pub time: SystemTime,
+    /// Since when it may have happened, if that is known.
+    pub since: Option<SystemTime>,
+    /// `event.action`: `lost` (the kernel could not tell us) or `dropped` (we
+    /// could not take it).
+    pub action: &'a str,
+    /// `event.code`: a stable name of what happened, such as `queue_overflow`.
+    pub code: &'a str,
+    /// How many, if that is known.
+    pub count: Option<u64>,
+    /// Why, for a person.
+    pub reason: &'a str,
+}
+
+/// The document of a change of the daemon's state.
+#[must_use]
+pub fn state(state: &State<'_>, origin: &Origin) -> Document {
+    let mut document = head(state.time, "state", &said(state), state.reason, origin);
+    document.set("event.category", vec!["process"]);
+    document.set("event.type", vec![state.change.event_type()]);
+    document.set("event.action", state.change.as_str());
+    document.set("event.outcome", state.outcome.as_str());
+    document.set("ssh_keywatch.coverage", state.coverage.clone());
+    document.set("ssh_keywatch.counters", state.counters.clone());
+    document
+}
+
+/// The document of what was missed.
+#[must_use]
+pub fn pipeline_error(loss: &Loss<'_>, origin: &Origin) -> Document {
+    let events = match loss.count {
+        Some(1) => "1 event was".to_owned(),
+        Some(count) => format!("{count} events were"),
+        None => "events were".to_owned(),
+    };
+    let message = format!("{events} {}: {}", loss.action, loss.reason);
+    let mut document = head(loss.time, "pipeline_error", &message, loss.reason, origin);
+    document.set("event.action", loss.action);
+    document.set("event.code", loss.code);
+    document.set("event.outcome", "failure");
+    document.set("event.start", loss.since.map(value::time));
+    document.set("event.end", value::time(loss.time));
+    document.set("ssh_keywatch.loss.count", loss.count);
+    document
+}
+
+fn said(state: &State<'_>) -> String {
+    let failed = match state.outcome {
+        Outcome::Success => "",
+        Outcome::Failure => " without success",
+    };
+    let words = state.change.words();
+    if state.reason.is_empty() {
+        format!("{words}{failed}")
+    } else {
+        format!("{words}{failed}: {}", state.reason)
+    }
+}
+
+fn head(time: SystemTime, kind: &str, message: &str, reason: &str, origin: &Origin) -> Document {
+    let mut document = Document::new();
+    let time = value::time(time);
+    document.set("@timestamp", time.as_str());
+    document.set("message", text::printable(message).into_owned());
+    document.set("event.kind", kind);
+    document.set("event.module", MODULE);
+    document.set("event.dataset", DATASET);
+    document.set("event.created", time);
+    if !reason.is_empty() {
+        document.set("event.reason", reason);
+    }
+    occurrence::host(&mut document, &origin.host, origin);
+    document.set("ssh_keywatch.mode", origin.mode.as_str());
+    document
+}

@@ -1,1 +1,0 @@
-//! (head to be written)

@@ -1,0 +1,243 @@
+//! Where in a text file something is wrong, and how that is shown.
+//!
+//! Owns the mapping from byte offsets (also of a query inside a TOML string)
+//! to file, line and column, and the rendering with the source line and a
+//! caret. Must not read files. Cannot fail: an offset outside the text is
+//! clamped to it.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+/// A text and the file it came from; cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    inner: Arc<(String, String)>,
+}
+
+impl Source {
+    /// Takes the text of the file that `origin` names.
+    #[must_use]
+    pub fn new(origin: &Path, text: &str) -> Self {
+        Self {
+            inner: Arc::new((origin.display().to_string(), text.to_owned())),
+        }
+    }
+
+    /// The file's name as errors show it.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.inner.0
+    }
+
+    /// The whole text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.inner.1
+    }
+
+    /// A fault at these bytes of the text.
+    #[must_use]
+    pub fn fault(&self, span: Range<usize>, message: impl Into<String>) -> Fault {
+        let text = self.text();
+        let start = floor_boundary(text, span.start);
+        let end = floor_boundary(text, span.end).max(start);
+        Fault {
+            source: self.clone(),
+            span: start..end,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    /// The place of a TOML string with this span (quotes included) that was
+    /// decoded to `value`.
+    #[must_use]
+    pub fn string(&self, span: Range<usize>, value: &str) -> Site {
+        let content = self
+            .text()
+            .get(span.clone())
+            .and_then(|raw| content_offset(raw, value))
+            .map(|offset| span.start + offset);
+        Site {
+            source: self.clone(),
+            span,
+            content,
+        }
+    }
+}
+
+/// The place of one string value in a TOML file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    source: Source,
+    span: Range<usize>,
+    /// Offset in the file of the value's first byte; `None` where escapes make
+    /// the value and its spelling differ.
+    content: Option<usize>,
+}
+
+impl Site {
+    /// A fault at these bytes of the decoded value, or at the start of the
+    /// value where escapes forbid to map them.
+    #[must_use]
+    pub fn fault(&self, within: Range<usize>, message: impl Into<String>) -> Fault {
+        match self.content {
+            Some(offset) => self
+                .source
+                .fault(offset + within.start..offset + within.end, message),
+            None => self.fault_at_start(message),
+        }
+    }
+
+    /// A fault that points at the start of the value.
+    #[must_use]
+    pub fn fault_at_start(&self, message: impl Into<String>) -> Fault {
+        let line = self.source.text()[self.span.clone()]
+            .lines()
+            .next()
+            .unwrap_or_default();
+        self.source
+            .fault(self.span.start..self.span.start + line.len(), message)
+    }
+
+    /// The file's name as errors show it.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.source.origin()
+    }
+
+    /// Line and column (both from 1, columns in characters) of the value.
+    #[must_use]
+    pub fn position(&self) -> (usize, usize) {
+        position(self.source.text(), self.span.start)
+    }
+}
+
+/// Something wrong at one place of a text file. `Display` shows it with the
+/// file, line, column, source line and a caret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    source: Source,
+    span: Range<usize>,
+    message: String,
+    help: Option<String>,
+}
+
+impl Fault {
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Adds what to do about it, where something is known.
+    #[must_use]
+    pub fn maybe_help(mut self, help: Option<String>) -> Self {
+        self.help = help.or(self.help);
+        self
+    }
+
+    /// What is wrong, without the place.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.source.origin()
+    }
+
+    /// The line, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        position(self.source.text(), self.span.start).0
+    }
+
+    /// The column in characters, from 1.
+    #[must_use]
+    pub fn column(&self) -> usize {
+        position(self.source.text(), self.span.start).1
+    }
+
+    /// The whole report, with terminal colours if `styled`.
+    #[must_use]
+    pub fn render(&self, styled: bool) -> String {
+        let snippet = Snippet::source(self.source.text())
+            .path(self.source.origin())
+            .annotation(AnnotationKind::Primary.span(self.span.clone()));
+        let mut group = Level::ERROR
+            .primary_title(self.message.as_str())
+            .element(snippet);
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        let renderer = if styled {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        renderer.render(&[group])
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The candidate that `word` was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(score, _)| *score >= 0.8)
+        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Offset of the content in a TOML string's spelling, if the content is
+/// spelled as it is.
+fn content_offset(raw: &str, value: &str) -> Option<usize> {
+    let quote = if raw.starts_with("\"\"\"") || raw.starts_with("'''") {
+        3
+    } else {
+        1
+    };
+    let body = raw.get(quote..raw.len().checked_sub(quote)?)?;
+    if body == value {
+        return Some(quote);
+    }
+    // TOML drops a line break right after the opening quotes.
+    let trimmed = body
+        .strip_prefix("\r\n")
+        .or_else(|| body.strip_prefix('\n'))?;
+    (quote == 3 && trimmed == value).then(|| raw.len() - quote - trimmed.len())
+}
+
+fn floor_boundary(text: &str, offset: usize) -> usize {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    offset
+}
+
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..floor_boundary(text, offset)];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
