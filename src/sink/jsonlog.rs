@@ -1,0 +1,650 @@
+//! The alert log: one ECS document a line, appended.
+//!
+//! Owns the log's descriptor and the rule that every line of it parses: a line
+//! is one write(2), and what a crash or a full disk left of one is taken out
+//! again. Must not know what a line says. Fails by error to its thread
+//! ([`super::Fanout`]), which keeps the line and offers it again.
+//!
+//! Rotation needs no word from anybody: before each line the path is looked at,
+//! and when it names another file, or none, it is opened anew (so `create`,
+//! `nocreate` and plain `rm` work). `copytruncate` works because of `O_APPEND`.
+//!
+//! A last line without its newline, found when opening, is
+//! - completed, if it is a whole JSON object (only the newline was lost);
+//! - moved to `<log>.torn`, if it is not, and cut from the log;
+//! - ended with a newline where that is impossible (`chattr +a`): then that one
+//!   line does not parse, and readers skip it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group};
+use serde_json::{Map, Value};
+
+use super::{Line, Sink, Spool};
+use crate::text::escape_path;
+
+/// A torn line longer than this is not read into memory, only ended.
+const TORN_LIMIT: u64 = 16 << 20;
+
+/// How a log is made when it is not there yet. An existing file keeps the mode
+/// and owner that the admin, or logrotate's `create`, gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Permission bits, whatever the umask.
+    pub mode: u32,
+    /// The group that may read it; one that does not exist here is left out.
+    pub group: Option<String>,
+}
+
+impl Default for Options {
+    /// 0640 and Debian's group for readers of logs.
+    fn default() -> Self {
+        Self {
+            mode: 0o640,
+            group: Some("adm".to_owned()),
+        }
+    }
+}
+
+/// The JSON log as a sink.
+#[derive(Debug)]
+pub struct JsonLog {
+    path: PathBuf,
+    mode: u32,
+    gid: Option<Gid>,
+    file: File,
+    /// (device, inode) of `file`.
+    identity: (u64, u64),
+    /// A fragment stands at the end that could not be taken out.
+    unterminated: bool,
+    dirty: bool,
+    group_refused: bool,
+    notes: Vec<String>,
+}
+
+impl JsonLog {
+    /// Opens the log for appending, making it and its directories (0750) where
+    /// they are missing, and repairs its last line.
+    pub fn open(path: &Path, options: &Options) -> io::Result<Self> {
+        let gid = options
+            .group
+            .as_deref()
+            .and_then(|name| match Group::from_name(name) {
+                Ok(Some(group)) => Some(group.gid),
+                Ok(None) => {
+                    tracing::info!(
+                        group = name,
+                        "no such group here; a new log keeps the daemon's group"
+                    );
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(group = name, %error, "cannot look the log's group up");
+                    None
+                }
+            });
+        let (file, created) = open_or_create(path, options.mode)?;
+        let mut log = Self {
+            path: path.to_owned(),
+            mode: options.mode,
+            gid,
+            file,
+            identity: (0, 0),
+            unterminated: false,
+            dirty: false,
+            group_refused: false,
+            notes: Vec::new(),
+        };
+        log.take_over(created)?;
+        Ok(log)
+    }
+
+    /// Opens whatever the path names now.
+    fn open_anew(&mut self) -> io::Result<()> {
+        let (file, created) = open_or_create(&self.path, self.mode)?;
+        if self.dirty
+            && let Err(error) = self.file.sync_data()
+        {
+            // The old file is out of our hands; say it, and go on with the new.
+            self.notes.push(format!(
+                "the rotated log could not be forced to disk: {error}"
+            ));
+        }
+        self.file = file;
+        self.dirty = false;
+        self.unterminated = false;
+        self.take_over(created)
+    }
+
+    /// Makes the freshly opened file ours.
+    fn take_over(&mut self, created: bool) -> io::Result<()> {
+        let meta = self.file.metadata()?;
+        self.identity = (meta.dev(), meta.ino());
+        if created {
+            self.dress()?;
+        } else if meta.mode() & 0o022 != 0 {
+            self.notes.push(format!(
+                "{}: others than its owner may write to the alert log (mode {:04o}); chmod go-w it",
+                escape_path(&self.path),
+                meta.mode() & 0o7777
+            ));
+        }
+        self.repair(meta.len())
+    }
+
+    /// Gives a new file its group and mode, and makes its name durable.
+    fn dress(&mut self) -> io::Result<()> {
+        if let Some(gid) = self.gid
+            && let Err(error) = nix::unistd::fchown(&self.file, None, Some(gid))
+            && !self.group_refused
+        {
+            self.group_refused = true;
+            tracing::info!(%error, %gid, "the new log keeps the daemon's group");
+        }
+        self.file
+            .set_permissions(Permissions::from_mode(self.mode))
+            .map_err(|error| at(&self.path, "cannot set its mode", &error))?;
+        // Not every file system can sync a directory; the log works without it.
+        let parent = self
+            .path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        if let Err(error) =
+            File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
+        {
+            tracing::debug!(%error, "the log's directory could not be synced");
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the file ends with a newline.
+    fn repair(&mut self, len: u64) -> io::Result<()> {
+        let start = last_line_start(&self.file, len)?;
+        if start == len {
+            return Ok(());
+        }
+        let bytes = len - start;
+        let name = escape_path(&self.path);
+        if bytes <= TORN_LIMIT {
+            let mut fragment = vec![0; usize::try_from(bytes).unwrap_or_default()];
+            self.file.read_exact_at(&mut fragment, start)?;
+            if serde_json::from_slice::<Map<String, Value>>(&fragment).is_ok() {
+                self.file.write_all(b"\n")?;
+                self.dirty = true;
+                self.notes.push(format!(
+                    "{name}: the last line had lost its newline, which was added"
+                ));
+                return Ok(());
+            }
+            fragment.push(b'\n');
+            match self.set_aside(&fragment, start) {
+                Ok(aside) => {
+                    self.notes.push(format!(
+                        "{name}: a torn last line of {bytes} bytes was moved to {}",
+                        escape_path(&aside)
+                    ));
+                    return Ok(());
+                }
+                Err(error) => tracing::warn!(%error, "cannot set a torn line aside"),
+            }
+        }
+        self.file.write_all(b"\n")?;
+        self.dirty = true;
+        self.notes.push(format!(
+            "{name}: a torn last line of {bytes} bytes was ended and stays in the log"
+        ));
+        Ok(())
+    }
+
+    /// Moves the fragment from `start` on to the sibling file, durably before
+    /// it is cut from the log.
+    fn set_aside(&self, fragment: &[u8], start: u64) -> io::Result<PathBuf> {
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(".torn");
+        let aside = PathBuf::from(aside);
+        let (mut file, _) = open_or_create(&aside, self.mode & 0o600)?;
+        file.write_all(fragment)?;
+        file.sync_all()?;
+        self.file.set_len(start)?;
+        self.file.sync_all()?;
+        Ok(aside)
+    }
+
+    /// Opens the path anew if it no longer names our file.
+    fn follow_rotation(&mut self) -> io::Result<()> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(meta) if (meta.dev(), meta.ino()) == self.identity => Ok(()),
+            Ok(_) => self.open_anew(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.open_anew(),
+            // The path cannot be looked at, but the descriptor is still good.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes out what a failed write left, so that the line can be offered
+    /// again; where that fails the next line starts with a newline.
+    fn undo(&mut self, written: &[u8]) {
+        if written.is_empty() {
+            return;
+        }
+        let undone = || -> io::Result<bool> {
+            let len = self.file.metadata()?.len();
+            let Some(start) = len.checked_sub(written.len() as u64) else {
+                return Ok(false);
+            };
+            let mut tail = vec![0; written.len()];
+            self.file.read_exact_at(&mut tail, start)?;
+            if tail != written {
+                return Ok(false); // Somebody else has appended meanwhile.
+            }
+            self.file.set_len(start)?;
+            Ok(true)
+        };
+        self.unterminated = !undone().unwrap_or(false);
+    }
+}
+
+impl Sink for JsonLog {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        self.follow_rotation()?;
+        let mut bytes = Vec::with_capacity(line.json.len() + 2);
+        if self.unterminated {
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(line.json.as_bytes());
+        bytes.push(b'\n');
+        match write_whole(&mut self.file, &bytes) {
+            Ok(()) => {
+                self.unterminated = false;
+                self.dirty = true;
+                Ok(())
+            }
+            Err((written, error)) => {
+                self.undo(&bytes[..written]);
+                Err(at(&self.path, "cannot write", &error))
+            }
+        }
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        if self.dirty {
+            // After an error the kernel holds the pages for clean: asking again
+            // would only hide it.
+            self.dirty = false;
+            self.file
+                .sync_data()
+                .map_err(|error| at(&self.path, "cannot force it to disk", &error))?;
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        self.open_anew()
+    }
+
+    fn spool(&self) -> Spool {
+        Spool {
+            lines: 4096,
+            bytes: 8 << 20,
+        }
+    }
+
+    fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+/// One write(2) as a rule; the rest in further ones when the kernel took only a
+/// part. On error, how much had been written.
+fn write_whole(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((written, error)),
+        }
+    }
+    Ok(())
+}
+
+/// Where the last line starts; `len` if the file is empty or ends with a newline.
+fn last_line_start(file: &File, len: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut end = len;
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let chunk = &mut buffer[..usize::try_from(end - start).unwrap_or_default()];
+        file.read_exact_at(chunk, start)?;
+        if let Some(newline) = chunk.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Opens a regular file for appending; true if it was made.
+fn open_or_create(path: &Path, mode: u32) -> io::Result<(File, bool)> {
+    // NONBLOCK and NOCTTY: should a FIFO or a terminal stand there, do not wait
+    // for it and do not adopt it before it is refused below.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .append(true)
+        .custom_flags(flags)
+        .mode(mode);
+    // More than one turn only if the file comes and goes meanwhile.
+    for _ in 0..8 {
+        match options.create_new(false).open(path) {
+            Ok(file) => {
+                if !file.metadata()?.is_file() {
+                    let why =
+                        io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+                    return Err(at(path, "cannot log to it", &why));
+                }
+                return Ok((file, false));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                let why =
+                    io::Error::new(error.kind(), "it is a symbolic link; name the file itself");
+                return Err(at(path, "cannot log to it", &why));
+            }
+            Err(error) => return Err(at(path, "cannot open the log", &error)),
+        }
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(parent)
+                .map_err(|error| at(parent, "cannot make the log's directory", &error))?;
+        }
+        match options.create_new(true).open(path) {
+            Ok(file) => return Ok((file, true)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(at(path, "cannot make the log", &error)),
+        }
+    }
+    Err(at(
+        path,
+        "cannot open the log",
+        &io::Error::other("it keeps appearing and vanishing"),
+    ))
+}
+
+/// An error that names the file.
+fn at(path: &Path, what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("{}: {what}: {error}", escape_path(path)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::fs::symlink;
+
+    fn line(n: u32) -> Line {
+        Line::new(
+            json!({"n": n, "event": {"severity": 21}})
+                .as_object()
+                .unwrap()
+                .clone(),
+        )
+    }
+
+    fn plain() -> Options {
+        Options {
+            mode: 0o640,
+            group: None,
+        }
+    }
+
+    /// The `n` of every line; panics where one does not parse.
+    fn numbers(path: &Path) -> Vec<u64> {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+        text.lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["n"]
+                    .as_u64()
+                    .unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn makes_directories_and_file_with_their_modes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/alerts.json");
+        let options = Options {
+            mode: 0o640,
+            group: Some("no-such-group-here".into()),
+        };
+        let mut log = JsonLog::open(&path, &options).unwrap();
+        log.write(&line(1)).unwrap();
+        log.settle().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(
+            fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o027,
+            0
+        );
+        assert_eq!(numbers(&path), [1]);
+        assert!(log.notes().is_empty());
+    }
+
+    #[test]
+    fn keeps_the_mode_of_an_existing_file_but_tells_of_strangers_who_may_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o602)).unwrap();
+        let mut log = JsonLog::open(&path, &plain()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o602);
+        assert!(log.notes()[0].contains("mode 0602"));
+    }
+
+    #[test]
+    fn refuses_links_devices_and_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        fs::write(&target, "precious").unwrap();
+        let link = dir.path().join("link");
+        symlink(&target, &link).unwrap();
+        let error = JsonLog::open(&link, &plain()).unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+        symlink(dir.path().join("nowhere"), dir.path().join("dangling")).unwrap();
+        assert!(JsonLog::open(&dir.path().join("dangling"), &plain()).is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+
+        let before = fs::metadata("/dev/null").unwrap().mode();
+        let error = JsonLog::open(Path::new("/dev/null"), &plain())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        assert_eq!(fs::metadata("/dev/null").unwrap().mode(), before);
+
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(JsonLog::open(&fifo, &plain()).is_err());
+        assert!(JsonLog::open(dir.path(), &plain()).is_err());
+    }
+
+    #[test]
+    fn follows_rename_deletion_and_copytruncate_without_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = JsonLog::open(&path, &plain()).unwrap();
+        log.write(&line(1)).unwrap();
+        fs::rename(&path, dir.path().join("log.1")).unwrap();
+        log.write(&line(2)).unwrap();
+        assert_eq!(numbers(&dir.path().join("log.1")), [1]);
+        assert_eq!(numbers(&path), [2]);
+
+        fs::remove_file(&path).unwrap();
+        log.write(&line(3)).unwrap();
+        assert_eq!(numbers(&path), [3]);
+
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        log.write(&line(4)).unwrap();
+        assert_eq!(numbers(&path), [4]);
+
+        fs::rename(&path, dir.path().join("log.2")).unwrap();
+        fs::write(&path, "").unwrap();
+        log.reopen().unwrap();
+        log.write(&line(5)).unwrap();
+        assert_eq!(numbers(&path), [5]);
+        assert_eq!(numbers(&dir.path().join("log.2")), [4]);
+    }
+
+    #[test]
+    fn comes_back_when_the_directory_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d/log");
+        let mut log = JsonLog::open(&path, &plain()).unwrap();
+        fs::remove_dir_all(dir.path().join("d")).unwrap();
+        fs::write(dir.path().join("d"), "in the way").unwrap();
+        // Not there (ENOTDIR): the open descriptor would still take the line,
+        // but nobody would ever find it.
+        let _ = log.write(&line(1));
+        fs::remove_file(dir.path().join("d")).unwrap();
+        log.write(&line(2)).unwrap();
+        assert_eq!(numbers(&path), [2]);
+    }
+
+    #[test]
+    fn a_whole_last_line_gets_its_newline_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "{\"n\":1}\n{\"n\":2}").unwrap();
+        let mut log = JsonLog::open(&path, &plain()).unwrap();
+        assert_eq!(log.notes().len(), 1);
+        log.write(&line(3)).unwrap();
+        assert_eq!(numbers(&path), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for (content, rest) in [
+            ("{\"n\":1}\n{\"n\":", vec![1]),
+            ("{\"x", vec![]),
+            ("{\"n\":1}\n\0\0\0", vec![1]),
+        ] {
+            let _ = fs::remove_file(dir.path().join("log.torn"));
+            fs::write(&path, content).unwrap();
+            let mut log = JsonLog::open(&path, &plain()).unwrap();
+            assert!(log.notes()[0].contains("torn last line"));
+            assert_eq!(numbers(&path), rest);
+            let torn = fs::read_to_string(dir.path().join("log.torn")).unwrap();
+            assert_eq!(torn.trim_end(), content.rsplit('\n').next().unwrap());
+            log.write(&line(9)).unwrap();
+            assert_eq!(numbers(&path).last(), Some(&9));
+        }
+    }
+
+    #[test]
+    fn a_torn_line_that_cannot_be_set_aside_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::create_dir(dir.path().join("log.torn")).unwrap();
+        fs::write(&path, "{\"n\":1}\n{\"n").unwrap();
+        let mut log = JsonLog::open(&path, &plain()).unwrap();
+        assert!(log.notes()[0].contains("stays in the log"));
+        log.write(&line(2)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("{\"n\":1}\n{\"n\n{\"n\":2"), "{text}");
+    }
+
+    #[test]
+    fn finds_the_last_line_across_chunks() {
+        let file = tempfile::tempfile().unwrap();
+        let long = "x".repeat(200_000);
+        file.write_all_at(format!("a\n{long}").as_bytes(), 0)
+            .unwrap();
+        assert_eq!(last_line_start(&file, 200_002).unwrap(), 2);
+        file.write_all_at(b"b\n", 200_002).unwrap();
+        assert_eq!(last_line_start(&file, 200_004).unwrap(), 200_004);
+    }
+
+    /// Takes `room` bytes, a few at a time, then is full.
+    struct SmallDisk {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for SmallDisk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(3).min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= count;
+            self.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_short_write_is_completed_or_told() {
+        let mut disk = SmallDisk {
+            room: 10,
+            taken: Vec::new(),
+        };
+        write_whole(&mut disk, b"1234567\n").unwrap();
+        assert_eq!(disk.taken, b"1234567\n");
+        let (written, error) = write_whole(&mut disk, b"abcdef\n").unwrap_err();
+        assert_eq!((written, error.kind()), (2, io::ErrorKind::StorageFull));
+    }
+
+    #[test]
+    fn what_a_full_disk_left_of_a_line_is_taken_out_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = JsonLog::open(&path, &plain()).unwrap();
+        log.write(&line(1)).unwrap();
+        log.file.write_all(b"{\"n\":").unwrap();
+        log.undo(b"{\"n\":");
+        assert_eq!(numbers(&path), [1]);
+        assert!(!log.unterminated);
+
+        // Another writer came in between: the fragment stays, set apart.
+        log.file.write_all(b"{\"n\":").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"other")
+            .unwrap();
+        log.undo(b"{\"n\":");
+        log.write(&line(2)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("{\"n\":other\n{\"n\":2,"), "{text}");
+    }
+}

@@ -1,0 +1,497 @@
+//! Alerts for a person's eyes.
+//!
+//! Owns the layout of an alert as text, for `run` on a terminal and for `tail`.
+//! Must not decide about colour (the caller knows tty, `NO_COLOR`, `--color`)
+//! and must not let a raw control character through ([`crate::text`]). Fails
+//! with `BrokenPipe` when the reader has gone, which stops the sink for good.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value};
+
+use super::field::{field, number, scalar, strings, text};
+use super::{Line, Sink};
+use crate::text::{printable, quote_args};
+
+/// What the terminal sink writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Several aligned lines an alert.
+    Text,
+    /// The line of the log.
+    Json,
+}
+
+/// How text looks.
+#[derive(Clone, Debug)]
+pub struct TerminalStyle {
+    /// Whether to use colours.
+    pub colour: bool,
+    /// The zone in which times are shown.
+    pub zone: TimeZone,
+}
+
+impl TerminalStyle {
+    /// With the system's time zone.
+    #[must_use]
+    pub fn new(colour: bool) -> Self {
+        Self {
+            colour,
+            zone: TimeZone::system(),
+        }
+    }
+}
+
+/// A terminal, pipe or file as a sink.
+#[derive(Debug)]
+pub struct Terminal<W> {
+    out: W,
+    format: Format,
+    style: TerminalStyle,
+}
+
+impl<W: Write + Send> Terminal<W> {
+    /// Writes to `out`.
+    pub fn new(out: W, format: Format, style: TerminalStyle) -> Self {
+        Self { out, format, style }
+    }
+}
+
+impl<W: Write + Send> Sink for Terminal<W> {
+    fn name(&self) -> &'static str {
+        "terminal"
+    }
+
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        match self.format {
+            Format::Text => self
+                .out
+                .write_all(render(&line.document, &self.style).as_bytes())?,
+            Format::Json => {
+                let mut bytes = Vec::with_capacity(line.json.len() + 1);
+                bytes.extend_from_slice(line.json.as_bytes());
+                bytes.push(b'\n');
+                self.out.write_all(&bytes)?;
+            }
+        }
+        self.out.flush()
+    }
+}
+
+/// A document as text, ending with a newline. An alert takes several lines and
+/// an empty one after it, a `state` or `pipeline_error` takes one.
+#[must_use]
+pub fn render(document: &Map<String, Value>, style: &TerminalStyle) -> String {
+    let mut page = Page {
+        out: String::new(),
+        colour: style.colour,
+    };
+    let time = time(document, &style.zone);
+    match text(document, "event.kind") {
+        Some(kind @ ("state" | "pipeline_error")) => {
+            let (label, look) = if kind == "state" {
+                ("STATE", AnsiColor::Cyan.on_default())
+            } else {
+                ("LOSS", AnsiColor::Yellow.on_default().bold())
+            };
+            page.painted(Style::new().dimmed(), &time);
+            page.out.push_str("  ");
+            page.painted(look, &format!("{label:<8}"));
+            page.out.push_str("  ");
+            let action = text(document, "event.action");
+            let message = text(document, "message");
+            page.plain(
+                &[action, message]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(": "),
+            );
+            page.out.push('\n');
+        }
+        _ => alert(&mut page, document, &time),
+    }
+    page.out
+}
+
+fn alert(page: &mut Page, document: &Map<String, Value>, time: &str) {
+    let (label, look) = severity(document);
+    page.painted(Style::new().dimmed(), time);
+    page.out.push_str("  ");
+    page.painted(look, &format!("{label:<8}"));
+    page.out.push_str("  ");
+    let title = text(document, "rule.name")
+        .or_else(|| text(document, "message"))
+        .unwrap_or("alert without a rule");
+    page.painted(Style::new().bold(), title);
+    page.out.push('\n');
+
+    page.row("file", file(document));
+    page.row(
+        "final",
+        text(document, "ssh_keywatch.final_path").map(str::to_owned),
+    );
+    page.row("key", key(document));
+    for (label, list) in [
+        ("added", "ssh_keywatch.key.added"),
+        ("removed", "ssh_keywatch.key.removed"),
+    ] {
+        for entry in field(document, list)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            page.row(
+                label,
+                entry
+                    .as_object()
+                    .map(key_entry)
+                    .or_else(|| entry.as_str().map(str::to_owned)),
+            );
+        }
+    }
+    page.row("program", program(document));
+    let args = strings(document, "process.args");
+    page.row("command", (!args.is_empty()).then(|| quote_args(&args)));
+    page.row("user", account(document, "user"));
+    page.row("session", session(document));
+    page.row("lineage", lineage(document));
+    page.row("proof", attribution(document));
+    page.out.push('\n');
+}
+
+/// The page under construction. Everything that reaches it is made printable.
+struct Page {
+    out: String,
+    colour: bool,
+}
+
+impl Page {
+    fn plain(&mut self, text: &str) {
+        self.out.push_str(&printable(text));
+    }
+
+    fn painted(&mut self, style: Style, text: &str) {
+        if self.colour {
+            // Writing to a String cannot fail.
+            let _ = write!(self.out, "{style}{}{style:#}", printable(text));
+        } else {
+            self.plain(text);
+        }
+    }
+
+    /// One aligned line, if there is something to say.
+    fn row(&mut self, label: &str, value: Option<String>) {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            self.out.push_str("    ");
+            self.painted(Style::new().dimmed(), &format!("{label:<8}"));
+            self.out.push_str("  ");
+            self.plain(&value);
+            self.out.push('\n');
+        }
+    }
+}
+
+fn time(document: &Map<String, Value>, zone: &TimeZone) -> String {
+    let Some(raw) = text(document, "@timestamp") else {
+        return "(no time)".to_owned();
+    };
+    match raw.parse::<Timestamp>() {
+        Ok(time) => time
+            .to_zoned_datetime(zone.clone())
+            .strftime("%Y-%m-%d %H:%M:%S.%3f %:z")
+            .to_string(),
+        Err(_) => raw.to_owned(),
+    }
+}
+
+fn severity(document: &Map<String, Value>) -> (&'static str, Style) {
+    match number(document, "event.severity").unwrap_or_default() {
+        99.. => ("CRITICAL", AnsiColor::White.on(AnsiColor::Red).bold()),
+        73.. => ("HIGH", AnsiColor::Red.on_default().bold()),
+        47.. => ("MEDIUM", AnsiColor::Yellow.on_default().bold()),
+        _ => ("LOW", AnsiColor::Green.on_default().bold()),
+    }
+}
+
+fn file(document: &Map<String, Value>) -> Option<String> {
+    let mut out = text(document, "file.path")?.to_owned();
+    if let Some(action) = text(document, "event.action") {
+        let _ = write!(out, "  ({action})");
+    }
+    if let Some(original) = text(document, "file.Ext.original.path") {
+        let _ = write!(out, "  was {original}");
+    }
+    Some(out)
+}
+
+fn key(document: &Map<String, Value>) -> Option<String> {
+    let key = field(document, "ssh_keywatch.key")?.as_object()?;
+    let mut parts = Vec::new();
+    parts.extend(text(key, "kind").map(|kind| kind.replace('_', " ")));
+    let entry = key_entry(key);
+    parts.extend((!entry.is_empty()).then_some(entry));
+    match key.get("encrypted").and_then(Value::as_bool) {
+        Some(true) => parts.push("with passphrase".to_owned()),
+        Some(false) => parts.push("without passphrase".to_owned()),
+        None => {}
+    }
+    Some(parts.join("  "))
+}
+
+/// One key, as `ssh-keygen -l` orders it: bits, fingerprint, comment, type.
+fn key_entry(key: &Map<String, Value>) -> String {
+    let mut parts = Vec::new();
+    parts.extend(scalar(key, "bits"));
+    parts.extend(scalar(key, "fingerprint"));
+    parts.extend(
+        text(key, "comment")
+            .filter(|comment| !comment.is_empty())
+            .map(|comment| quote_args(&[comment])),
+    );
+    parts.extend(text(key, "type").map(|kind| format!("({kind})")));
+    let options = strings(key, "options");
+    if !options.is_empty() {
+        parts.push(format!("options {}", options.join(",")));
+    }
+    parts.join(" ")
+}
+
+fn program(document: &Map<String, Value>) -> Option<String> {
+    let process = field(document, "process").and_then(Value::as_object);
+    let named =
+        process.and_then(|process| text(process, "executable").or_else(|| text(process, "name")));
+    let mut out = named
+        .map(str::to_owned)
+        .or_else(|| process.map(|_| "(unknown program)".to_owned()))?;
+    if let Some(pid) = scalar(document, "process.pid") {
+        let _ = write!(out, "  pid {pid}");
+    }
+    match text(document, "ssh_keywatch.attribution.image") {
+        Some("replaced") => out.push_str("  [replaced since: the path names another file now]"),
+        Some("foreign") => out.push_str("  [of another mount namespace]"),
+        Some("deleted") => out.push_str("  [deleted while it ran]"),
+        Some("memfd") => out.push_str("  [runs from memory, no file]"),
+        _ => {}
+    }
+    Some(out)
+}
+
+/// `root (0)` from an object with name and id.
+fn account(document: &Map<String, Value>, prefix: &str) -> Option<String> {
+    let name = text(document, &format!("{prefix}.name"));
+    let id = scalar(document, &format!("{prefix}.id"));
+    match (name, id) {
+        (Some(name), Some(id)) => Some(format!("{name} ({id})")),
+        (Some(name), None) => Some(name.to_owned()),
+        (None, Some(id)) => Some(format!("uid {id}")),
+        (None, None) => None,
+    }
+}
+
+fn session(document: &Map<String, Value>) -> Option<String> {
+    let mut parts = Vec::new();
+    if let Some(session) = field(document, "ssh_keywatch.session").and_then(Value::as_object) {
+        let login = account(session, "user").or_else(|| text(session, "user").map(str::to_owned));
+        parts.extend(login.map(|user| format!("login {user}")));
+        parts.extend(scalar(session, "id").map(|id| format!("audit session {id}")));
+        parts.extend(text(session, "tty").map(|tty| format!("on {tty}")));
+    }
+    if let Some(address) = text(document, "source.ip") {
+        let port = scalar(document, "source.port")
+            .map_or_else(String::new, |port| format!(" port {port}"));
+        parts.push(format!("from {address}{port}"));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn lineage(document: &Map<String, Value>) -> Option<String> {
+    let ancestors: Vec<String> = field(document, "ssh_keywatch.ancestors")
+        .and_then(Value::as_array)
+        .map(|ancestors| {
+            ancestors
+                .iter()
+                .filter_map(|one| ancestor(one.as_object()?))
+                .collect()
+        })
+        .unwrap_or_default();
+    if !ancestors.is_empty() {
+        return Some(ancestors.join(" < "));
+    }
+    ancestor(field(document, "process.parent")?.as_object()?)
+}
+
+fn ancestor(process: &Map<String, Value>) -> Option<String> {
+    let name = text(process, "executable").or_else(|| text(process, "name"));
+    match (name, scalar(process, "pid")) {
+        (Some(name), Some(pid)) => Some(format!("{name}[{pid}]")),
+        (Some(name), None) => Some(name.to_owned()),
+        (None, Some(pid)) => Some(format!("pid {pid}")),
+        (None, None) => None,
+    }
+}
+
+fn attribution(document: &Map<String, Value>) -> Option<String> {
+    let method = text(document, "ssh_keywatch.attribution.method")?;
+    let certain =
+        field(document, "ssh_keywatch.attribution.certain").and_then(Value::as_bool) == Some(true);
+    let mut out = match method {
+        "none" => {
+            return Some("none: the writer had gone before it could be identified".to_owned());
+        }
+        _ if certain => format!("{method}, certain"),
+        _ => format!("{method}, NOT certain"),
+    };
+    let candidates =
+        field(document, "ssh_keywatch.attribution.candidates").and_then(Value::as_array);
+    let candidates: Vec<&str> = candidates
+        .into_iter()
+        .flatten()
+        .filter_map(candidate)
+        .collect();
+    if !candidates.is_empty() {
+        let _ = write!(out, "; one of {}", candidates.join(", "));
+    }
+    Some(out)
+}
+
+fn candidate(value: &Value) -> Option<&str> {
+    let object = match value {
+        Value::String(path) => return Some(path),
+        other => other.as_object()?,
+    };
+    text(object, "executable").or_else(|| text(object, "path"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::is_unsafe;
+    use serde_json::json;
+
+    fn style(colour: bool) -> TerminalStyle {
+        TerminalStyle {
+            colour,
+            zone: TimeZone::UTC,
+        }
+    }
+
+    fn sample() -> Map<String, Value> {
+        json!({
+            "@timestamp": "2026-11-24T04:15:47.123456Z",
+            "message": "m", "event": {"kind": "alert", "action": "creation", "severity": 73},
+            "rule": {"name": "SSH key made with ssh-keygen"},
+            "file": {"path": "/etc/ssh/ssh_host_rsa_key.Xa"},
+            "process": {"pid": 42, "executable": "/usr/bin/ssh-keygen", "args": ["ssh-keygen", "-C", "a b"]},
+            "user": {"id": "0", "name": "root"}, "source": {"ip": "192.0.2.1", "port": 5022},
+            "ssh_keywatch": {
+                "final_path": "/etc/ssh/ssh_host_rsa_key",
+                "key": {"kind": "private", "type": "ssh-rsa", "bits": 3072, "fingerprint": "SHA256:x", "encrypted": false},
+                "ancestors": [{"pid": 41, "executable": "/bin/bash"}, {"pid": 1, "name": "systemd"}],
+                "session": {"user": {"name": "zoë", "id": "1000"}, "id": 7, "tty": "pts/1"},
+                "attribution": {"method": "held", "certain": true, "image": "same"}
+            }
+        })
+        .as_object()
+        .unwrap()
+        .clone()
+    }
+
+    #[test]
+    fn an_alert_answers_who_what_and_how_surely() {
+        let expected = "\
+2026-11-24 04:15:47.123 +00:00  HIGH      SSH key made with ssh-keygen
+    file      /etc/ssh/ssh_host_rsa_key.Xa  (creation)
+    final     /etc/ssh/ssh_host_rsa_key
+    key       private  3072 SHA256:x (ssh-rsa)  without passphrase
+    program   /usr/bin/ssh-keygen  pid 42
+    command   ssh-keygen -C 'a b'
+    user      root (0)
+    session   login zoë (1000), audit session 7, on pts/1, from 192.0.2.1 port 5022
+    lineage   /bin/bash[41] < systemd[1]
+    proof     held, certain
+
+";
+        assert_eq!(render(&sample(), &style(false)), expected);
+    }
+
+    #[test]
+    fn an_uncertain_alert_says_so() {
+        let document = json!({"rule": {"name": "R"}, "process": {"pid": 3}, "ssh_keywatch": {"attribution":
+            {"method": "recorded", "certain": false, "candidates": ["/bin/a", {"path": "/bin/b"}]}}});
+        let text = render(document.as_object().unwrap(), &style(false));
+        assert!(
+            text.contains("proof     recorded, NOT certain; one of /bin/a, /bin/b"),
+            "{text}"
+        );
+        assert!(
+            text.contains("program   (unknown program)  pid 3"),
+            "{text}"
+        );
+        assert!(text.starts_with("(no time)  LOW       R\n"), "{text}");
+    }
+
+    #[test]
+    fn state_and_loss_take_one_line() {
+        for (kind, label) in [("state", "STATE   "), ("pipeline_error", "LOSS    ")] {
+            let document = json!({"@timestamp": "2026-11-24T04:15:47Z", "message": "why",
+                "event": {"kind": kind, "action": "stop"}});
+            assert_eq!(
+                render(document.as_object().unwrap(), &style(false)),
+                format!("2026-11-24 04:15:47.000 +00:00  {label}  stop: why\n")
+            );
+        }
+    }
+
+    #[test]
+    fn colour_only_when_told() {
+        assert!(!render(&sample(), &style(false)).contains('\x1b'));
+        let coloured = render(&sample(), &style(true));
+        assert!(coloured.contains("\x1b[1m\x1b[31mHIGH"), "{coloured:?}");
+    }
+
+    /// Replaces every text in a document by an attack.
+    fn poison(value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                text.push_str("\x1b]52;c;eA==\x07\u{9b}2J\u{202e}\n2027 HIGH forged\r")
+            }
+            Value::Array(values) => values.iter_mut().for_each(poison),
+            Value::Object(map) => map.values_mut().for_each(poison),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn strips_osc52_and_forged_lines_from_every_field() {
+        for kind in ["alert", "state"] {
+            let mut document = sample();
+            document.values_mut().for_each(poison);
+            document["event"]["kind"] = kind.into();
+            document["ssh_keywatch"]["attribution"]["certain"] = false.into();
+            let text = render(&document, &style(false));
+            assert!(
+                text.contains("52;c;eA=="),
+                "the attack is shown, not obeyed: {text}"
+            );
+            for line in text.lines() {
+                assert!(!line.contains(is_unsafe), "{line:?}");
+                assert!(!line.starts_with("2027"), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_mode_writes_the_very_line() {
+        let mut out = Vec::new();
+        let line = Line::new(sample());
+        Terminal::new(&mut out, Format::Json, style(true))
+            .write(&line)
+            .unwrap();
+        assert_eq!(out, format!("{}\n", line.json).into_bytes());
+    }
+}
