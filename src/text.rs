@@ -196,7 +196,7 @@ pub fn json_line(document: &Map<String, Value>) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// serde_json's compact form with more characters escaped.
+/// `serde_json`'s compact form with more characters escaped.
 struct SafeFormatter;
 
 impl serde_json::ser::Formatter for SafeFormatter {

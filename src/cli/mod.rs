@@ -1,5 +1,7 @@
 //! The command line: one file a command, no logic of its own.
 
+pub mod tail;
+
 use std::process::ExitCode;
 
 /// Runs the program.

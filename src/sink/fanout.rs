@@ -218,13 +218,14 @@ impl Fanout {
             .name("sink-voice".to_owned())
             .spawn(move || {
                 for report in said {
+                    let message = report.message();
                     match report.kind {
                         ReportKind::Failing { .. } | ReportKind::Overrun => {
-                            tracing::error!("{}", report.message())
+                            tracing::error!("{message}")
                         }
-                        ReportKind::Note { .. } => tracing::warn!("{}", report.message()),
+                        ReportKind::Note { .. } => tracing::warn!("{message}"),
                         ReportKind::Recovered { .. } | ReportKind::Stopped => {
-                            tracing::info!("{}", report.message())
+                            tracing::info!("{message}")
                         }
                     }
                 }
@@ -327,6 +328,7 @@ impl Fanout {
     /// Lets every sink write what waits for it and ends their threads. What is
     /// not done by the deadline is left behind, and stands under `waiting` in
     /// the result. Lines sent from now on are dropped.
+    #[must_use = "it tells what was left behind"]
     pub fn shutdown(&self, deadline: Duration) -> Vec<SinkStatus> {
         let end = Instant::now() + deadline;
         for lane in &self.lanes {
@@ -849,7 +851,7 @@ mod tests {
             [Call::Wrote(2), Call::Settled]
         );
         fanout.send(&line(3, 47));
-        fanout.shutdown(LONG);
+        assert_eq!(fanout.shutdown(LONG)[0].written, 3);
         assert_eq!(
             [remote.next(), remote.next()],
             [Call::Wrote(3), Call::Settled]

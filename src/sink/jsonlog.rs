@@ -164,7 +164,7 @@ impl JsonLog {
 
     /// Sees to it that the file ends with a newline.
     fn repair(&mut self, len: u64) -> io::Result<()> {
-        let start = last_line_start(&self.file, len)?;
+        let start = line_start(&self.file, len)?;
         if start == len {
             return Ok(());
         }
@@ -318,10 +318,11 @@ fn write_whole(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Err
     Ok(())
 }
 
-/// Where the last line starts; `len` if the file is empty or ends with a newline.
-fn last_line_start(file: &File, len: u64) -> io::Result<u64> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut end = len;
+/// Where the line starts that ends (without its newline) at `end`; `end` itself
+/// if a newline, or nothing, stands right before it.
+pub(crate) fn line_start(file: &File, end: u64) -> io::Result<u64> {
+    let mut buffer = [0; 8 << 10];
+    let mut end = end;
     while end > 0 {
         let start = end.saturating_sub(buffer.len() as u64);
         let chunk = &mut buffer[..usize::try_from(end - start).unwrap_or_default()];
@@ -585,9 +586,9 @@ mod tests {
         let long = "x".repeat(200_000);
         file.write_all_at(format!("a\n{long}").as_bytes(), 0)
             .unwrap();
-        assert_eq!(last_line_start(&file, 200_002).unwrap(), 2);
+        assert_eq!(line_start(&file, 200_002).unwrap(), 2);
         file.write_all_at(b"b\n", 200_002).unwrap();
-        assert_eq!(last_line_start(&file, 200_004).unwrap(), 200_004);
+        assert_eq!(line_start(&file, 200_004).unwrap(), 200_004);
     }
 
     /// Takes `room` bytes, a few at a time, then is full.

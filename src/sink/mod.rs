@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 pub use fanout::{Fanout, Report, ReportKind, SinkState, SinkStatus};
 pub use field::{field, number, strings, text};
 pub use journal::{Journal, MessageId, fields, priority};
+pub(crate) use jsonlog::line_start;
 pub use jsonlog::{JsonLog, Options};
 pub use terminal::{Format, Terminal, TerminalStyle, render};
 

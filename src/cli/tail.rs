@@ -1,0 +1,223 @@
+//! `ssh-keywatch tail`: the alert log, read as a person reads it.
+//!
+//! Owns its options, which lines they choose, and what a line that is no alert
+//! becomes (a word on standard error). The reading is in `follow`, the waiting
+//! in `wait`, the layout in [`crate::sink`]. Must not write to the log. Fails
+//! with a sentence and an exit code; a reader that has gone ends it quietly.
+
+mod filter;
+mod follow;
+mod wait;
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+
+use self::filter::{Filter, Severity, parse_glob, parse_since};
+use self::follow::Follower;
+use self::wait::Waiter;
+use crate::exit::Exit;
+use crate::sink::{TerminalStyle, render};
+use crate::text::{escape_path, is_unsafe, json_line};
+
+/// Lines shown when neither `-n` nor `--since` says how many.
+const LINES: u64 = 10;
+
+/// Read the alert log.
+#[derive(Args, Clone, Debug)]
+pub struct TailArgs {
+    /// Go on with what is appended, across rotation
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Show the last N lines that match [default: 10, or all with --since]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<u64>,
+    /// Only from this moment on: a date, a time (RFC 3339), or how long ago (10m, 2h, 1d)
+    #[arg(long, value_name = "WHEN", value_parser = parse_since)]
+    pub since: Option<jiff::Timestamp>,
+    /// Only this rule: its id, or a part of its name
+    #[arg(long, value_name = "RULE")]
+    pub rule: Option<String>,
+    /// Only this user: name or id, of the process or of the login
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Only these files: a glob, in which * crosses / as it does in rules
+    #[arg(long, value_name = "GLOB", value_parser = parse_glob)]
+    pub path: Option<globset::GlobMatcher>,
+    /// Only alerts of at least this severity
+    #[arg(long, value_name = "LEVEL")]
+    pub severity: Option<Severity>,
+    /// Show the lines as they stand in the log
+    #[arg(long)]
+    pub json: bool,
+    /// Read this log
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set (no-color.org).
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    /// Whether to colour what goes to `stream`.
+    #[must_use]
+    pub fn wanted(self, stream: &impl IsTerminal) -> bool {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        self.decide(stream.is_terminal(), set("NO_COLOR").is_some(), set("TERM"))
+    }
+
+    fn decide(self, is_terminal: bool, no_color: bool, term: Option<OsString>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => is_terminal && !no_color && term.is_none_or(|term| term != "dumb"),
+        }
+    }
+}
+
+/// Runs the command on the log that the configuration names.
+#[must_use]
+pub fn run(args: &TailArgs, log: &Path) -> Exit {
+    let log = args.log.as_deref().unwrap_or(log);
+    let stdout = io::stdout();
+    let colour = args.color.wanted(&stdout);
+    let mut printer = Printer {
+        filter: Filter::new(args),
+        style: TerminalStyle::new(colour),
+        json: args.json,
+        out: BufWriter::new(stdout.lock()),
+        err: io::stderr(),
+        shown: 0,
+    };
+    let result = show(args, log, &mut printer).and_then(|()| printer.out.flush());
+    match result {
+        Ok(()) if printer.shown == 0 && !args.follow => Exit::Found,
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            let name = escape_path(log);
+            let (hint, exit) = match error.kind() {
+                io::ErrorKind::PermissionDenied => (
+                    "; run it as root or as a member of the log's group",
+                    Exit::NoPermission,
+                ),
+                io::ErrorKind::NotFound => (
+                    "; has the daemon run yet, or does it log elsewhere (--log)?",
+                    Exit::Internal,
+                ),
+                _ => ("", Exit::Internal),
+            };
+            printer.complain(&format!("cannot read the alert log {name}: {error}{hint}"));
+            exit
+        }
+    }
+}
+
+fn show<W: Write, E: Write>(
+    args: &TailArgs,
+    log: &Path,
+    printer: &mut Printer<W, E>,
+) -> io::Result<()> {
+    let lines = args.lines.unwrap_or(if args.since.is_some() {
+        u64::MAX
+    } else {
+        LINES
+    });
+    if !args.follow {
+        return Follower::open(log, lines, &printer.filter)?.finish(printer);
+    }
+    // Before the first look, so that nothing between the two goes unnoticed.
+    let mut waiter = Waiter::new(log);
+    let mut follower = match Follower::open(log, lines, &printer.filter) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            printer.complain(&format!(
+                "{} is not there yet; waiting for it",
+                escape_path(log)
+            ));
+            Follower::absent(log)
+        }
+        other => other?,
+    };
+    loop {
+        let there = follower.step(printer)?;
+        printer.out.flush()?;
+        if let Some(trouble) = waiter.wait(there) {
+            printer.complain(&trouble);
+        }
+    }
+}
+
+/// Takes lines and shows those that are wanted.
+struct Printer<W, E> {
+    filter: Filter,
+    style: TerminalStyle,
+    json: bool,
+    out: W,
+    err: E,
+    shown: u64,
+}
+
+/// What became of a line.
+enum Taken {
+    /// Shown, or not asked for.
+    Well,
+    /// It is no document, for this reason.
+    Bad(String),
+}
+
+impl<W: Write, E: Write> Printer<W, E> {
+    fn take(&mut self, line: &[u8]) -> io::Result<Taken> {
+        let document = match serde_json::from_slice::<Map<String, Value>>(line) {
+            Ok(document) => document,
+            Err(error) => return Ok(Taken::Bad(error.to_string())),
+        };
+        if !self.filter.matches(&document) {
+            return Ok(Taken::Well);
+        }
+        self.shown += 1;
+        if !self.json {
+            self.out
+                .write_all(render(&document, &self.style).as_bytes())?;
+            return Ok(Taken::Well);
+        }
+        match str::from_utf8(line) {
+            Ok(text) if !text.trim_end().contains(is_unsafe) => {
+                self.out.write_all(text.trim_end().as_bytes())?
+            }
+            // Not our writing: the same values, safe to look at.
+            _ => self.out.write_all(json_line(&document).as_bytes())?,
+        }
+        self.out.write_all(b"\n")?;
+        Ok(Taken::Well)
+    }
+
+    fn bad_line(&mut self, log: &Path, number: u64, why: &str) {
+        self.complain(&format!(
+            "{}, line {number}: not an alert, skipped: {why}",
+            escape_path(log)
+        ));
+    }
+
+    fn complain(&mut self, what: &str) {
+        // Standard error is the last resort; if it is gone there is nobody to tell.
+        let _ = writeln!(self.err, "ssh-keywatch: {}", crate::text::printable(what));
+    }
+}
+
+#[cfg(test)]
+mod tests;

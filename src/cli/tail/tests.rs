@@ -1,0 +1,486 @@
+use super::*;
+use crate::sink::{JsonLog, Line, Options, Sink as _};
+use clap::Parser;
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+use serde_json::json;
+use std::fs::{self, File};
+use std::sync::mpsc;
+use std::time::Duration;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    tail: TailArgs,
+}
+
+fn args(words: &[&str]) -> TailArgs {
+    Cli::try_parse_from([&["tail"], words].concat())
+        .unwrap()
+        .tail
+}
+
+fn printer<W: Write>(words: &[&str], out: W) -> Printer<W, Vec<u8>> {
+    let args = args(words);
+    Printer {
+        filter: Filter::new(&args),
+        style: TerminalStyle {
+            colour: false,
+            zone: TimeZone::UTC,
+        },
+        json: args.json,
+        out,
+        err: Vec::new(),
+        shown: 0,
+    }
+}
+
+/// A line of the log; `n` tells it from the others.
+fn json(n: u64) -> String {
+    let severity = if n.is_multiple_of(2) { 73 } else { 21 };
+    let time =
+        jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(i64::try_from(n).unwrap());
+    json!({"@timestamp": time.to_string(), "n": n, "event": {"kind": "alert", "severity": severity}, "rule": {"name": "R"}})
+        .to_string()
+}
+
+fn lines(numbers: impl IntoIterator<Item = u64>) -> String {
+    numbers.into_iter().map(|n| json(n) + "\n").collect()
+}
+
+fn numbers(out: &[u8]) -> Vec<u64> {
+    let text = str::from_utf8(out).unwrap();
+    text.lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["n"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect()
+}
+
+fn append(path: &Path, text: &str) {
+    File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+}
+
+/// What `tail` without `-f` shows, and what it complains of.
+fn show_once(log: &Path, words: &[&str]) -> (Vec<u64>, String) {
+    let mut printer = printer(&[&["--json"], words].concat(), Vec::new());
+    show(&args(words), log, &mut printer).unwrap();
+    assert_eq!(printer.shown, numbers(&printer.out).len() as u64);
+    (
+        numbers(&printer.out),
+        String::from_utf8(printer.err).unwrap(),
+    )
+}
+
+/// A follower and all that it has shown.
+struct Following {
+    dir: tempfile::TempDir,
+    log: PathBuf,
+    follower: Follower,
+    printer: Printer<Vec<u8>, Vec<u8>>,
+}
+
+impl Following {
+    fn start(content: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        fs::write(&log, content).unwrap();
+        let printer = printer(&["--json"], Vec::new());
+        let follower = Follower::open(&log, 10, &printer.filter).unwrap();
+        Self {
+            dir,
+            log,
+            follower,
+            printer,
+        }
+    }
+
+    fn append(&self, text: &str) {
+        append(&self.log, text);
+    }
+
+    fn step(&mut self) -> Vec<u64> {
+        self.follower.step(&mut self.printer).unwrap();
+        numbers(&self.printer.out)
+    }
+
+    fn complaints(&self) -> &str {
+        str::from_utf8(&self.printer.err).unwrap()
+    }
+}
+
+#[test]
+fn options_are_understood() {
+    let given = args(&[
+        "-f",
+        "-n",
+        "3",
+        "--since",
+        "2026-11-24T00:00:00Z",
+        "--severity",
+        "high",
+        "--path",
+        "/root/*",
+    ]);
+    assert!(given.follow && given.lines == Some(3) && given.since.is_some());
+    assert_eq!(
+        (given.severity, given.color),
+        (Some(Severity::High), Color::Auto)
+    );
+    assert!(Cli::try_parse_from(["tail", "--since", "soon"]).is_err());
+    assert!(Cli::try_parse_from(["tail", "--path", "["]).is_err());
+}
+
+#[test]
+fn colour_obeys_no_color_and_the_flag() {
+    for (color, is_terminal, no_color, term, wanted) in [
+        (Color::Auto, true, false, "xterm", true),
+        (Color::Auto, true, true, "xterm", false),
+        (Color::Auto, true, false, "dumb", false),
+        (Color::Auto, false, false, "xterm", false),
+        (Color::Always, false, true, "dumb", true),
+        (Color::Never, true, false, "xterm", false),
+    ] {
+        assert_eq!(
+            color.decide(is_terminal, no_color, Some(term.into())),
+            wanted,
+            "{color:?} {term}"
+        );
+    }
+}
+
+#[test]
+fn the_last_lines_that_match_are_shown_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, lines(1..=500)).unwrap();
+    assert_eq!(show_once(&log, &[]).0, (491..=500).collect::<Vec<_>>());
+    assert_eq!(show_once(&log, &["-n", "0"]).0, [0; 0]);
+    assert_eq!(
+        show_once(&log, &["-n", "3", "--severity", "high"]).0,
+        [496, 498, 500]
+    );
+    assert_eq!(show_once(&log, &["-n", "1000"]).0.len(), 500);
+    assert_eq!(show_once(&log, &["--rule", "no such"]).0, [0; 0]);
+    // Hour 480 after the epoch is the 21st of January, midnight.
+    assert_eq!(
+        show_once(&log, &["--since", "1970-01-21T00:00:00Z"]).0,
+        (480..=500).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        show_once(&log, &["--since", "1970-01-21T00:00:00Z", "-n", "2"]).0,
+        [499, 500]
+    );
+}
+
+#[test]
+fn a_search_by_time_forgives_a_little_disorder() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, lines([3, 9, 8, 10])).unwrap();
+    assert_eq!(
+        show_once(&log, &["--since", "1970-01-01T09:00:00Z"]).0,
+        [9, 10]
+    );
+}
+
+#[test]
+fn lines_that_are_no_json_are_named_and_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(
+        &log,
+        format!(
+            "{}garbage\x1b[2J\n\n[1]\n{}\u{fffd}",
+            lines(1..=2),
+            lines([3])
+        ),
+    )
+    .unwrap();
+    let (shown, complaints) = show_once(&log, &[]);
+    assert_eq!(shown, [1, 2, 3]);
+    let complaints: Vec<&str> = complaints.lines().collect();
+    assert_eq!(complaints.len(), 3, "{complaints:?}");
+    for (complaint, number) in complaints.iter().zip([3, 5, 7]) {
+        assert!(
+            complaint.contains(&format!("line {number}:")),
+            "{complaint}"
+        );
+        assert!(!complaint.contains(is_unsafe));
+    }
+}
+
+#[test]
+fn a_whole_last_line_without_newline_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, lines(1..=2).trim_end()).unwrap();
+    assert_eq!(show_once(&log, &["-n", "1"]), (vec![2], String::new()));
+}
+
+#[test]
+fn an_endless_line_does_not_fill_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(
+        &log,
+        format!("{}{}\n{}", lines([1]), "x".repeat(17 << 20), lines([2])),
+    )
+    .unwrap();
+    let (shown, complaints) = show_once(&log, &[]);
+    assert_eq!(shown, [1, 2]);
+    assert!(
+        complaints.contains("line 2: not an alert, skipped: longer than 16 MiB"),
+        "{complaints}"
+    );
+}
+
+#[test]
+fn json_that_others_wrote_is_safe_to_look_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, "{\"n\":1,\"x\":\"\u{9b}2J\u{202e}\"}\n").unwrap();
+    let mut printer = printer(&["--json"], Vec::new());
+    show(&args(&[]), &log, &mut printer).unwrap();
+    assert_eq!(printer.out, b"{\"n\":1,\"x\":\"\\u009b2J\\u202e\"}\n");
+}
+
+#[test]
+fn a_half_written_line_waits_for_its_rest() {
+    let mut tail = Following::start(&lines([1]));
+    let line = json(2);
+    tail.append(&line[..9]);
+    assert_eq!(tail.step(), [1]);
+    tail.append(&line[9..]);
+    assert_eq!(tail.step(), [1]);
+    tail.append("\n");
+    assert_eq!(tail.step(), [1, 2]);
+    assert_eq!(tail.complaints(), "");
+}
+
+#[test]
+fn starts_before_a_half_written_line() {
+    let mut tail = Following::start(&(lines([1]) + &json(2)[..9]));
+    assert_eq!(tail.step(), [1]);
+    tail.append(&json(2)[9..]);
+    tail.append("\n");
+    assert_eq!(tail.step(), [1, 2]);
+}
+
+#[test]
+fn finishes_the_renamed_file_first_even_if_it_still_grows() {
+    let mut tail = Following::start(&lines([1]));
+    tail.append(&lines([2]));
+    let old = tail.dir.path().join("log.1");
+    fs::rename(&tail.log, &old).unwrap();
+    assert_eq!(tail.step(), [1, 2]);
+    fs::write(&tail.log, "").unwrap(); // logrotate's create
+    assert_eq!(tail.step(), [1, 2]);
+    append(&old, &lines([3])); // The daemon had looked before the rename.
+    assert_eq!(tail.step(), [1, 2, 3]);
+    append(&old, &lines([4]));
+    tail.append(&lines([5]));
+    assert_eq!(tail.step(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn outlives_deletion_of_log_and_directory() {
+    let mut tail = Following::start("");
+    let log = tail.dir.path().join("d/log");
+    fs::create_dir(log.parent().unwrap()).unwrap();
+    fs::write(&log, lines([1])).unwrap();
+    tail.follower = Follower::open(&log, 10, &tail.printer.filter).unwrap();
+    append(&log, &lines([2]));
+    fs::remove_dir_all(log.parent().unwrap()).unwrap();
+    assert_eq!(tail.step(), [1, 2]);
+    fs::create_dir(log.parent().unwrap()).unwrap();
+    fs::write(&log, lines([3])).unwrap();
+    assert_eq!(tail.step(), [1, 2, 3]);
+}
+
+#[test]
+fn a_log_that_comes_later_is_shown_whole() {
+    let mut tail = Following::start("");
+    fs::remove_file(&tail.log).unwrap();
+    tail.follower = Follower::absent(&tail.log);
+    assert_eq!(tail.step(), [0; 0]);
+    tail.append(&lines(1..=20));
+    assert_eq!(tail.step(), (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn copytruncate_is_seen_though_the_new_content_is_longer() {
+    let mut tail = Following::start(&lines([1]));
+    assert_eq!(tail.step(), [1]);
+    fs::copy(&tail.log, tail.dir.path().join("log.1")).unwrap();
+    File::options()
+        .write(true)
+        .open(&tail.log)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    tail.append(&lines(2..=5));
+    assert_eq!(tail.step(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_torn_line_that_the_daemon_cuts_is_forgotten() {
+    for after in [lines([2]), lines(2..=9)] {
+        let mut tail = Following::start(&lines([1]));
+        tail.append("{\"torn\":\"by a crash");
+        assert_eq!(tail.step(), [1]);
+        let mut log = JsonLog::open(
+            &tail.log,
+            &Options {
+                mode: 0o600,
+                group: None,
+            },
+        )
+        .unwrap();
+        assert_eq!(log.notes().len(), 1);
+        tail.append(&after);
+        assert_eq!(tail.step()[..2], [1, 2]);
+        assert_eq!(tail.complaints(), "");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write,
+    Step,
+    Rename { create: bool },
+    Remove,
+    CopyTruncate,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => Just(Op::Write),
+        2 => Just(Op::Step),
+        1 => any::<bool>().prop_map(|create| Op::Rename { create }),
+        1 => Just(Op::Remove),
+        1 => Just(Op::CopyTruncate),
+    ];
+    prop::collection::vec(op, 0..40)
+}
+
+proptest! {
+    /// The sink writes, logrotate rotates, tail reads: each line once, in order.
+    #[test]
+    fn no_line_is_lost_or_repeated(ops in ops()) {
+        let mut tail = Following::start("");
+        let mut log = JsonLog::open(&tail.log, &Options { mode: 0o600, group: None }).unwrap();
+        let mut written = 0;
+        // What tail promises to survive is one rotation between two looks: a file
+        // is rotated away only when it had been seen with content.
+        let mut unseen = false;
+        for (turn, op) in ops.iter().enumerate() {
+            let rotates = matches!(op, Op::Rename { .. } | Op::Remove);
+            if matches!(op, Op::Step | Op::CopyTruncate) || (rotates && unseen) {
+                prop_assert_eq!(tail.step(), (1..=written).collect::<Vec<_>>());
+                unseen &= fs::metadata(&tail.log).map_or(true, |meta| meta.len() == 0);
+            }
+            unseen |= rotates;
+            match op {
+                Op::Write => {
+                    written += 1;
+                    let document = serde_json::from_str(&json(written)).unwrap();
+                    log.write(&Line::new(document)).unwrap();
+                }
+                Op::Step => {}
+                Op::Rename { create } => {
+                    let _ = fs::rename(&tail.log, tail.dir.path().join(format!("log.{turn}")));
+                    if *create {
+                        fs::write(&tail.log, "").unwrap();
+                    }
+                }
+                Op::Remove => {
+                    let _ = fs::remove_file(&tail.log);
+                }
+                Op::CopyTruncate => {
+                    if let Ok(file) = File::options().write(true).open(&tail.log) {
+                        file.set_len(0).unwrap();
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(tail.step(), (1..=written).collect::<Vec<_>>());
+        prop_assert_eq!(tail.complaints(), "");
+    }
+}
+
+/// Passes what is written on to a test, until that hangs up.
+struct Pipe(mpsc::Sender<Vec<u8>>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .send(bytes.to_vec())
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn follow_wakes_by_itself_and_ends_with_its_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("d/log");
+    fs::create_dir(log.parent().unwrap()).unwrap();
+    fs::write(&log, lines([1])).unwrap();
+    let (sender, shown) = mpsc::channel();
+    let path = log.clone();
+    let tail = std::thread::spawn(move || {
+        let mut printer = printer(&["--json"], BufWriter::new(Pipe(sender)));
+        show(&args(&["-f"]), &path, &mut printer)
+            .unwrap_err()
+            .kind()
+    });
+    let next = || numbers(&shown.recv_timeout(Duration::from_secs(60)).unwrap());
+    assert_eq!(next(), [1]);
+    append(&log, &lines([2]));
+    assert_eq!(next(), [2]);
+    fs::rename(&log, dir.path().join("d/log.1")).unwrap();
+    append(&log, &lines([3]));
+    assert_eq!(next(), [3]);
+    // The directory goes, and its watch with it; another comes.
+    fs::remove_dir_all(log.parent().unwrap()).unwrap();
+    fs::create_dir(log.parent().unwrap()).unwrap();
+    append(&log, &lines([4]));
+    assert_eq!(next(), [4]);
+    append(&log, &lines([5]));
+    assert_eq!(next(), [5]);
+    drop(shown);
+    append(&log, &lines([6]));
+    assert_eq!(tail.join().unwrap(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn exit_codes_tell_nothing_found_from_nothing_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    assert_eq!(run(&args(&[]), &log), Exit::Internal);
+    assert_eq!(run(&args(&[]), dir.path()), Exit::Internal);
+    fs::write(&log, "").unwrap();
+    assert_eq!(run(&args(&[]), &log), Exit::Found);
+    fs::write(&log, lines([1])).unwrap();
+    assert_eq!(run(&args(&["--rule", "no such"]), &log), Exit::Found);
+    let elsewhere = log.to_str().unwrap().to_owned();
+    assert_eq!(
+        run(
+            &args(&["--rule", "no such", "--log", &elsewhere]),
+            Path::new("/nowhere")
+        ),
+        Exit::Found
+    );
+}
