@@ -9,16 +9,17 @@ mod filter;
 mod follow;
 mod wait;
 
-use std::ffi::OsString;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value};
 
 use self::filter::{Filter, Severity, parse_glob, parse_since};
 use self::follow::Follower;
 use self::wait::Waiter;
+use super::color::wanted;
+use crate::config::Color;
 use crate::exit::Exit;
 use crate::sink::{TerminalStyle, render};
 use crate::text::{escape_path, is_unsafe, json_line};
@@ -56,46 +57,14 @@ pub struct TailArgs {
     /// Read this log
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// When to use colours
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub color: Color,
-}
-
-/// When to use colours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// On a terminal, unless `NO_COLOR` is set (no-color.org).
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-impl Color {
-    /// Whether to colour what goes to `stream`.
-    #[must_use]
-    pub fn wanted(self, stream: &impl IsTerminal) -> bool {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        self.decide(stream.is_terminal(), set("NO_COLOR").is_some(), set("TERM"))
-    }
-
-    fn decide(self, is_terminal: bool, no_color: bool, term: Option<OsString>) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Never => false,
-            Self::Auto => is_terminal && !no_color && term.is_none_or(|term| term != "dumb"),
-        }
-    }
 }
 
 /// Runs the command on the log that the configuration names.
 #[must_use]
-pub fn run(args: &TailArgs, log: &Path) -> Exit {
+pub fn run(args: &TailArgs, log: &Path, color: Color) -> Exit {
     let log = args.log.as_deref().unwrap_or(log);
     let stdout = io::stdout();
-    let colour = args.color.wanted(&stdout);
+    let colour = wanted(color, &stdout);
     let mut printer = Printer {
         filter: Filter::new(args),
         style: TerminalStyle::new(colour),

@@ -1,1 +1,667 @@
-//! (head to be written)
+//! The composition root: builds the parts, wires them, and ends them in order.
+//!
+//! ```text
+//! kernel ─► hold thread ──Held──► watch thread ──Finding──► decide thread ──Line──► sink threads
+//!    └────────records───────────────►┘                          ▲
+//!                                                  main thread ─┘ (signals, reload, state)
+//! ```
+//!
+//! Owns threads, channels and signals, and the order of their end: the
+//! permission group is closed first, so that nobody waits for us; then what was read
+//! is decided and written. Must not decide anything: what is watched, who is
+//! who and what is an alert is the business of the parts.
+
+mod accounts;
+mod deciding;
+mod host;
+mod lock;
+mod privilege;
+mod watching;
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use libsystemd::daemon::{NotifyState, notify};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde_json::json;
+
+use crate::alert::Change;
+use crate::config::{self, Backend, Config, Hold};
+use crate::exit::Exit;
+use crate::resolve::identify::Identifier;
+use crate::resolve::proc::Proc;
+use crate::resolve::resolver::Resolver;
+use crate::resolve::slow::Pool;
+use crate::rule::{self, RuleSet};
+use crate::sink::{Fanout, Sink};
+use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
+use crate::sys::thread;
+use crate::watch::fanotify::FanotifyWatch;
+use crate::watch::fence::Fence;
+use crate::watch::hold::{self, Counters};
+use crate::watch::inotify::InotifyWatch;
+use crate::watch::pattern::{Pattern, PatternError};
+
+pub use deciding::{Deciding, Message};
+pub use privilege::missing as missing_capabilities;
+pub use watching::{Coverage, Mode};
+
+use watching::{Command, Source, Watching};
+
+/// How many findings may wait to be decided.
+const FINDINGS: usize = 16 * 1024;
+/// How long the sinks have to write what is left when the daemon ends.
+const SINK_TIME: Duration = Duration::from_secs(5);
+/// How long the daemon waits for an answer of its own threads.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// What stops the daemon, or keeps it from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// A privilege is missing.
+    #[error("{0}")]
+    NoPermission(String),
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] config::Error),
+    /// Rules or exceptions are wrong.
+    #[error("{}", rendered(.0))]
+    Rules(Vec<rule::Error>),
+    /// A watched path in the configuration is no pattern.
+    #[error("{0}")]
+    Pattern(#[from] PatternError),
+    /// Another one runs.
+    #[error(
+        "ssh-keywatch runs already{}: `{}` is locked\n\
+         To look at the running one: ssh-keywatch tail -f, ssh-keywatch status, journalctl -u ssh-keywatch\n\
+         To run a second one beside it, give it a state directory of its own: --state DIR",
+        .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
+        .lock.display()
+    )]
+    Running {
+        /// Its lock.
+        lock: PathBuf,
+        /// Its pid, if the lock says.
+        pid: Option<i32>,
+    },
+    /// The alert log cannot be opened.
+    #[error("cannot write the alert log {}: {source}\nGive it another place with --log FILE or log.file in the configuration.", path.display())]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The error.
+        source: io::Error,
+    },
+}
+
+fn rendered(errors: &[rule::Error]) -> String {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.join("\n\n")
+}
+
+impl Fatal {
+    /// The exit code for it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NoPermission(_) => Exit::NoPermission,
+            Self::Config(_) | Self::Rules(_) | Self::Pattern(_) => Exit::Config,
+            Self::Log { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Exit::NoPermission
+            }
+            Self::Running { .. } | Self::Log { .. } | Self::System { .. } => Exit::Internal,
+        }
+    }
+
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::System { what, source }
+    }
+}
+
+/// All that a run needs to know; made anew for a reload.
+#[derive(Debug)]
+pub struct Plan {
+    /// The effective configuration.
+    pub config: Config,
+    /// The rules with their exceptions.
+    pub rules: RuleSet,
+    /// What is watched.
+    pub patterns: Vec<Pattern>,
+}
+
+impl Plan {
+    /// Loads rules for `config` and reads its patterns.
+    ///
+    /// # Errors
+    /// [`Fatal::Rules`] and [`Fatal::Pattern`].
+    pub fn new(config: Config, builtin: bool) -> Result<Self, Fatal> {
+        let rules = RuleSet::load(&config.rules.directories, builtin)
+            .and_then(|rules| rules.with_exceptions(&config.exceptions))
+            .map_err(Fatal::Rules)?;
+        let patterns = patterns(&config.watch)?;
+        Ok(Self {
+            config,
+            rules,
+            patterns,
+        })
+    }
+}
+
+/// The patterns that the configuration asks for: each home's `.ssh`, and the
+/// other directories.
+///
+/// # Errors
+/// One of them is no pattern.
+pub fn patterns(watch: &config::Watch) -> Result<Vec<Pattern>, PatternError> {
+    let mut patterns = Vec::new();
+    for home in &watch.homes {
+        patterns.push(Pattern::parse(Path::new(home))?.join(".ssh"));
+    }
+    for directory in &watch.directories {
+        patterns.push(Pattern::literal(directory)?);
+    }
+    if watch.passwd_homes {
+        for home in accounts::homes() {
+            patterns.push(Pattern::literal(&home)?.join(".ssh"));
+        }
+    }
+    Ok(patterns)
+}
+
+/// Where alerts go besides the log.
+pub struct Outlets {
+    /// The sinks that the command wants besides: a terminal.
+    pub sinks: Box<dyn FnOnce(&Config) -> Vec<Box<dyn Sink>>>,
+    /// Says what the configuration asks for now; called again for a reload.
+    pub plan: Box<dyn Fn() -> Result<Plan, Fatal>>,
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// [`Fatal`] says what keeps it from watching.
+pub fn run(outlets: Outlets) -> Result<(), Fatal> {
+    let plan = (outlets.plan)()?;
+    let signals = Signals::new().map_err(Fatal::system("cannot set up signals"))?;
+    privilege::raise_descriptors();
+    let _lock = lock::take(&plan.config.state.directory)?;
+    let sinks = (outlets.sinks)(&plan.config);
+    let daemon = Daemon::start(plan, sinks)?;
+    daemon.serve(signals, &*outlets.plan)
+}
+
+/// The signals that are waited for.
+struct Signals(signal_hook::iterator::Signals);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+        signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1]).map(Self)
+    }
+}
+
+/// The answering thread and what is needed to end it.
+struct HoldThread {
+    permission: Arc<PermissionGroup>,
+    control: Arc<EventFd>,
+    counters: Arc<Counters>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+struct Daemon {
+    hold: Option<HoldThread>,
+    commands: std::sync::mpsc::Sender<Command>,
+    wake: Arc<EventFd>,
+    messages: SyncSender<Message>,
+    watching: std::thread::JoinHandle<()>,
+    deciding: std::thread::JoinHandle<()>,
+    fanout: Arc<Fanout>,
+    rules: Vec<String>,
+}
+
+fn event_fd() -> Result<Arc<EventFd>, Fatal> {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map(Arc::new)
+        .map_err(io::Error::from)
+        .map_err(Fatal::system("cannot make an eventfd"))
+}
+
+/// The two groups, as far as the configuration and the kernel allow.
+struct Groups {
+    notification: Option<Arc<NotificationGroup>>,
+    permission: Option<Arc<PermissionGroup>>,
+}
+
+fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
+    let none = Groups {
+        notification: None,
+        permission: None,
+    };
+    if watch.backend == Backend::Inotify {
+        return Ok(none);
+    }
+    privilege::require_fanotify()?;
+    let notification = match NotificationGroup::new() {
+        Ok(group) => Arc::new(group),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Fatal::NoPermission(privilege::refused(&error)));
+        }
+        Err(error) if watch.backend == Backend::Auto => {
+            tracing::warn!(
+                "this kernel has no fanotify that can be used ({error}): watching with inotify, \
+                 which cannot name who made a file"
+            );
+            return Ok(none);
+        }
+        Err(source) => {
+            return Err(Fatal::System {
+                what: "fanotify cannot be used (--backend auto would fall back to inotify)".into(),
+                source,
+            });
+        }
+    };
+    let permission = if watch.hold == Hold::Off {
+        None
+    } else {
+        PermissionGroup::new()
+            .map_err(|error| {
+                tracing::warn!(
+                    "writers cannot be held while they are identified ({error}): one that exits \
+                     at once may go unnamed"
+                );
+            })
+            .ok()
+            .map(Arc::new)
+    };
+    Ok(Groups {
+        notification: Some(notification),
+        permission,
+    })
+}
+
+impl Daemon {
+    fn start(plan: Plan, extra: Vec<Box<dyn Sink>>) -> Result<Self, Fatal> {
+        let Plan {
+            config,
+            rules,
+            patterns,
+        } = plan;
+        let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
+        let pool = Pool::start().map_err(Fatal::system("cannot start threads"))?;
+        let identifier = Identifier::new(Arc::new(proc), pool);
+        let groups = groups(&config.watch)?;
+        let fanout = Arc::new(
+            Fanout::start(sinks(&config, extra)?)
+                .map_err(Fatal::system("cannot start the sinks"))?,
+        );
+        let (messages, inbox) = sync_channel(FINDINGS);
+        let wake = event_fd()?;
+        let limit = config.watch.max_directories as usize;
+
+        // The source: fanotify, or what is left without it.
+        let mut notices = Vec::new();
+        let mut held = None;
+        let (mut source, mut hold_parts) = (None, None);
+        if let Some(notification) = groups.notification {
+            let mut watch = FanotifyWatch::new(
+                Arc::clone(&notification),
+                groups.permission.clone(),
+                patterns.clone(),
+                limit,
+                config.watch.hold != Hold::All,
+            );
+            if let Some(permission) = groups.permission {
+                let fence = make_fence(&mut watch, &config.state.directory);
+                let (sender, receiver) = sync_channel(hold::BACKLOG);
+                held = Some(receiver);
+                hold_parts = Some((permission, notification, fence, sender));
+            }
+            source = Some(Source::Fanotify(Box::new(watch)));
+        }
+        let mut source = match source {
+            Some(source) => source,
+            None => Source::Inotify(Box::new(
+                InotifyWatch::new(patterns, limit, Arc::clone(&wake))
+                    .map_err(Fatal::system("cannot watch with inotify"))?,
+            )),
+        };
+
+        // The answering thread first: marks that nobody answers hang the host.
+        let (hold, file_systems) = match hold_parts {
+            Some((permission, notification, fence, sender)) => {
+                let (thread, file_systems) = start_hold(
+                    HoldParts {
+                        permission,
+                        notification,
+                        fence,
+                        held: sender,
+                        wake: Arc::clone(&wake),
+                    },
+                    identifier.clone(),
+                    messages.clone(),
+                )?;
+                (Some(thread), Some(file_systems))
+            }
+            None => (None, None),
+        };
+        if hold.is_some()
+            && let Source::Fanotify(watch) = &mut source
+        {
+            for tool in &config.watch.key_tools {
+                if let Err(error) = watch.hold_program(tool) {
+                    tracing::warn!("cannot record runs of {}: {error}", tool.display());
+                }
+            }
+        }
+        let started = source.start(&mut notices);
+        if let Err(source) = started {
+            if let Some(hold) = hold {
+                hold.end();
+            }
+            return Err(Fatal::System {
+                what: "cannot watch /".into(),
+                source,
+            });
+        }
+        let mode = Mode::of(&source, hold.is_some());
+        let origin = host::origin(mode.as_str());
+        let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
+        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout))
+            .map_err(Fatal::system("cannot start threads"))?;
+        let deciding = spawn("decide", move || deciding.run(&inbox))?;
+        let (commands, orders) = std::sync::mpsc::channel();
+        let watching = Watching::new(
+            source,
+            Resolver::new(identifier),
+            held,
+            file_systems,
+            orders,
+            Arc::clone(&wake),
+            messages.clone(),
+            notices,
+        );
+        let watching = spawn("watch", move || watching.run())?;
+        Ok(Self {
+            hold,
+            commands,
+            wake,
+            messages,
+            watching,
+            deciding,
+            fanout,
+            rules: rule_names,
+        })
+    }
+
+    fn serve(
+        mut self,
+        mut signals: Signals,
+        plan: &dyn Fn() -> Result<Plan, Fatal>,
+    ) -> Result<(), Fatal> {
+        use signal_hook::consts::{SIGHUP, SIGUSR1};
+        self.say(Change::Start, true, String::new());
+        tell_systemd(&[NotifyState::Ready, NotifyState::Status("watching".into())]);
+        tracing::info!("watching");
+        for signal in signals.0.forever() {
+            match signal {
+                SIGHUP => self.reload(plan),
+                SIGUSR1 => self.say(Change::Status, true, String::new()),
+                _ => {
+                    let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                    tracing::info!("{name}: ending");
+                    return self.stop(name);
+                }
+            }
+        }
+        self.stop("no more signals")
+    }
+
+    /// Tells what the daemon does now, with coverage and counters.
+    fn say(&self, change: Change, success: bool, reason: String) {
+        let (reply, answer) = sync_channel(1);
+        self.command(Command::Coverage(reply));
+        let coverage = answer.recv_timeout(ANSWER_TIME).ok();
+        let message = Message::State {
+            time: SystemTime::now(),
+            change,
+            success,
+            reason,
+            coverage: coverage.map_or_else(|| json!(null), |coverage| coverage.to_json()),
+            counters: self.counters(),
+        };
+        // Full only if the deciding thread hangs; then there is nobody to tell.
+        if self.messages.try_send(message).is_err() {
+            tracing::warn!("the deciding thread is too far behind to log a state");
+        }
+    }
+
+    fn counters(&self) -> serde_json::Value {
+        use std::sync::atomic::Ordering::Relaxed;
+        let hold = self.hold.as_ref().map(|hold| {
+            let counters = &hold.counters;
+            json!({
+                "answered": counters.answered.load(Relaxed),
+                "late": counters.late.load(Relaxed),
+                "unidentified": counters.unidentified.load(Relaxed),
+                "dropped": counters.dropped.load(Relaxed),
+            })
+        });
+        let sinks: serde_json::Map<String, serde_json::Value> = self
+            .fanout
+            .counters()
+            .into_iter()
+            .map(|sink| {
+                let state = json!({
+                    "state": sink.state.as_str(),
+                    "written": sink.written,
+                    "failed": sink.failed,
+                    "dropped": sink.dropped,
+                    "waiting": sink.waiting,
+                });
+                (sink.name.to_owned(), state)
+            })
+            .collect();
+        json!({ "hold": hold, "sinks": sinks })
+    }
+
+    fn command(&self, command: Command) {
+        // The watching thread ends only when it is told so.
+        let _ = self.commands.send(command);
+        let _ = self.wake.write(1);
+    }
+
+    /// All or nothing: a plan with an error leaves everything as it was.
+    fn reload(&mut self, plan: &dyn Fn() -> Result<Plan, Fatal>) {
+        tell_systemd(&[NotifyState::Reloading]);
+        self.fanout.reopen();
+        match plan() {
+            Ok(plan) => {
+                let new: Vec<String> = plan.rules.rules().map(|rule| rule.id.clone()).collect();
+                let added = new.iter().filter(|id| !self.rules.contains(id)).count();
+                let removed = self.rules.iter().filter(|id| !new.contains(id)).count();
+                let reason = format!("{} rules ({added} new, {removed} gone)", new.len());
+                self.rules = new;
+                if self.messages.send(Message::Rules(Box::new(plan.rules))).is_err() {
+                    tracing::error!("the deciding thread is gone");
+                }
+                let limit = plan.config.watch.max_directories as usize;
+                self.command(Command::Patterns(plan.patterns, limit));
+                tracing::info!("reloaded: {reason}");
+                self.say(Change::Reload, true, reason);
+            }
+            Err(error) => {
+                tracing::error!("not reloaded, everything stays as it was: {error}");
+                self.say(Change::Reload, false, error.to_string());
+            }
+        }
+        tell_systemd(&[NotifyState::Ready]);
+    }
+
+    fn stop(self, why: &str) -> Result<(), Fatal> {
+        tell_systemd(&[NotifyState::Stopping]);
+        let counters = self.counters();
+        // First of all nobody shall wait for us any more.
+        if let Some(hold) = self.hold {
+            hold.end();
+        }
+        let _ = self.commands.send(Command::Stop);
+        let _ = self.wake.write(1);
+        let mut result = Ok(());
+        if self.watching.join().is_err() {
+            result = Err(Fatal::System {
+                what: "the watching thread ended in a panic".into(),
+                source: io::Error::other("see above"),
+            });
+        }
+        let stop = Message::State {
+            time: SystemTime::now(),
+            change: Change::Stop,
+            success: true,
+            reason: why.to_owned(),
+            coverage: json!(null),
+            counters,
+        };
+        let _ = self.messages.send(stop);
+        let _ = self.messages.send(Message::End);
+        let _ = self.deciding.join();
+        for sink in self.fanout.shutdown(SINK_TIME) {
+            if sink.waiting > 0 || sink.dropped > 0 {
+                tracing::error!(
+                    "sink {}: {} lines were not written",
+                    sink.name,
+                    sink.waiting + sink.dropped
+                );
+            }
+        }
+        result
+    }
+}
+
+impl HoldThread {
+    /// Closes the group, then ends the thread.
+    fn end(self) {
+        if let Err(error) = self.permission.close() {
+            tracing::error!("cannot close the permission group: {error}");
+        }
+        let _ = self.control.write(1);
+        let _ = self.thread.join();
+    }
+}
+
+struct HoldParts {
+    permission: Arc<PermissionGroup>,
+    notification: Arc<NotificationGroup>,
+    fence: Option<Arc<Fence>>,
+    held: SyncSender<hold::Held<crate::resolve::identify::Identity>>,
+    wake: Arc<EventFd>,
+}
+
+fn start_hold(
+    parts: HoldParts,
+    identifier: Identifier,
+    messages: SyncSender<Message>,
+) -> Result<(HoldThread, watching::FileSystems), Fatal> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let control = event_fd()?;
+    let counters = Arc::new(Counters::default());
+    let hold = hold::Hold {
+        permission: Arc::clone(&parts.permission),
+        notification: parts.notification,
+        identify: identifier,
+        fence: parts.fence,
+        held: parts.held,
+        wake: parts.wake,
+        control: Arc::clone(&control),
+        file_systems: receiver,
+        counters: Arc::clone(&counters),
+    };
+    let permission = Arc::clone(&parts.permission);
+    let thread = spawn("hold", move || {
+        // Refused without CAP_SYS_NICE: then openers wait a little longer.
+        let _ = thread::real_time(1);
+        if let Err(error) = hold.run() {
+            // Closed before anything is said: nobody may wait for a dead thread.
+            let _ = permission.close();
+            let _ = messages.try_send(Message::HoldEnded(error.to_string()));
+        }
+    })?;
+    let file_systems = watching::FileSystems::new(sender, Arc::clone(&control));
+    let thread = HoldThread {
+        permission: parts.permission,
+        control,
+        counters,
+        thread,
+    };
+    Ok((thread, file_systems))
+}
+
+/// The fence lies on /run, which is in memory, or with the state.
+fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
+    let name = format!("fence.{}", std::process::id());
+    let places = [Path::new("/run/ssh-keywatch").join(&name), state.join(&name)];
+    for place in places {
+        let fence = Fence::new(&place).and_then(|fence| {
+            let fence = Arc::new(fence);
+            watch.set_fence(Arc::clone(&fence))?;
+            Ok(fence)
+        });
+        match fence {
+            Ok(fence) => return Some(fence),
+            Err(error) => tracing::debug!("no fence in {}: {error}", place.display()),
+        }
+    }
+    tracing::warn!(
+        "no directory for exec records can be watched: who runs a key tool is known, but never certain"
+    );
+    None
+}
+
+fn sinks(config: &Config, extra: Vec<Box<dyn Sink>>) -> Result<Vec<Box<dyn Sink>>, Fatal> {
+    let options = crate::sink::Options {
+        mode: config.log.mode.0,
+        group: Some(config.log.group.clone()).filter(|group| !group.is_empty()),
+    };
+    let log = crate::sink::JsonLog::open(&config.log.file, &options).map_err(|source| Fatal::Log {
+        path: config.log.file.clone(),
+        source,
+    })?;
+    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(log)];
+    if config.journal.enabled {
+        sinks.push(Box::new(crate::sink::Journal::new()));
+    }
+    sinks.extend(extra);
+    Ok(sinks)
+}
+
+fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, Fatal> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(Fatal::system(format!("cannot start the {name} thread")))
+}
+
+fn tell_systemd(states: &[NotifyState]) {
+    // Not run by systemd: nobody to tell.
+    if let Err(error) = notify(false, states) {
+        tracing::debug!("sd_notify: {error}");
+    }
+}
+
+/// A channel's receiving end, as the deciding thread takes it.
+pub type Inbox = Receiver<Message>;

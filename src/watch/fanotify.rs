@@ -170,6 +170,13 @@ impl FanotifyWatch {
         Ok(())
     }
 
+    /// Takes away a fence that has been passed.
+    pub fn clear_fence(&self, number: u64) {
+        if let Some((_, fence)) = &self.fence {
+            fence.clear(number);
+        }
+    }
+
     /// Holds `program` at exec, and what replaces it at its path. One that is
     /// not there is held as soon as it comes.
     ///

@@ -122,6 +122,8 @@ pub struct Tree {
     next: u64,
     remembered: usize,
     limit_said: bool,
+    /// File systems that homes have been seen on.
+    file_systems: Vec<[u8; 8]>,
 }
 
 impl Tree {
@@ -138,6 +140,7 @@ impl Tree {
             next: 0,
             remembered: 0,
             limit_said: false,
+            file_systems: Vec::new(),
         }
     }
 
@@ -246,19 +249,19 @@ impl Tree {
         self.by_path.get(path).copied()
     }
 
-    /// Opened descriptors of directories on every file system that holds a
-    /// home, one each.
+    /// How many file systems homes have been seen on: it grows with each new one.
+    #[must_use]
+    pub fn home_file_system_count(&self) -> usize {
+        self.file_systems.len()
+    }
+
+    /// An open directory on every file system that homes lie on.
     #[must_use]
     pub fn home_file_systems(&self) -> Vec<OwnedFd> {
         let mut seen = Vec::new();
         let mut opened = Vec::new();
         for (id, node) in &self.nodes {
-            // A node one step above a watched root is a home.
-            let home = node.role.waypoints.iter().any(|(pattern, done)| {
-                let depth = self.patterns[*pattern].depth();
-                *done + 1 == depth || *done + 2 == depth
-            });
-            if home
+            if self.file_systems.contains(&node.fsid)
                 && !seen.contains(&node.fsid)
                 && let Some(dir) = self.open(*id)
             {
@@ -267,6 +270,14 @@ impl Tree {
             }
         }
         opened
+    }
+
+    /// Whether a directory with this role is a home, or where homes are made.
+    fn is_home(&self, role: &Role) -> bool {
+        role.waypoints.iter().any(|(pattern, done)| {
+            let depth = self.patterns[*pattern].depth();
+            *done > 0 && (*done + 1 == depth || *done + 2 == depth)
+        })
     }
 
     /// A name was made in `node`.
@@ -725,6 +736,9 @@ impl Tree {
         // A stale namesake: its own record of deletion is still to come.
         if let Some(stale) = self.by_path(&path) {
             self.detach(stale);
+        }
+        if self.is_home(&role) && !self.file_systems.contains(&fsid) {
+            self.file_systems.push(fsid);
         }
         let node = NodeId(self.next);
         self.next += 1;

@@ -1,0 +1,200 @@
+//! `ssh-keywatch check`: is the configuration right, and what can be watched here.
+//!
+//! Prints to stdout what a person wants to know before the daemon starts, and
+//! ends with 1 when something is not as it should be, 78 when the
+//! configuration or a rule is wrong.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::{Common, fail};
+use crate::config::{self, Config, Hold};
+use crate::daemon::{self, Plan};
+use crate::exit::Exit;
+use crate::rule::{ExceptionStanding, Standing};
+use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
+
+/// Runs the command.
+pub fn run(common: &Common) -> Exit {
+    let plan = common
+        .config()
+        .map_err(Into::into)
+        .and_then(|config| Plan::new(config, common.builtin()));
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => return fail(&error),
+    };
+    let mut page = Page {
+        out: io::stdout().lock(),
+        problems: 0,
+    };
+    match page.write(common, &plan) {
+        Ok(()) if page.problems == 0 => Exit::Ok,
+        // A reader that has seen enough is no error.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Ok(()) => Exit::Found,
+        Err(error) => {
+            eprintln!("ssh-keywatch: cannot write: {error}");
+            Exit::Internal
+        }
+    }
+}
+
+struct Page<W> {
+    out: W,
+    problems: usize,
+}
+
+impl<W: Write> Page<W> {
+    fn write(&mut self, common: &Common, plan: &Plan) -> io::Result<()> {
+        self.configuration(common)?;
+        self.watched(&plan.config)?;
+        self.rules(plan)?;
+        self.kernel(&plan.config)?;
+        if self.problems > 0 {
+            writeln!(self.out, "\n{} to look at, marked `!`", self.problems)?;
+        }
+        Ok(())
+    }
+
+    fn good(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.out, "  {line}")
+    }
+
+    fn bad(&mut self, line: &str) -> io::Result<()> {
+        self.problems += 1;
+        writeln!(self.out, "! {line}")
+    }
+
+    fn configuration(&mut self, common: &Common) -> io::Result<()> {
+        writeln!(self.out, "configuration")?;
+        let path = common
+            .config
+            .as_deref()
+            .unwrap_or(Path::new(config::DEFAULT_PATH));
+        if path.exists() {
+            self.good(&format!("{} is valid", path.display()))
+        } else {
+            self.good(&format!(
+                "{} does not exist: the defaults are used",
+                path.display()
+            ))
+        }
+    }
+
+    fn watched(&mut self, config: &Config) -> io::Result<()> {
+        writeln!(self.out, "watched")?;
+        for home in &config.watch.homes {
+            self.good(&format!("{home}/.ssh"))?;
+        }
+        if config.watch.passwd_homes {
+            self.good(".ssh in every home of /etc/passwd")?;
+        }
+        for directory in &config.watch.directories {
+            self.good(&directory.display().to_string())?;
+        }
+        for tool in &config.watch.key_tools {
+            let present = tool.exists();
+            let note = if present { "" } else { " (not installed)" };
+            self.good(&format!("runs of {}{note}", tool.display()))?;
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, plan: &Plan) -> io::Result<()> {
+        writeln!(self.out, "rules")?;
+        for entry in plan.rules.entries() {
+            let file = entry.file.display();
+            let name = crate::text::printable(&entry.name).into_owned();
+            let id = &entry.id;
+            match &entry.standing {
+                Standing::Active => self.good(&format!("active    {name} ({id}, {file})"))?,
+                Standing::Disabled => {
+                    self.good(&format!("disabled  {name} ({id}, {file}): it says enabled = false"))?;
+                }
+                Standing::Skipped(reason) => {
+                    self.good(&format!("skipped   {name} ({id}, {file}): {reason}"))?;
+                }
+                Standing::Overridden(by) => self.good(&format!(
+                    "overridden {name} ({id}, {file}): by {}",
+                    by.display()
+                ))?,
+            }
+        }
+        if plan.rules.rules().len() == 0 {
+            self.bad("no rule is active: nothing will ever be alerted")?;
+        }
+        let directories = directories(&plan.config);
+        let directories: Vec<&str> = directories.iter().map(String::as_str).collect();
+        for rule in plan.rules.inert(&directories) {
+            let line = format!(
+                "inert     {} ({}): no watched path can match its file.path",
+                rule.name, rule.id
+            );
+            self.bad(&line)?;
+        }
+        let today = super::today();
+        for (exception, standing) in plan.rules.exceptions(today) {
+            let (rule, reason) = (exception.target(), exception.reason());
+            match standing {
+                ExceptionStanding::Active => {
+                    self.good(&format!("exception for {rule}: {reason}"))?;
+                }
+                ExceptionStanding::Expired => {
+                    let day = exception.expires().map(|day| day.to_string());
+                    self.bad(&format!(
+                        "exception for {rule} expired on {}, and is ignored: {reason}",
+                        day.unwrap_or_default()
+                    ))?;
+                }
+                ExceptionStanding::NoRule => {
+                    self.bad(&format!("exception for {rule}: there is no such rule"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kernel(&mut self, config: &Config) -> io::Result<()> {
+        writeln!(self.out, "this host")?;
+        let missing = daemon::missing_capabilities();
+        for (name, purpose) in &missing {
+            self.bad(&format!("{name} is missing, {purpose}"))?;
+        }
+        match NotificationGroup::new() {
+            Ok(group) => {
+                let features = group.features();
+                self.good("fanotify tells of names and file handles")?;
+                if !features.pidfd {
+                    self.bad("its records carry no pidfd (before Linux 5.15): writers that exit are less often named")?;
+                }
+                if !features.target {
+                    self.bad("its records do not identify the target (before Linux 5.17): identities are read by name")?;
+                }
+            }
+            Err(error) => self.bad(&format!(
+                "fanotify cannot be used ({error}): inotify would watch, without naming who made a file"
+            ))?,
+        }
+        match PermissionGroup::new() {
+            Ok(_) if config.watch.hold == Hold::Off => {
+                self.good("writers could be held while they are identified; watch.hold is off")
+            }
+            Ok(_) => self.good("writers are held while they are identified"),
+            Err(error) => self.bad(&format!(
+                "writers cannot be held ({error}): one that exits at once may go unnamed"
+            )),
+        }
+    }
+}
+
+/// The watched directories as prefixes that a rule's pattern is held against.
+fn directories(config: &Config) -> Vec<String> {
+    let homes = config.watch.homes.iter().map(|home| format!("{home}/.ssh"));
+    let others = config
+        .watch
+        .directories
+        .iter()
+        .map(|directory| directory.display().to_string());
+    homes.chain(others).collect()
+}

@@ -1,0 +1,289 @@
+//! The deciding thread: events become documents, rules are asked, alerts go out.
+//!
+//! Owns the rules in force, the names of accounts and the facts of files. What
+//! can be slow is here, away from the kernel's queue.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::{OFlag, open, readlinkat};
+use nix::sys::stat::Mode;
+use serde_json::Value;
+
+use super::Inbox;
+use super::accounts::Accounts;
+use crate::alert::{self, Change, Document, Loss, Origin, Outcome, State};
+use crate::event::assemble::Assembled;
+use crate::event::{FileFacts, FileKind, FinalPath};
+use crate::resolve::{Attribution, Process};
+use crate::rule::RuleSet;
+use crate::sink::{Fanout, Line, ReportKind};
+use crate::sys::ObjectId;
+use crate::watch::Problem;
+
+/// How often the sinks are asked what they have to tell.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the deciding thread is told.
+pub enum Message {
+    /// Something happened.
+    Event(Box<Assembled<Attribution>>),
+    /// Watching had a problem.
+    Problem(SystemTime, Problem),
+    /// New rules.
+    Rules(Box<RuleSet>),
+    /// Say this about the daemon.
+    State {
+        /// When.
+        time: SystemTime,
+        /// What.
+        change: Change,
+        /// Whether it worked.
+        success: bool,
+        /// Why.
+        reason: String,
+        /// What is watched.
+        coverage: Value,
+        /// What was counted.
+        counters: Value,
+    },
+    /// The answering thread failed; the group is closed.
+    HoldEnded(String),
+    /// The watching thread failed.
+    WatchEnded(String),
+    /// Nothing more comes.
+    End,
+}
+
+/// The thread.
+pub struct Deciding {
+    rules: RuleSet,
+    origin: Origin,
+    fanout: Arc<Fanout>,
+    accounts: Accounts,
+}
+
+impl Deciding {
+    /// Puts it together.
+    ///
+    /// # Errors
+    /// Threads for slow look-ups cannot be started.
+    pub fn new(rules: RuleSet, origin: Origin, fanout: Arc<Fanout>) -> io::Result<Self> {
+        Ok(Self {
+            rules,
+            origin,
+            fanout,
+            accounts: Accounts::new()?,
+        })
+    }
+
+    /// Runs until [`Message::End`].
+    pub fn run(mut self, inbox: &Inbox) {
+        loop {
+            match inbox.recv_timeout(TICK) {
+                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.sink_reports();
+        }
+        self.sink_reports();
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Event(assembled) => self.decide(*assembled),
+            Message::Problem(time, problem) => {
+                tracing::warn!("{problem}");
+                let lost = matches!(problem, Problem::Overflow);
+                self.loss(&Loss {
+                    time,
+                    since: None,
+                    action: if lost { "lost" } else { "unseen" },
+                    code: problem.name(),
+                    count: None,
+                    reason: &problem.to_string(),
+                });
+            }
+            Message::Rules(rules) => self.rules = *rules,
+            Message::State {
+                time,
+                change,
+                success,
+                reason,
+                coverage,
+                counters,
+            } => {
+                let state = State {
+                    time,
+                    change,
+                    outcome: if success {
+                        Outcome::Success
+                    } else {
+                        Outcome::Failure
+                    },
+                    reason: &reason,
+                    coverage,
+                    counters,
+                };
+                self.out(alert::state(&state, &self.origin));
+            }
+            Message::HoldEnded(error) => {
+                "fanotify".clone_into(&mut self.origin.mode);
+                self.degraded(&format!(
+                    "writers are not held any more ({error}): one that exits at once may go unnamed"
+                ));
+            }
+            Message::WatchEnded(error) => {
+                self.degraded(&format!("nothing is watched any more: {error}"));
+            }
+            Message::End => {}
+        }
+    }
+
+    fn degraded(&self, reason: &str) {
+        tracing::error!("{reason}");
+        let state = State {
+            time: SystemTime::now(),
+            change: Change::Degraded,
+            outcome: Outcome::Failure,
+            reason,
+            coverage: Value::Null,
+            counters: Value::Null,
+        };
+        self.out(alert::state(&state, &self.origin));
+    }
+
+    fn decide(&mut self, assembled: Assembled<Attribution>) {
+        let Assembled { mut event, object } = assembled;
+        let place = match &event.final_path {
+            Some(FinalPath::Renamed(path)) => path.as_path(),
+            _ => event.path.as_path(),
+        };
+        event.facts = facts(place, object.as_ref());
+        if let Some(facts) = &mut event.facts {
+            facts.owner = self.accounts.user(facts.uid);
+            facts.group = self.accounts.group(facts.gid);
+        }
+        self.name(&mut event.writer);
+        let document = alert::event_document(&event, &self.origin);
+        tracing::debug!(
+            action = event.action.as_str(),
+            path = %crate::text::escape_path(&event.path),
+            method = event.writer.method.as_str(),
+            "event"
+        );
+        let today = jiff::Zoned::now().date();
+        let decision = self.rules.decide(document.as_map(), today);
+        for (rule, exception) in &decision.excepted {
+            tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
+        }
+        for rule in decision.matches {
+            self.out(alert::alert(&document, rule));
+        }
+    }
+
+    /// Fills in the names of accounts.
+    fn name(&mut self, attribution: &mut Attribution) {
+        let processes = attribution.process.iter_mut().chain(&mut attribution.ancestors);
+        for process in processes {
+            let Process {
+                credentials: Some(credentials),
+                ..
+            } = process
+            else {
+                continue;
+            };
+            for user in [&mut credentials.real_user, &mut credentials.effective_user] {
+                user.name = self.accounts.user(user.id);
+            }
+            for group in [
+                &mut credentials.real_group,
+                &mut credentials.effective_group,
+            ] {
+                group.name = self.accounts.group(group.id);
+            }
+        }
+    }
+
+    /// What the sinks had to tell stands in the log too, if that can be written.
+    fn sink_reports(&self) {
+        for report in self.fanout.take_reports() {
+            let (code, count, since) = match &report.kind {
+                ReportKind::Failing { .. } => ("sink_failing", None, None),
+                ReportKind::Overrun => ("sink_overrun", None, None),
+                ReportKind::Recovered { dropped, since } => {
+                    ("sink_recovered", Some(*dropped), Some(*since))
+                }
+                ReportKind::Stopped => ("sink_stopped", None, None),
+                ReportKind::Note { .. } => ("sink_note", None, None),
+            };
+            self.loss(&Loss {
+                time: report.time,
+                since,
+                action: "dropped",
+                code,
+                count,
+                reason: &report.message(),
+            });
+        }
+    }
+
+    fn loss(&self, loss: &Loss<'_>) {
+        self.out(alert::pipeline_error(loss, &self.origin));
+    }
+
+    fn out(&self, document: Document) {
+        self.fanout.send(&Line::new(document.into_map()));
+    }
+}
+
+/// Facts of the object at `path`, if it is still this object that is there.
+fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = open(path, flags, Mode::empty()).ok()?;
+    if let Some(object) = object
+        && ObjectId::of(file.as_fd()).ok()? != *object
+    {
+        return None;
+    }
+    let file = std::fs::File::from(file);
+    let metadata = file.metadata().ok()?;
+    let kind = match metadata.mode() & libc::S_IFMT {
+        libc::S_IFREG => FileKind::File,
+        libc::S_IFDIR => FileKind::Dir,
+        libc::S_IFLNK => FileKind::Symlink,
+        libc::S_IFIFO => FileKind::Fifo,
+        libc::S_IFSOCK => FileKind::Socket,
+        _ => FileKind::Device,
+    };
+    let changed = u64::try_from(metadata.ctime())
+        .ok()
+        .zip(u32::try_from(metadata.ctime_nsec()).ok())
+        .map_or(SystemTime::UNIX_EPOCH, |(seconds, nanos)| {
+            SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+        });
+    Some(FileFacts {
+        kind,
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        owner: None,
+        group: None,
+        size: metadata.len(),
+        links: metadata.nlink(),
+        modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        changed,
+        created: metadata.created().ok(),
+        target: (kind == FileKind::Symlink)
+            .then(|| readlinkat(&file, c"").ok().map(Into::into))
+            .flatten(),
+    })
+}

@@ -1,0 +1,392 @@
+//! The watching thread: records become events with a writer.
+//!
+//! Owns the loop around the source, the assembler and the resolver. It never
+//! writes a log line of alerts, resolves a name or evaluates a rule: it must be
+//! back at the kernel's queue while the writers still live.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use serde_json::json;
+
+use super::deciding::Message;
+use crate::event::assemble::{Assembled, Assembler, Subject};
+use crate::event::{Evidence, FinalPath};
+use crate::resolve::identify::Identity;
+use crate::resolve::resolver::Resolver;
+use crate::resolve::{Attribution, Method};
+use crate::watch::fanotify::FanotifyWatch;
+use crate::watch::hold::Held;
+use crate::watch::inotify::InotifyWatch;
+use crate::watch::pattern::Pattern;
+use crate::watch::tree::Tree;
+use crate::watch::{Change, Notice, Writer};
+
+/// How often ended processes are forgotten.
+const PRUNE: Duration = Duration::from_secs(1);
+
+/// Where records come from.
+pub enum Source {
+    /// fanotify.
+    Fanotify(Box<FanotifyWatch>),
+    /// The fallback.
+    Inotify(Box<InotifyWatch>),
+}
+
+impl Source {
+    /// Marks all that exists.
+    ///
+    /// # Errors
+    /// Nothing can be watched.
+    pub fn start(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
+        match self {
+            Self::Fanotify(watch) => watch.start(out),
+            Self::Inotify(watch) => watch.start(out),
+        }
+    }
+
+    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<usize> {
+        match self {
+            Self::Fanotify(watch) => watch.read(out),
+            Self::Inotify(watch) => Ok(watch.read(out)),
+        }
+    }
+
+    fn tree(&self) -> &Tree {
+        match self {
+            Self::Fanotify(watch) => watch.tree(),
+            Self::Inotify(watch) => watch.tree(),
+        }
+    }
+
+    fn tree_mut(&mut self) -> &mut Tree {
+        match self {
+            Self::Fanotify(watch) => watch.tree_mut(),
+            Self::Inotify(watch) => watch.tree_mut(),
+        }
+    }
+}
+
+/// How it is watched: `ssh_keywatch.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// fanotify, and writers are held while they are identified.
+    Held,
+    /// fanotify without the hold.
+    Fanotify,
+    /// inotify: no writer is known.
+    Inotify,
+}
+
+impl Mode {
+    /// The mode that `source` makes, with or without the hold.
+    #[must_use]
+    pub fn of(source: &Source, held: bool) -> Self {
+        match source {
+            Source::Fanotify(_) if held => Self::Held,
+            Source::Fanotify(_) => Self::Fanotify,
+            Source::Inotify(_) => Self::Inotify,
+        }
+    }
+
+    /// Its name in documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "fanotify+hold",
+            Self::Fanotify => "fanotify",
+            Self::Inotify => "inotify",
+        }
+    }
+}
+
+/// What is watched.
+#[derive(Clone, Debug)]
+pub struct Coverage {
+    /// The directories that the configuration names, as far as they exist.
+    pub roots: Vec<std::path::PathBuf>,
+    /// All watched directories.
+    pub directories: usize,
+    /// Events that could not be handed on.
+    pub dropped: u64,
+}
+
+impl Coverage {
+    /// As `ssh_keywatch.coverage`. Of many roots only the first are named.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        const NAMED: usize = 100;
+        let roots: Vec<String> = self
+            .roots
+            .iter()
+            .take(NAMED)
+            .map(|root| crate::text::escape_path(root))
+            .collect();
+        json!({
+            "root_count": self.roots.len(),
+            "roots": roots,
+            "directories": self.directories,
+            "events_dropped": self.dropped,
+        })
+    }
+}
+
+/// What the main thread asks of the watching thread.
+pub enum Command {
+    /// Watch this from now on.
+    Patterns(Vec<Pattern>, usize),
+    /// Say what is watched.
+    Coverage(SyncSender<Coverage>),
+    /// Read what is queued, finish it and end.
+    Stop,
+}
+
+/// Tells the answering thread on which file systems homes lie.
+pub struct FileSystems {
+    sender: Sender<Vec<OwnedFd>>,
+    control: Arc<EventFd>,
+    known: usize,
+}
+
+impl FileSystems {
+    /// Through these the answering thread hears of it.
+    #[must_use]
+    pub fn new(sender: Sender<Vec<OwnedFd>>, control: Arc<EventFd>) -> Self {
+        Self {
+            sender,
+            control,
+            known: 0,
+        }
+    }
+
+    fn update(&mut self, tree: &Tree) {
+        if self.known == tree.home_file_system_count() {
+            return;
+        }
+        self.known = tree.home_file_system_count();
+        // The answering thread ended: so does the use of this.
+        let _ = self.sender.send(tree.home_file_systems());
+        let _ = self.control.write(1);
+    }
+}
+
+impl Subject for Attribution {
+    fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(|process| process.pid)
+    }
+
+    fn is_held(&self) -> bool {
+        self.method == Method::Held
+    }
+
+    fn is_weak(&self) -> bool {
+        matches!(
+            self.method,
+            Method::Inferred | Method::Partial | Method::None
+        )
+    }
+
+    fn is_key_generator(&self) -> bool {
+        let image = self
+            .process
+            .as_ref()
+            .and_then(|process| process.image.as_ref());
+        image.is_some_and(|image| image.path.file_name().is_some_and(|name| name == "ssh-keygen"))
+    }
+}
+
+/// The thread.
+pub struct Watching {
+    source: Source,
+    resolver: Resolver,
+    held: Option<Receiver<Held<Identity>>>,
+    file_systems: Option<FileSystems>,
+    commands: Receiver<Command>,
+    wake: Arc<EventFd>,
+    messages: SyncSender<Message>,
+    notices: Vec<Notice>,
+    assembler: Assembler<Attribution>,
+    dropped: u64,
+    stopping: bool,
+}
+
+impl Watching {
+    /// Puts it together; `notices` are what the start has given already.
+    #[expect(clippy::too_many_arguments, reason = "the composition root hands over its parts")]
+    #[must_use]
+    pub fn new(
+        source: Source,
+        resolver: Resolver,
+        held: Option<Receiver<Held<Identity>>>,
+        file_systems: Option<FileSystems>,
+        commands: Receiver<Command>,
+        wake: Arc<EventFd>,
+        messages: SyncSender<Message>,
+        notices: Vec<Notice>,
+    ) -> Self {
+        Self {
+            source,
+            resolver,
+            held,
+            file_systems,
+            commands,
+            wake,
+            messages,
+            notices,
+            assembler: Assembler::default(),
+            dropped: 0,
+            stopping: false,
+        }
+    }
+
+    /// Runs until it is told to stop, or the source fails.
+    pub fn run(mut self) {
+        let mut pruned = Instant::now();
+        self.turn();
+        while !self.stopping {
+            if let Err(error) = self.wait() {
+                self.send(Message::WatchEnded(error.to_string()));
+                return;
+            }
+            self.obey();
+            loop {
+                match self.source.read(&mut self.notices) {
+                    Ok(0) => break,
+                    Ok(_) => self.turn(),
+                    Err(error) => {
+                        self.send(Message::WatchEnded(error.to_string()));
+                        return;
+                    }
+                }
+            }
+            self.turn();
+            if pruned.elapsed() > PRUNE {
+                pruned = Instant::now();
+                self.resolver.prune();
+            }
+        }
+        self.assembler.flush();
+        self.hand_on();
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+        if let Source::Fanotify(watch) = &self.source {
+            fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = match self.assembler.next_due() {
+            None => PollTimeout::NONE,
+            Some(due) => {
+                // One more, for poll(2) counts whole milliseconds.
+                let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
+                PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
+            }
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn obey(&mut self) {
+        // EAGAIN: it was a record that woke us.
+        let _ = self.wake.read();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Patterns(patterns, limit) => {
+                    self.source
+                        .tree_mut()
+                        .set_patterns(patterns, limit, &mut self.notices);
+                }
+                Command::Coverage(reply) => {
+                    let tree = self.source.tree();
+                    let _ = reply.try_send(Coverage {
+                        roots: tree.roots(),
+                        directories: tree.watched(),
+                        dropped: self.dropped,
+                    });
+                }
+                Command::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    /// Works off what has been read.
+    fn turn(&mut self) {
+        // Holds first: an opener was identified before it could act any further.
+        if let Some(held) = &self.held {
+            while let Ok(held) = held.try_recv() {
+                match held {
+                    Held::Opening { object, identity } => {
+                        self.resolver.opening(&identity);
+                        let attribution = identity.into_attribution();
+                        self.assembler.held(object, attribution, Instant::now());
+                    }
+                    Held::Executing { identity, fence } => self.resolver.executing(identity, fence),
+                }
+            }
+        }
+        let time = SystemTime::now();
+        let now = Instant::now();
+        let mut notices = std::mem::take(&mut self.notices);
+        for notice in notices.drain(..) {
+            match notice {
+                Notice::Change(change) => {
+                    let resolver = &mut self.resolver;
+                    self.assembler
+                        .take(change, time, now, |change| attribute(resolver, change));
+                }
+                Notice::Problem(problem) => self.send(Message::Problem(time, problem)),
+                Notice::Fence(number) => {
+                    self.resolver.fence(number);
+                    if let Source::Fanotify(watch) = &self.source {
+                        watch.clear_fence(number);
+                    }
+                }
+            }
+        }
+        self.notices = notices;
+        self.assembler.expire(now);
+        self.hand_on();
+        if let Some(file_systems) = &mut self.file_systems {
+            file_systems.update(self.source.tree());
+        }
+    }
+
+    /// Hands finished events to the deciding thread.
+    fn hand_on(&mut self) {
+        let finished: Vec<Assembled<Attribution>> = self.assembler.finished().collect();
+        for mut assembled in finished {
+            self.resolver.complete_lineage(&mut assembled.event.writer);
+            let event = &assembled.event;
+            let settled = match &event.final_path {
+                Some(FinalPath::Renamed(path)) => path,
+                _ => &event.path,
+            };
+            if event.action != crate::event::Action::Deletion {
+                self.source.tree_mut().settle(settled);
+            }
+            self.send(Message::Event(Box::new(assembled)));
+        }
+    }
+
+    fn send(&mut self, message: Message) {
+        if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
+            self.dropped += 1;
+        }
+    }
+}
+
+fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {
+    let writer: Option<&Writer> = change.writer.as_deref();
+    match (change.evidence, writer) {
+        (Evidence::Scan, maker) => resolver.infer(maker),
+        (_, Some(writer)) => resolver.attribute(writer),
+        (_, None) => Attribution::none(),
+    }
+}
