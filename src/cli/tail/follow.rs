@@ -274,10 +274,7 @@ impl Source {
             if count == 0 {
                 break;
             }
-            number += buffer[..count]
-                .iter()
-                .filter(|&&byte| byte == b'\n')
-                .count() as u64;
+            number += buffer[..count].split(|&byte| byte == b'\n').count() as u64 - 1;
             position += count as u64;
         }
         Ok(number)
