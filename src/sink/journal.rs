@@ -4,7 +4,8 @@
 //! that `packaging/ssh-keywatch.catalog` explains (`journalctl -x`). Must not
 //! shorten anything. Values go through [`crate::text::printable`], because
 //! journalctl shows a field with control characters as `[blob data]`; the exact
-//! document is in `SSH_KEYWATCH_EVENT`. Fails by error while journald's socket
+//! document is in `SSH_KEYWATCH_EVENT` (`journalctl -o json` leaves fields of more
+//! than 4 KiB out unless it is given `--all`). Fails by error while journald's socket
 //! is missing or full up; the next line tries anew.
 
 use std::io;
@@ -204,7 +205,7 @@ impl Sink for Journal {
             message,
             fields.iter().map(|(name, value)| (*name, value)),
         )
-        .map_err(io::Error::other)
+        .map_err(|error| io::Error::other(format!("journald did not take the entry: {error}")))
     }
 
     fn spool(&self) -> Spool {

@@ -220,7 +220,7 @@ impl JsonLog {
         match fs::symlink_metadata(&self.path) {
             Ok(meta) if (meta.dev(), meta.ino()) == self.identity => Ok(()),
             Ok(_) => self.open_anew(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.open_anew(),
+            Err(error) if is_absence(&error) => self.open_anew(),
             // The path cannot be looked at, but the descriptor is still good.
             Err(_) => Ok(()),
         }
@@ -316,6 +316,14 @@ fn write_whole(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Err
         }
     }
     Ok(())
+}
+
+/// Whether an error says that nothing stands at the path.
+pub(crate) fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Where the line starts that ends (without its newline) at `end`; `end` itself
