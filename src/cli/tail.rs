@@ -166,7 +166,7 @@ impl<W: Write, E: Write> Printer<W, E> {
         }
         match str::from_utf8(line) {
             Ok(text) if !text.trim_end().contains(is_unsafe) => {
-                self.out.write_all(text.trim_end().as_bytes())?
+                self.out.write_all(text.trim_end().as_bytes())?;
             }
             // Not our writing: the same values, safe to look at.
             _ => self.out.write_all(json_line(&document).as_bytes())?,

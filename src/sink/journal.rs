@@ -4,7 +4,8 @@
 //! that `packaging/ssh-keywatch.catalog` explains (`journalctl -x`). Must not
 //! shorten anything. Values go through [`crate::text::printable`], because
 //! journalctl shows a field with control characters as `[blob data]`; the exact
-//! document is in `SSH_KEYWATCH_EVENT`. Fails by error while journald's socket
+//! document is in `SSH_KEYWATCH_EVENT` (`journalctl -o json` leaves fields of more
+//! than 4 KiB out unless it is given `--all`). Fails by error while journald's socket
 //! is missing or full up; the next line tries anew.
 
 use std::io;
@@ -204,7 +205,7 @@ impl Sink for Journal {
             message,
             fields.iter().map(|(name, value)| (*name, value)),
         )
-        .map_err(io::Error::other)
+        .map_err(|error| io::Error::other(format!("journald did not take the entry: {error}")))
     }
 
     fn spool(&self) -> Spool {
@@ -217,131 +218,4 @@ impl Sink for Journal {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const CATALOG: &str = include_str!("../../packaging/ssh-keywatch.catalog");
-
-    fn line(document: &Value) -> Line {
-        Line::new(document.as_object().unwrap().clone())
-    }
-
-    fn get<'a>(fields: &'a [(&str, String)], name: &str) -> Vec<&'a str> {
-        fields
-            .iter()
-            .filter(|(key, _)| *key == name)
-            .map(|(_, value)| value.as_str())
-            .collect()
-    }
-
-    #[test]
-    fn an_alert_has_its_fields() {
-        let line = line(&json!({
-            "message": "SSH key made", "event": {"kind": "alert", "action": "creation", "id": "e1", "severity": 73},
-            "rule": {"id": "r1", "name": "R"}, "file": {"path": "/root/.ssh/id"}, "user": {"id": "0", "name": "root"},
-            "process": {"pid": 42, "executable": "/usr/bin/ssh-keygen", "args": ["ssh-keygen", "-f", "a b"]},
-            "ssh_keywatch": {"final_path": "/x", "attribution": {"certain": true},
-                "key": {"fingerprint": "SHA256:a", "added": [{"fingerprint": "SHA256:b"}, {}]}}
-        }));
-        let fields = fields(&line);
-        assert_eq!(get(&fields, "MESSAGE"), ["SSH key made"]);
-        assert_eq!(get(&fields, "PRIORITY"), ["3"]);
-        assert_eq!(get(&fields, "MESSAGE_ID"), [MessageId::Creation.as_str()]);
-        assert_eq!(get(&fields, "SYSLOG_IDENTIFIER"), ["ssh-keywatch"]);
-        assert_eq!(get(&fields, "EVENT_ID"), ["e1"]);
-        assert_eq!(get(&fields, "RULE_ID"), ["r1"]);
-        assert_eq!(get(&fields, "RULE_NAME"), ["R"]);
-        assert_eq!(get(&fields, "FILE_PATH"), ["/root/.ssh/id"]);
-        assert_eq!(get(&fields, "FILE_FINAL_PATH"), ["/x"]);
-        assert_eq!(get(&fields, "PROCESS_PID"), ["42"]);
-        assert_eq!(get(&fields, "PROCESS_ARGS"), ["ssh-keygen", "-f", "a b"]);
-        assert_eq!(get(&fields, "USER_ID"), ["0"]);
-        assert_eq!(get(&fields, "ATTRIBUTION_CERTAIN"), ["true"]);
-        assert_eq!(get(&fields, "KEY_FINGERPRINT"), ["SHA256:a", "SHA256:b"]);
-        assert_eq!(get(&fields, "SSH_KEYWATCH_EVENT"), [&*line.json]);
-    }
-
-    #[test]
-    fn a_newline_in_an_argument_stays_inside_its_field() {
-        let line = line(
-            &json!({"message": "a\nPRIORITY=0", "process": {"args": ["x\nRULE_ID=forged", "\u{1b}[2J"]}}),
-        );
-        let fields = fields(&line);
-        assert_eq!(get(&fields, "MESSAGE"), ["a\\nPRIORITY=0"]);
-        assert_eq!(
-            get(&fields, "PROCESS_ARGS"),
-            ["x\\nRULE_ID=forged", "\\x1b[2J"]
-        );
-        assert!(fields.iter().all(|(_, value)| !value.contains('\n')));
-    }
-
-    #[test]
-    fn journald_would_take_every_field_name() {
-        // systemd's journal_field_valid(): at most 64 of A-Z 0-9 _, no digit or
-        // underscore first.
-        for (name, _) in SINGLE {
-            assert!(
-                name.len() <= 64 && name.starts_with(|c: char| c.is_ascii_uppercase()),
-                "{name}"
-            );
-            assert!(
-                name.chars()
-                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'),
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn priorities_follow_severity_and_kind() {
-        for (kind, severity, expected) in [
-            ("alert", 21, 5),
-            ("alert", 47, 4),
-            ("alert", 73, 3),
-            ("alert", 99, 2),
-            ("state", 99, 6),
-            ("pipeline_error", 21, 4),
-        ] {
-            let line = line(&json!({"event": {"kind": kind, "severity": severity}}));
-            assert_eq!(priority(&line.document), expected, "{kind} {severity}");
-        }
-        assert_eq!(priority(&Map::new()), 5);
-    }
-
-    #[test]
-    fn every_message_id_is_explained_and_no_other() {
-        let explained: Vec<&str> = CATALOG
-            .lines()
-            .filter_map(|line| line.strip_prefix("-- "))
-            .collect();
-        let ours: Vec<&str> = MessageId::ALL.iter().map(|id| id.as_str()).collect();
-        assert_eq!(explained, ours);
-        for id in ours {
-            assert!(
-                id.len() == 32 && u128::from_str_radix(id, 16).is_ok(),
-                "{id}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_catalogue_asks_only_for_fields_that_exist() {
-        let mut known: Vec<&str> = SINGLE.iter().map(|(name, _)| *name).collect();
-        known.extend([
-            "MESSAGE",
-            "KEY_FINGERPRINT",
-            "PROCESS_ARGS",
-            "THREAT_TECHNIQUE_ID",
-        ]);
-        let asked: Vec<&str> = CATALOG
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .flat_map(|line| line.split('@').skip(1).step_by(2))
-            .collect();
-        assert!(!asked.is_empty());
-        for name in asked {
-            assert!(known.contains(&name), "{name}");
-        }
-    }
-}
+mod tests;

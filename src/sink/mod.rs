@@ -15,18 +15,21 @@ mod fanout;
 mod field;
 mod journal;
 mod jsonlog;
+mod report;
 mod terminal;
+mod worker;
 
 use std::io;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-pub use fanout::{Fanout, Report, ReportKind, SinkState, SinkStatus};
+pub use fanout::Fanout;
 pub use field::{field, number, strings, text};
 pub use journal::{Journal, MessageId, fields, priority};
-pub(crate) use jsonlog::line_start;
 pub use jsonlog::{JsonLog, Options};
+pub(crate) use jsonlog::{is_absence, line_start};
+pub use report::{Report, ReportKind, SinkState, SinkStatus};
 pub use terminal::{Format, Terminal, TerminalStyle, render};
 
 /// From this `event.severity` on (high, critical) a line is forced to the disk

@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 
 use super::filter::{Filter, time};
 use super::{Printer, Taken};
-use crate::sink::line_start;
+use crate::sink::{is_absence, line_start};
 
 /// A longer line is not taken into memory but reported and skipped.
 const LINE_LIMIT: usize = 16 << 20;
@@ -108,13 +108,6 @@ impl Follower {
         }
         Ok(())
     }
-}
-
-fn is_absence(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
 
 /// One file and how far it has been read.
@@ -274,10 +267,7 @@ impl Source {
             if count == 0 {
                 break;
             }
-            number += buffer[..count]
-                .iter()
-                .filter(|&&byte| byte == b'\n')
-                .count() as u64;
+            number += buffer[..count].split(|&byte| byte == b'\n').count() as u64 - 1;
             position += count as u64;
         }
         Ok(number)

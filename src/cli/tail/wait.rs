@@ -117,19 +117,19 @@ impl Watch {
             }
         })
         .map_err(|error| error.to_string())?;
-        let mut watched = Vec::with_capacity(dirs.len());
+        let mut known = Vec::with_capacity(dirs.len());
         for dir in dirs {
             let identity =
                 identity(&dir).map_err(|error| format!("{}: {error}", escape_path(&dir)))?;
             watcher
                 .watch(&dir, RecursiveMode::NonRecursive)
                 .map_err(|error| error.to_string())?;
-            watched.push((dir, identity));
+            known.push((dir, identity));
         }
         Ok(Self {
             changes,
             lost,
-            dirs: watched,
+            dirs: known,
             _watcher: watcher,
         })
     }

@@ -1,0 +1,125 @@
+use super::*;
+use crate::text::is_unsafe;
+use serde_json::json;
+
+fn style(colour: bool) -> TerminalStyle {
+    TerminalStyle {
+        colour,
+        zone: TimeZone::UTC,
+    }
+}
+
+fn sample() -> Map<String, Value> {
+    json!({
+        "@timestamp": "2026-11-24T04:15:47.123456Z",
+        "message": "m", "event": {"kind": "alert", "action": "creation", "severity": 73},
+        "rule": {"name": "SSH key made with ssh-keygen"},
+        "file": {"path": "/etc/ssh/ssh_host_rsa_key.Xa"},
+        "process": {"pid": 42, "executable": "/usr/bin/ssh-keygen", "args": ["ssh-keygen", "-C", "a b"]},
+        "user": {"id": "0", "name": "root"}, "source": {"ip": "192.0.2.1", "port": 5022},
+        "ssh_keywatch": {
+            "final_path": "/etc/ssh/ssh_host_rsa_key",
+            "key": {"kind": "private", "type": "ssh-rsa", "bits": 3072, "fingerprint": "SHA256:x", "encrypted": false},
+            "ancestors": [{"pid": 41, "executable": "/bin/bash"}, {"pid": 1, "name": "systemd"}],
+            "session": {"user": {"name": "zoë", "id": "1000"}, "id": 7, "tty": "pts/1"},
+            "attribution": {"method": "held", "certain": true, "image": "same"}
+        }
+    })
+    .as_object()
+    .unwrap()
+    .clone()
+}
+
+#[test]
+fn an_alert_answers_who_what_and_how_surely() {
+    let expected = "\
+2026-11-24 04:15:47.123 +00:00  HIGH      SSH key made with ssh-keygen
+    file      /etc/ssh/ssh_host_rsa_key.Xa  (creation)
+    final     /etc/ssh/ssh_host_rsa_key
+    key       private  3072 SHA256:x (ssh-rsa)  without passphrase
+    program   /usr/bin/ssh-keygen  pid 42
+    command   ssh-keygen -C 'a b'
+    user      root (0)
+    session   login zoë (1000), audit session 7, on pts/1, from 192.0.2.1 port 5022
+    lineage   /bin/bash[41] < systemd[1]
+    proof     held, certain
+
+";
+    assert_eq!(render(&sample(), &style(false)), expected);
+}
+
+#[test]
+fn an_uncertain_alert_says_so() {
+    let document = json!({"rule": {"name": "R"}, "process": {"pid": 3}, "ssh_keywatch": {"attribution":
+        {"method": "recorded", "certain": false, "candidates": ["/bin/a", {"path": "/bin/b"}]}}});
+    let text = render(document.as_object().unwrap(), &style(false));
+    assert!(
+        text.contains("proof     recorded, NOT certain; one of /bin/a, /bin/b"),
+        "{text}"
+    );
+    assert!(
+        text.contains("program   (unknown program)  pid 3"),
+        "{text}"
+    );
+    assert!(text.starts_with("(no time)  LOW       R\n"), "{text}");
+}
+
+#[test]
+fn state_and_loss_take_one_line() {
+    for (kind, label) in [("state", "STATE   "), ("pipeline_error", "LOSS    ")] {
+        let document = json!({"@timestamp": "2026-11-24T04:15:47Z", "message": "why",
+            "event": {"kind": kind, "action": "stop"}});
+        assert_eq!(
+            render(document.as_object().unwrap(), &style(false)),
+            format!("2026-11-24 04:15:47.000 +00:00  {label}  stop: why\n")
+        );
+    }
+}
+
+#[test]
+fn colour_only_when_told() {
+    assert!(!render(&sample(), &style(false)).contains('\x1b'));
+    let coloured = render(&sample(), &style(true));
+    assert!(coloured.contains("\x1b[1m\x1b[31mHIGH"), "{coloured:?}");
+}
+
+/// Replaces every text in a document by an attack.
+fn poison(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            text.push_str("\x1b]52;c;eA==\x07\u{9b}2J\u{202e}\n2027 HIGH forged\r");
+        }
+        Value::Array(values) => values.iter_mut().for_each(poison),
+        Value::Object(map) => map.values_mut().for_each(poison),
+        _ => {}
+    }
+}
+
+#[test]
+fn strips_osc52_and_forged_lines_from_every_field() {
+    for kind in ["alert", "state"] {
+        let mut document = sample();
+        document.values_mut().for_each(poison);
+        document["event"]["kind"] = kind.into();
+        document["ssh_keywatch"]["attribution"]["certain"] = false.into();
+        let text = render(&document, &style(false));
+        assert!(
+            text.contains("52;c;eA=="),
+            "the attack is shown, not obeyed: {text}"
+        );
+        for line in text.lines() {
+            assert!(!line.contains(is_unsafe), "{line:?}");
+            assert!(!line.starts_with("2027"), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn json_mode_writes_the_very_line() {
+    let mut out = Vec::new();
+    let line = Line::new(sample());
+    Terminal::new(&mut out, Format::Json, style(true))
+        .write(&line)
+        .unwrap();
+    assert_eq!(out, format!("{}\n", line.json).into_bytes());
+}

@@ -1,0 +1,226 @@
+//! One sink's thread.
+//!
+//! Owns the sink, the spool of lines that it could not take, and the judgement
+//! whether it is well. May block as long as its sink does. Fails as the table in
+//! [`super::fanout`] says.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Instant, SystemTime};
+
+use super::fanout::{Order, Shared, lock};
+use super::report::{ReportKind, Reports};
+use super::{Line, SETTLE_AFTER, Sink, Spool};
+
+/// The thread's state.
+pub(super) struct Worker {
+    sink: Box<dyn Sink>,
+    orders: Receiver<Order>,
+    shared: Arc<Shared>,
+    reports: Reports,
+    limit: Spool,
+    /// Lines that the sink could not take yet, oldest first.
+    spool: VecDeque<Line>,
+    spool_bytes: usize,
+    /// When the present failure began, and what had been dropped before.
+    failing_since: Option<(SystemTime, u64)>,
+    /// When the sink wants to be settled, or the spool to be tried again.
+    settle_at: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        sink: Box<dyn Sink>,
+        orders: Receiver<Order>,
+        shared: Arc<Shared>,
+        reports: Reports,
+    ) -> Self {
+        let limit = sink.spool();
+        Self {
+            sink,
+            orders,
+            shared,
+            reports,
+            limit,
+            spool: VecDeque::new(),
+            spool_bytes: 0,
+            failing_since: None,
+            settle_at: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        self.tell_notes();
+        loop {
+            let order = match self.settle_at {
+                None => self
+                    .orders
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => self
+                    .orders
+                    .recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match order {
+                Ok(Order::Line(line)) => self.take(line),
+                Ok(Order::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.shared.reopen.swap(false, SeqCst) {
+                if let Err(error) = self.sink.reopen() {
+                    self.fail(&error);
+                    self.settle_soon();
+                }
+                self.tell_notes();
+            }
+            if self.settle_at.is_some_and(|at| at <= Instant::now()) {
+                self.settle();
+            }
+            self.end_overrun();
+            if self.shared.closing.load(SeqCst) {
+                break;
+            }
+        }
+        while let Ok(order) = self.orders.try_recv() {
+            if let Order::Line(line) = order {
+                self.take(line);
+            }
+        }
+        self.settle();
+        self.end_overrun();
+    }
+
+    /// A line from the queue: written, or spooled, or dropped.
+    fn take(&mut self, line: Line) {
+        let urgent = line.is_urgent();
+        if !self.shared.stopped.load(SeqCst) {
+            // The spool first, or the order of the log would not be that of events.
+            if !self.flush_spool() {
+                self.keep(line);
+            } else if let Err(error) = self.sink.write(&line) {
+                self.fail(&error);
+                self.keep(line);
+            } else {
+                self.shared.written.fetch_add(1, SeqCst);
+            }
+            self.tell_notes();
+            // While it fails, the next try is due by the clock and the next line.
+            if urgent && self.failing_since.is_none() {
+                self.settle();
+            } else {
+                self.settle_soon();
+            }
+        }
+        // Last, so that no line is ever in no count.
+        self.shared.queued.fetch_sub(1, SeqCst);
+    }
+
+    /// Puts a line by that cannot be written now.
+    fn keep(&mut self, line: Line) {
+        if self.shared.stopped.load(SeqCst) {
+            return;
+        }
+        self.shared.failed.fetch_add(1, SeqCst);
+        let bytes = self.spool_bytes + line.json.len();
+        if self.spool.len() < self.limit.lines && bytes <= self.limit.bytes {
+            self.spool_bytes = bytes;
+            self.spool.push_back(line);
+            self.shared.spooled.fetch_add(1, SeqCst);
+        } else {
+            self.shared.dropped.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Offers the spooled lines again; true if none is left.
+    fn flush_spool(&mut self) -> bool {
+        while let Some(line) = self.spool.front() {
+            if let Err(error) = self.sink.write(line) {
+                self.fail(&error);
+                return false;
+            }
+            self.spool_bytes -= line.json.len();
+            self.spool.pop_front();
+            self.shared.written.fetch_add(1, SeqCst);
+            self.shared.spooled.fetch_sub(1, SeqCst);
+        }
+        true
+    }
+
+    fn settle_soon(&mut self) {
+        if self.settle_at.is_none() {
+            self.settle_at = Some(Instant::now() + SETTLE_AFTER);
+        }
+    }
+
+    /// Tries the spool and makes durable what was written. Only here is a sink
+    /// found well again: a write that the disk then refuses is no recovery.
+    fn settle(&mut self) {
+        self.settle_at = None;
+        if self.shared.stopped.load(SeqCst) {
+            return;
+        }
+        let flushed = self.flush_spool();
+        match self.sink.settle() {
+            Err(error) => self.fail(&error),
+            Ok(()) if flushed => self.recover(),
+            Ok(()) => {}
+        }
+        self.tell_notes();
+        if !self.spool.is_empty() {
+            self.settle_soon();
+        }
+    }
+
+    /// Notes an error, and tells it if the sink was well before.
+    fn fail(&mut self, error: &io::Error) {
+        let shared = &self.shared;
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            shared.stopped.store(true, SeqCst);
+            shared.spooled.store(0, SeqCst);
+            self.spool.clear();
+            self.reports.push(shared.name, ReportKind::Stopped);
+            return;
+        }
+        let error = error.to_string();
+        lock(&shared.outage).last_error = Some(error.clone());
+        if self.failing_since.is_none() {
+            self.failing_since = Some((SystemTime::now(), shared.dropped.load(SeqCst)));
+            shared.failing.store(true, SeqCst);
+            self.reports
+                .push(shared.name, ReportKind::Failing { error });
+        }
+    }
+
+    /// Tells that the sink is well, if it was not.
+    fn recover(&mut self) {
+        if let Some((since, before)) = self.failing_since.take() {
+            self.shared.failing.store(false, SeqCst);
+            let dropped = self.shared.dropped.load(SeqCst).saturating_sub(before);
+            self.reports
+                .push(self.shared.name, ReportKind::Recovered { dropped, since });
+        }
+    }
+
+    /// The queue has been emptied after it had been full.
+    fn end_overrun(&self) {
+        if self.shared.queued.load(SeqCst) > 0 {
+            return;
+        }
+        let begun = lock(&self.shared.outage).overrun.take();
+        if let Some((since, before)) = begun {
+            let dropped = self.shared.dropped.load(SeqCst).saturating_sub(before);
+            self.reports
+                .push(self.shared.name, ReportKind::Recovered { dropped, since });
+        }
+    }
+
+    fn tell_notes(&mut self) {
+        for text in self.sink.notes() {
+            self.reports
+                .push(self.shared.name, ReportKind::Note { text });
+        }
+    }
+}
