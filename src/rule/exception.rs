@@ -20,6 +20,7 @@ pub struct Exception {
     when: String,
     reason: String,
     expires: Option<Date>,
+    place: Option<String>,
     condition: eql::Condition,
     hits: AtomicU64,
 }
@@ -68,6 +69,10 @@ impl Exception {
             when: exception.when.clone(),
             reason: exception.reason.clone(),
             expires: exception.expires,
+            place: exception.rule_site.as_ref().map(|site| {
+                let (line, _) = site.position();
+                format!("{}:{line}", site.origin())
+            }),
             condition,
             hits: AtomicU64::new(0),
         })
@@ -95,6 +100,12 @@ impl Exception {
     #[must_use]
     pub fn expires(&self) -> Option<Date> {
         self.expires
+    }
+
+    /// Where it stands in the configuration, as `file:line`.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
     }
 
     /// How many matches it has kept from being alerts.

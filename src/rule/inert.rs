@@ -38,7 +38,7 @@ pub struct Inert<'a> {
 
 /// All values that a field can have, if they are few and known.
 #[must_use]
-pub fn values(field: &str) -> Option<&'static [&'static str]> {
+pub fn known_values(field: &str) -> Option<&'static [&'static str]> {
     let (_, values) = VALUES.iter().find(|(name, _)| *name == field)?;
     Some(values)
 }

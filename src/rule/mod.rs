@@ -27,7 +27,7 @@ use jiff::civil::Date;
 pub use exception::{Exception, Standing as ExceptionStanding};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
-pub use inert::{Inert, values};
+pub use inert::{Inert, known_values};
 pub use schema::{knows as knows_field, nearest_field};
 
 use self::file::Compiled;

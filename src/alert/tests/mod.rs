@@ -271,7 +271,8 @@ fn the_same_creation_has_the_same_id_and_no_other_has() {
         alert.str("event.id").unwrap().to_owned()
     };
     let first = id(&event(), &rule());
-    assert_eq!(first.len(), 32);
+    // Pinned: an id that changes with a version would double every alert.
+    assert_eq!(first, "5abc23a4e87a4029e9cd020c098de959");
 
     // Found again after a restart: another sequence, time, evidence, writer,
     // and the inode has changed since.
@@ -323,7 +324,7 @@ fn lost() -> Document {
         &Loss {
             time: at(5),
             since: Some(at(1)),
-            action: "lost",
+            kind: LossKind::Lost,
             code: "queue_overflow",
             count: Some(12),
             reason: "the kernel's queue was full",
@@ -440,7 +441,7 @@ fn fields_with_few_values_have_no_others() {
             "",
             &Value::Object(document.into_map()),
             &mut |name, value| {
-                if let Some(values) = crate::rule::values(name) {
+                if let Some(values) = crate::rule::known_values(name) {
                     let text = value.as_str().or_else(|| value[0].as_str()).unwrap();
                     assert!(values.contains(&text), "{name} is {text}");
                     seen += 1;

@@ -65,6 +65,7 @@ fn an_exception_for_no_rule_says_so() {
     let (exception, standing) = set.exceptions(today()).next().unwrap();
     assert_eq!(standing, ExceptionStanding::NoRule);
     assert_eq!((exception.target(), exception.when()), ("nothing", "true"));
+    assert_eq!(exception.place(), Some("/etc/c.toml:3"));
     assert_eq!(ids(&set.decide(&keygen(), today())), [SEED]);
 }
 

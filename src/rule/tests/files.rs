@@ -25,9 +25,8 @@ fn standing(text: &str) -> Standing {
     set.entries()[0].standing.clone()
 }
 
-#[test]
-fn the_full_schema_of_elastic_is_tolerated() {
-    let rule = one(r#"
+/// Everything that the format knows, and more.
+const FULL: &str = r#"
 [metadata]
 creation_date = "2024/05/31"
 integration = "endpoint"
@@ -92,7 +91,11 @@ reference = "https://example.org/T1098"
 id = "TA0003"
 name = "Persistence"
 reference = "https://example.org/TA0003"
-"#);
+"#;
+
+#[test]
+fn the_full_schema_of_elastic_is_tolerated() {
+    let rule = one(FULL);
     let entry = |id: &str, name: &str| Reference {
         id: id.into(),
         name: name.into(),

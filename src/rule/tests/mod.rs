@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::Config;
 
 const SEED: &str = "7df3cb8b-5c0c-4228-b772-bb6cd619053c";
 
@@ -235,4 +234,10 @@ fn severities_have_elastics_numbers() {
     }
     assert_eq!(Severity::from_word("Low"), None);
     assert_eq!(Severity::from_number(22), None);
+}
+
+#[test]
+fn a_set_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<RuleSet>();
 }
