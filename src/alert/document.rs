@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::text;
+use crate::{eql, text};
 
 /// An ECS document. `Display` gives one line of JSON, without a newline.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -117,6 +117,13 @@ impl Document {
 impl From<Map<String, Value>> for Document {
     fn from(map: Map<String, Value>) -> Self {
         Self(map)
+    }
+}
+
+/// As its JSON object.
+impl eql::Document for Document {
+    fn get<'a>(&'a self, field: &eql::Field) -> eql::Values<'a> {
+        eql::Document::get(&self.0, field)
     }
 }
 

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 pub use document::Document;
 pub use occurrence::event_document;
-pub use report::{Change, Loss, Outcome, State, pipeline_error, state};
+pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state};
 
 use crate::rule::{Reference, Rule};
 

@@ -97,6 +97,26 @@ pub struct State<'a> {
     pub counters: Value,
 }
 
+/// Who failed to pass events on (`event.action` of a loss).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossKind {
+    /// The kernel could not tell us.
+    Lost,
+    /// We could not take, or not keep, what it told us.
+    Dropped,
+}
+
+impl LossKind {
+    /// The value of `event.action`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// What was missed.
 #[derive(Clone, Debug)]
 pub struct Loss<'a> {
@@ -104,9 +124,8 @@ pub struct Loss<'a> {
     pub time: SystemTime,
     /// Since when it may have happened, if that is known.
     pub since: Option<SystemTime>,
-    /// `event.action`: `lost` (the kernel could not tell us) or `dropped` (we
-    /// could not take it).
-    pub action: &'a str,
+    /// Who failed.
+    pub kind: LossKind,
     /// `event.code`: a stable name of what happened, such as `queue_overflow`.
     pub code: &'a str,
     /// How many, if that is known.
@@ -136,9 +155,9 @@ pub fn pipeline_error(loss: &Loss<'_>, origin: &Origin) -> Document {
         Some(count) => format!("{count} events were"),
         None => "events were".to_owned(),
     };
-    let message = format!("{events} {}: {}", loss.action, loss.reason);
+    let message = format!("{events} {}: {}", loss.kind.as_str(), loss.reason);
     let mut document = head(loss.time, "pipeline_error", &message, loss.reason, origin);
-    document.set("event.action", loss.action);
+    document.set("event.action", loss.kind.as_str());
     document.set("event.code", loss.code);
     document.set("event.outcome", "failure");
     document.set("event.start", loss.since.map(value::time));

@@ -1,5 +1,241 @@
-//! (head to be written)
+//! Rules: which there are, which of them a document matches, and which matches
+//! are excepted.
+//!
+//! Owns rule files (the TOML of Elastic's detection-rules repository), the
+//! schema of fields, the shipped set, exceptions and their counters. Must not
+//! know sinks or make alerts. Loading is all or nothing and fails with every
+//! mistake in every file; a rule that is merely not for us (another type,
+//! language or event category) is listed with its reason. Deciding cannot fail.
 
+mod exception;
 mod facts;
+mod file;
+mod inert;
+mod load;
+mod schema;
+pub mod shipped;
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use jiff::civil::Date;
+
+pub use exception::{Exception, Standing as ExceptionStanding};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
+pub use file::Fields;
+pub use inert::{Inert, known_values};
+pub use schema::{knows as knows_field, nearest_field};
+
+use self::file::Compiled;
+use crate::config;
+use crate::config::snippet::Fault;
+use crate::eql;
+
+/// Why there are no rules.
+#[derive(Debug)]
+pub enum Error {
+    /// A directory or file could not be read.
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is named like a rule but cannot be one.
+    NoRule {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Something is wrong in the text of a rule or an exception.
+    Invalid(Fault),
+}
+
+impl Error {
+    /// The report, with terminal colours if `styled`.
+    #[must_use]
+    pub fn render(&self, styled: bool) -> String {
+        match self {
+            Self::Read { path, source } => {
+                format!("cannot read rules from {}: {source}", path.display())
+            }
+            Self::NoRule { path, reason } => {
+                format!("{} is no rule file: {reason}", path.display())
+            }
+            Self::Invalid(fault) => fault.render(styled),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read { source, .. } => Some(source),
+            Self::NoRule { .. } | Self::Invalid(_) => None,
+        }
+    }
+}
+
+/// What became of a rule file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs.
+    Active,
+    /// It says `enabled = false`.
+    Disabled,
+    /// It is not for us, and why.
+    Skipped(String),
+    /// This file of a later directory has the same `rule_id`.
+    Overridden(PathBuf),
+}
+
+/// A rule file and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its `rule_id`.
+    pub id: String,
+    /// Its title.
+    pub name: String,
+    /// The file; for a rule carried in the binary, where it would be installed.
+    pub file: PathBuf,
+    /// What became of it.
+    pub standing: Standing,
+}
+
+/// What was decided on one document.
+#[derive(Debug, Default)]
+pub struct Decision<'a> {
+    /// The rules that it matches and that nothing excepts, in loading order.
+    pub matches: Vec<&'a Rule>,
+    /// The rules that it matches and the exception that keeps each quiet.
+    pub excepted: Vec<(&'a Rule, &'a Exception)>,
+}
+
+/// All loaded rules and exceptions. Shared between threads as it is; a reload
+/// makes a new one.
+#[derive(Debug)]
+pub struct RuleSet {
+    rules: Vec<Compiled>,
+    entries: Vec<Entry>,
+    exceptions: Vec<Exception>,
+    fields: Fields,
+}
+
+impl RuleSet {
+    /// Loads the rules of these directories, a later one's in place of an
+    /// earlier one's of the same `rule_id`. With `builtin`, the rules carried
+    /// in the binary stand in for [`shipped::DIRECTORY`] where that is listed
+    /// but does not exist. Of the default directories any may be missing; one
+    /// that was named must exist.
+    pub fn load(directories: &[PathBuf], builtin: bool) -> Result<Self, Vec<Error>> {
+        Self::load_with(directories, builtin, Fields::Known)
+    }
+
+    /// As [`load`](Self::load), with a choice of what an unknown field means.
+    pub fn load_with(
+        directories: &[PathBuf],
+        builtin: bool,
+        fields: Fields,
+    ) -> Result<Self, Vec<Error>> {
+        let loaded = load::load(directories, builtin, fields)?;
+        Ok(Self {
+            rules: loaded.rules,
+            entries: loaded.entries,
+            exceptions: Vec::new(),
+            fields,
+        })
+    }
+
+    /// The same rules with these exceptions.
+    pub fn with_exceptions(self, exceptions: &[config::Exception]) -> Result<Self, Vec<Error>> {
+        let mut compiled = Vec::new();
+        let mut errors = Vec::new();
+        for exception in exceptions {
+            match Exception::compile(exception, self.fields) {
+                Ok(exception) => compiled.push(exception),
+                Err(more) => errors.extend(more),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Self {
+            exceptions: compiled,
+            ..self
+        })
+    }
+
+    /// Asks every rule, and every exception about those that match. The first
+    /// exception that holds counts the match. `today`, the local date, is what
+    /// exceptions expire by.
+    #[must_use]
+    pub fn decide(&self, document: &impl eql::Document, today: Date) -> Decision<'_> {
+        let mut decision = Decision::default();
+        for compiled in self.rules.iter().filter(|rule| rule.matches(document)) {
+            let rule = &compiled.rule;
+            let exception = self
+                .exceptions
+                .iter()
+                .find(|exception| exception.takes(rule, document, today));
+            match exception {
+                Some(exception) => decision.excepted.push((rule, exception)),
+                None => decision.matches.push(rule),
+            }
+        }
+        decision
+    }
+
+    /// The rules that run, in loading order.
+    #[must_use]
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = &Rule> {
+        self.rules.iter().map(|compiled| &compiled.rule)
+    }
+
+    /// Every rule file and what became of it.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The exceptions and what each can do on this day.
+    #[must_use]
+    pub fn exceptions(
+        &self,
+        today: Date,
+    ) -> impl ExactSizeIterator<Item = (&Exception, ExceptionStanding)> {
+        self.exceptions.iter().map(move |exception| {
+            let standing = if exception.is_expired(today) {
+                ExceptionStanding::Expired
+            } else if self.rules().any(|rule| exception.names(rule)) {
+                ExceptionStanding::Active
+            } else {
+                ExceptionStanding::NoRule
+            };
+            (exception, standing)
+        })
+    }
+
+    /// The rules that run but that nothing below these directories can match.
+    #[must_use]
+    pub fn inert(&self, directories: &[&str]) -> Vec<Inert<'_>> {
+        let prefixes: Vec<_> = directories
+            .iter()
+            .map(|directory| format!("{}/", directory.trim_end_matches('/')))
+            .collect();
+        let inert = self.rules.iter();
+        inert
+            .filter_map(|compiled| inert::inert(compiled, &prefixes))
+            .collect()
+    }
+}
