@@ -57,15 +57,10 @@ impl Source {
     /// decoded to `value`.
     #[must_use]
     pub fn string(&self, span: Range<usize>, value: &str) -> Site {
-        let content = self
-            .text()
-            .get(span.clone())
-            .and_then(|raw| content_offset(raw, value))
-            .map(|offset| span.start + offset);
         Site {
             source: self.clone(),
             span,
-            content,
+            value: value.into(),
         }
     }
 }
@@ -75,21 +70,18 @@ impl Source {
 pub struct Site {
     source: Source,
     span: Range<usize>,
-    /// Offset in the file of the value's first byte; `None` where escapes make
-    /// the value and its spelling differ.
-    content: Option<usize>,
+    value: Arc<str>,
 }
 
 impl Site {
-    /// A fault at these bytes of the decoded value, or at the start of the
-    /// value where escapes forbid to map them.
+    /// A fault at these bytes of the decoded value.
     #[must_use]
     pub fn fault(&self, within: Range<usize>, message: impl Into<String>) -> Fault {
-        match self.content {
-            Some(offset) => self
-                .source
-                .fault(offset + within.start..offset + within.end, message),
-            None => self.fault_at_start(message),
+        let raw = self.source.text().get(self.span.clone());
+        let place = |offset| Some(self.span.start + spelled_at(raw?, &self.value, offset)?);
+        match (place(within.start), place(within.end)) {
+            (Some(start), Some(end)) => self.source.fault(start..end, message),
+            _ => self.fault_at_start(message),
         }
     }
 
@@ -206,23 +198,51 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Offset of the content in a TOML string's spelling, if the content is
-/// spelled as it is.
-fn content_offset(raw: &str, value: &str) -> Option<usize> {
-    let quote = if raw.starts_with("\"\"\"") || raw.starts_with("'''") {
-        3
-    } else {
-        1
-    };
-    let body = raw.get(quote..raw.len().checked_sub(quote)?)?;
-    if body == value {
-        return Some(quote);
+/// Where in a TOML string's spelling (quotes included) the value's byte
+/// `target` is spelled. `None` if the spelling is not that of the value.
+fn spelled_at(raw: &str, value: &str, target: usize) -> Option<usize> {
+    let multiline = raw.starts_with("\"\"\"") || raw.starts_with("'''");
+    let basic = raw.starts_with('"');
+    let mut at = if multiline { 3 } else { 1 };
+    if multiline {
+        // TOML drops a line break right after the opening quotes.
+        let body = raw.get(at..)?;
+        let trimmed = body.strip_prefix("\r\n").or(body.strip_prefix('\n'));
+        at += body.len() - trimmed.unwrap_or(body).len();
     }
-    // TOML drops a line break right after the opening quotes.
-    let trimmed = body
-        .strip_prefix("\r\n")
-        .or_else(|| body.strip_prefix('\n'))?;
-    (quote == 3 && trimmed == value).then(|| raw.len() - quote - trimmed.len())
+    let mut decoded = 0;
+    while decoded < target {
+        let wanted = value.get(decoded..)?.chars().next()?;
+        let rest = raw.get(at..)?;
+        let spelled = rest.chars().next()?;
+        if basic && spelled == '\\' {
+            let escape = escape_length(rest)?;
+            at += escape;
+            // A backslash at the end of a line stands for nothing.
+            if rest.get(1..escape)?.starts_with(char::is_whitespace) {
+                continue;
+            }
+        } else if spelled == wanted {
+            at += spelled.len_utf8();
+        } else if spelled == '\r' && wanted == '\n' {
+            at += 2;
+        } else {
+            return None;
+        }
+        decoded += wanted.len_utf8();
+    }
+    Some(at)
+}
+
+/// Length of the escape that this text starts with (TOML 1.1, Strings).
+fn escape_length(text: &str) -> Option<usize> {
+    match text[1..].chars().next()? {
+        'x' => Some(4),
+        'u' => Some(6),
+        'U' => Some(10),
+        blank if blank.is_whitespace() => Some(text.len() - text[1..].trim_start().len()),
+        _ => Some(2),
+    }
 }
 
 fn floor_boundary(text: &str, offset: usize) -> usize {

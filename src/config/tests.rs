@@ -430,19 +430,35 @@ fn unreadable_files_are_told_apart() {
 
 #[test]
 fn a_place_inside_a_string_is_found_in_the_file() {
-    let cases = [
-        ("q = 'abc def'\n", "abc def", (1, 10)),
-        ("q = '''\nabc\ndef'''\n", "abc\ndef", (3, 1)),
-        ("q = \"\"\"\r\nabc def\"\"\"\n", "abc def", (2, 5)),
-        ("q = '''abc def'''\n", "abc def", (1, 12)),
-        // Escapes: only the start of the value can be told.
-        ("q = \"abc\\tdef\"\n", "abc\tdef", (1, 5)),
-    ];
-    for (text, value, place) in cases {
-        let span = 4..text.trim_end().len();
-        let site = Source::new(Path::new("f"), text).string(span, value);
-        let fault = site.fault(4..7, "here");
+    // Where `def` stands.
+    for (text, place) in [
+        ("q = 'abc def'\n", (1, 10)),
+        ("q = '''abc def'''\n", (1, 12)),
+        ("q = '''\nabc\ndef'''\n", (3, 1)),
+        ("q = '''a\\bc def'''\n", (1, 13)),
+        ("q = \"abc def\"\n", (1, 10)),
+        ("q = \"\"\"\r\nabc\r\ndef\"\"\"\n", (3, 1)),
+        ("q = \"a\\tbc def\"\n", (1, 12)),
+        ("q = \"\\\"ä\\\" def\"\n", (1, 12)),
+        ("q = \"\\u00e4 \\U0001F511 \\x41 def\"\n", (1, 29)),
+        ("q = \"\"\"abc \\\n   x def\"\"\"\n", (2, 6)),
+    ] {
+        let document = toml::de::DeTable::parse(text).unwrap();
+        let string = document.get_ref().get("q").unwrap();
+        let value = string.get_ref().as_str().unwrap();
+        let site = Source::new(Path::new("f"), text).string(string.span(), value);
+        let at = value.find("def").unwrap();
+        let fault = site.fault(at..at + 3, "here");
         assert_eq!((fault.line(), fault.column()), place, "in {text:?}");
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_found_is_the_start_of_the_value() {
+    let source = Source::new(Path::new("f"), "q = 'abc'\n");
+    for (value, within) in [("abc", 2..9), ("xyz", 1..2)] {
+        let fault = source.string(4..9, value).fault(within, "here");
+        assert_eq!((fault.line(), fault.column()), (1, 5));
     }
 }
 
