@@ -104,6 +104,8 @@ pub enum LossKind {
     Lost,
     /// We could not take, or not keep, what it told us.
     Dropped,
+    /// Nothing is lost yet, or nobody knows: something failed.
+    Fault,
 }
 
 impl LossKind {
@@ -113,6 +115,7 @@ impl LossKind {
         match self {
             Self::Lost => "lost",
             Self::Dropped => "dropped",
+            Self::Fault => "fault",
         }
     }
 }
@@ -155,7 +158,10 @@ pub fn pipeline_error(loss: &Loss<'_>, origin: &Origin) -> Document {
         Some(count) => format!("{count} events were"),
         None => "events were".to_owned(),
     };
-    let message = format!("{events} {}: {}", loss.kind.as_str(), loss.reason);
+    let message = match loss.kind {
+        LossKind::Fault => loss.reason.to_owned(),
+        kind => format!("{events} {}: {}", kind.as_str(), loss.reason),
+    };
     let mut document = head(loss.time, "pipeline_error", &message, loss.reason, origin);
     document.set("event.action", loss.kind.as_str());
     document.set("event.code", loss.code);

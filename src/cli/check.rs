@@ -127,9 +127,14 @@ impl<W: Write> Page<W> {
         let directories = directories(&plan.config);
         let directories: Vec<&str> = directories.iter().map(String::as_str).collect();
         for rule in plan.rules.inert(&directories) {
+            let needs = if rule.needs.is_empty() {
+                String::new()
+            } else {
+                format!(" (it asks for {})", rule.needs.join(", "))
+            };
             let line = format!(
-                "inert     {} ({}): no watched path can match its file.path",
-                rule.name, rule.id
+                "inert     {} ({}): nothing that is watched can have the {} it asks for{needs}",
+                rule.rule.name, rule.rule.id, rule.field
             );
             self.bad(&line)?;
         }

@@ -139,6 +139,11 @@ impl Common {
     }
 }
 
+/// The local date, which exceptions expire by.
+fn today() -> jiff::civil::Date {
+    jiff::ZonedDateTime::now().date()
+}
+
 /// Prints an error for a person and gives its exit code.
 fn fail(error: &Fatal) -> Exit {
     eprintln!("ssh-keywatch: {error}");

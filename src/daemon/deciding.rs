@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::Inbox;
 use super::accounts::Accounts;
-use crate::alert::{self, Change, Document, Loss, Origin, Outcome, State};
+use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{FileFacts, FileKind, FinalPath};
 use crate::resolve::{Attribution, Process};
@@ -104,7 +104,11 @@ impl Deciding {
                 self.loss(&Loss {
                     time,
                     since: None,
-                    action: if lost { "lost" } else { "unseen" },
+                    kind: if lost {
+                        LossKind::Lost
+                    } else {
+                        LossKind::Fault
+                    },
                     code: problem.name(),
                     count: None,
                     reason: &problem.to_string(),
@@ -178,7 +182,7 @@ impl Deciding {
             method = event.writer.method.as_str(),
             "event"
         );
-        let today = jiff::Zoned::now().date();
+        let today = jiff::ZonedDateTime::now().date();
         let decision = self.rules.decide(document.as_map(), today);
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
@@ -226,7 +230,10 @@ impl Deciding {
             self.loss(&Loss {
                 time: report.time,
                 since,
-                action: "dropped",
+                kind: match count {
+                    Some(1..) => LossKind::Dropped,
+                    _ => LossKind::Fault,
+                },
                 code,
                 count,
                 reason: &report.message(),

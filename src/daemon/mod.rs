@@ -19,9 +19,9 @@ mod privilege;
 mod watching;
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
@@ -216,6 +216,7 @@ impl Signals {
 /// The answering thread and what is needed to end it.
 struct HoldThread {
     permission: Arc<PermissionGroup>,
+    stop: Arc<AtomicBool>,
     control: Arc<EventFd>,
     counters: Arc<Counters>,
     thread: std::thread::JoinHandle<()>,
@@ -449,7 +450,7 @@ impl Daemon {
     }
 
     fn counters(&self) -> serde_json::Value {
-        use std::sync::atomic::Ordering::Relaxed;
+        use Ordering::Relaxed;
         let hold = self.hold.as_ref().map(|hold| {
             let counters = &hold.counters;
             json!({
@@ -556,6 +557,7 @@ impl HoldThread {
         if let Err(error) = self.permission.close() {
             tracing::error!("cannot close the permission group: {error}");
         }
+        self.stop.store(true, Ordering::Release);
         let _ = self.control.write(1);
         let _ = self.thread.join();
     }
@@ -576,6 +578,7 @@ fn start_hold(
 ) -> Result<(HoldThread, watching::FileSystems), Fatal> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let control = event_fd()?;
+    let stop = Arc::new(AtomicBool::new(false));
     let counters = Arc::new(Counters::default());
     let hold = hold::Hold {
         permission: Arc::clone(&parts.permission),
@@ -584,6 +587,7 @@ fn start_hold(
         fence: parts.fence,
         held: parts.held,
         wake: parts.wake,
+        stop: Arc::clone(&stop),
         control: Arc::clone(&control),
         file_systems: receiver,
         counters: Arc::clone(&counters),
@@ -601,6 +605,7 @@ fn start_hold(
     let file_systems = watching::FileSystems::new(sender, Arc::clone(&control));
     let thread = HoldThread {
         permission: parts.permission,
+        stop,
         control,
         counters,
         thread,

@@ -103,7 +103,7 @@ const SINGLE: [(&str, &str); 20] = [
     ("RULE_ID", "rule.id"),
     ("RULE_NAME", "rule.name"),
     ("FILE_PATH", "file.path"),
-    ("FILE_FINAL_PATH", "ssh_keywatch.final_path"),
+    ("FILE_FINAL_PATH", "ssh_keywatch.file.final.path"),
     ("PROCESS_PID", "process.pid"),
     ("PROCESS_EXECUTABLE", "process.executable"),
     ("PROCESS_NAME", "process.name"),

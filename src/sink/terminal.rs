@@ -133,7 +133,7 @@ fn alert(page: &mut Page, document: &Map<String, Value>, time: &str) {
     page.row("file", file(document));
     page.row(
         "final",
-        text(document, "ssh_keywatch.final_path").map(str::to_owned),
+        text(document, "ssh_keywatch.file.final.path").map(str::to_owned),
     );
     page.row("key", key(document));
     for (label, list) in [

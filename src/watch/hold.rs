@@ -19,7 +19,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -105,8 +105,9 @@ pub struct Hold<I: Identify> {
     pub wake: Arc<EventFd>,
     /// Readable when the thread shall end, or look at `file_systems`.
     pub control: Arc<EventFd>,
-    /// A directory of each file system that homes lie on; a disconnected
-    /// sender ends the thread.
+    /// Set when the thread shall end.
+    pub stop: Arc<AtomicBool>,
+    /// A directory of each file system that homes lie on.
     pub file_systems: Receiver<Vec<OwnedFd>>,
     /// What it did so far.
     pub counters: Arc<Counters>,
@@ -131,16 +132,13 @@ impl<I: Identify> Hold<I> {
         let mut marked = false;
         loop {
             self.wait(&tools)?;
+            if self.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
             if self.control.read().is_ok() {
-                loop {
-                    match self.file_systems.try_recv() {
-                        Ok(new) => {
-                            self.first_key(&file_systems, &mut marked, false);
-                            file_systems = new;
-                        }
-                        Err(std::sync::mpsc::TryRecvError::Empty) => break,
-                        Err(std::sync::mpsc::TryRecvError::Disconnected) => return Ok(()),
-                    }
+                while let Ok(new) = self.file_systems.try_recv() {
+                    self.first_key(&file_systems, &mut marked, false);
+                    file_systems = new;
                 }
             }
             while self

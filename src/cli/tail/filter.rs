@@ -92,7 +92,7 @@ const USERS: [&str; 6] = [
 
 const PATHS: [&str; 3] = [
     "file.path",
-    "ssh_keywatch.final_path",
+    "ssh_keywatch.file.final.path",
     "file.Ext.original.path",
 ];
 
@@ -158,7 +158,7 @@ mod tests {
             "@timestamp": "2026-11-24T04:00:00Z", "event": {"severity": 47},
             "rule": {"id": "7DF3-1", "name": "SSH Key Generated"}, "file": {"path": "/home/a/.ssh/id"},
             "user": {"name": "root", "id": "0"},
-            "ssh_keywatch": {"final_path": "/etc/ssh/key", "session": {"user": {"name": "deploy"}}}
+            "ssh_keywatch": {"file": {"final": {"path": "/etc/ssh/key"}}, "session": {"user": {"name": "deploy"}}}
         })
         .as_object()
         .unwrap()
