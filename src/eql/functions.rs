@@ -279,9 +279,11 @@ impl Function {
     }
 }
 
-/// The function of that name, or an error with the one that was meant.
+/// The function of that name, or an error with the one that was meant. Case
+/// does not count, as in Elasticsearch: Elastic's own rules rely on it.
 pub(super) fn named(name: &str, span: Range<usize>) -> Result<Function, Error> {
-    if let Some(function) = Function::ALL.into_iter().find(|f| f.name() == name) {
+    let known = |function: &Function| function.name().eq_ignore_ascii_case(name);
+    if let Some(function) = Function::ALL.into_iter().find(known) {
         return Ok(function);
     }
     let help = match name {
@@ -342,22 +344,24 @@ fn same(left: &[u8], right: &[u8], fold: bool) -> bool {
 
 /// The byte offset of the first `part`.
 fn find(text: &str, part: &str, fold: bool) -> Option<usize> {
-    if fold {
-        text.as_bytes()
-            .windows(part.len().max(1))
-            .position(|window| part.is_empty() || window.eq_ignore_ascii_case(part.as_bytes()))
-            .or_else(|| part.is_empty().then_some(0))
-    } else {
+    /// Up to here a copy costs more than it saves.
+    const SHORT: usize = 64;
+    if !fold || part.is_empty() {
         text.find(part)
+    } else if part.len() <= SHORT {
+        text.as_bytes()
+            .windows(part.len())
+            .position(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+    } else {
+        // Both may come from the event: the search must not be quadratic.
+        text.to_ascii_lowercase().find(&part.to_ascii_lowercase())
     }
 }
 
 /// The byte offset of the last `part`.
 fn find_last(text: &str, part: &str, fold: bool) -> Option<usize> {
-    if fold && !part.is_empty() {
-        text.as_bytes()
-            .windows(part.len())
-            .rposition(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+    if fold {
+        text.to_ascii_lowercase().rfind(&part.to_ascii_lowercase())
     } else {
         text.rfind(part)
     }

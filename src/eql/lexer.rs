@@ -226,6 +226,8 @@ impl<'s> Lexer<'s> {
             Some('f') => '\u{c}',
             Some('\\') => '\\',
             Some('"') => '"',
+            // Reserved by the reference, but Elastic's own rules write it.
+            Some('\'') => '\'',
             Some('u') => return self.unicode_escape(start),
             _ => {
                 let escape = &self.source[start..self.at];
@@ -412,7 +414,7 @@ mod tests {
     #[test]
     fn strings_resolve_their_escapes() {
         let cases = [
-            (r#""a\n\r\t\\\"\b\f""#, "a\n\r\t\\\"\u{8}\u{c}"),
+            (r#""a\n\r\t\\\"\'\b\f""#, "a\n\r\t\\\"'\u{8}\u{c}"),
             (
                 r#""\u{200f}\u{200F}\u{0000200f}\u{41}""#,
                 "\u{200f}\u{200f}\u{200f}A",

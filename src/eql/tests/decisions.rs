@@ -385,6 +385,10 @@ fn canonical_form() {
             "\"my kind\" where (a or b and c) and --(x - (1 - 2)) == 0.5",
         ),
         (
+            r#"file where startswith~(a, "x") and CIDRMATCH(b, "::/0")"#,
+            r#"file where startsWith~(a, "x") and cidrMatch(b, "::/0")"#,
+        ),
+        (
             r#"file where `any`.`a b` == """C:\t""" and not not not (a == 1)"#,
             r#"file where `any`.`a b` == "C:\\t" and not not not a == 1"#,
         ),

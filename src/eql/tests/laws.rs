@@ -237,9 +237,9 @@ proptest! {
     }
 
     #[test]
-    fn folding_is_comparing_lower_case(s in "[a-cA-Cäß]{0,3}", t in "[a-cA-Cäß]{0,3}") {
+    fn folding_is_ascii_folding(s in "[a-cA-Cäß]{0,3}", t in "[a-cA-Cäß]{0,3}") {
         let event = json!({ "a": s });
-        let expected = s.to_ascii_lowercase() == t.to_ascii_lowercase();
+        let expected = s.eq_ignore_ascii_case(&t);
         prop_assert_eq!(holds(&format!("a in~ (\"{t}\")"), &event), expected);
         prop_assert_eq!(holds(&format!("a : \"{t}\""), &event), expected);
         prop_assert_eq!(holds(&format!("a regex~ \"{t}\""), &event), expected);
