@@ -110,7 +110,9 @@ impl<W: Write> Page<W> {
             match &entry.standing {
                 Standing::Active => self.good(&format!("active    {name} ({id}, {file})"))?,
                 Standing::Disabled => {
-                    self.good(&format!("disabled  {name} ({id}, {file}): it says enabled = false"))?;
+                    self.good(&format!(
+                        "disabled  {name} ({id}, {file}): it says enabled = false"
+                    ))?;
                 }
                 Standing::Skipped(reason) => {
                     self.good(&format!("skipped   {name} ({id}, {file}): {reason}"))?;

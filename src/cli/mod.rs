@@ -58,12 +58,7 @@ struct Common {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// When to use colours
-    #[arg(
-        long,
-        value_name = "WHEN",
-        global = true,
-        env = "SSH_KEYWATCH_COLOR"
-    )]
+    #[arg(long, value_name = "WHEN", global = true, env = "SSH_KEYWATCH_COLOR")]
     color: Option<Color>,
 }
 

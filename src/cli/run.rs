@@ -73,10 +73,10 @@ pub fn run(args: &RunArgs, common: &Common) -> Exit {
         Plan::new(config, common.builtin())
     };
     let outlets = Outlets {
-        sinks: Box::new(terminal),
+        sinks: terminal,
         plan: Box::new(plan),
     };
-    match daemon::run(outlets) {
+    match daemon::run(&outlets) {
         Ok(()) => Exit::Ok,
         Err(error) => fail(&error),
     }

@@ -64,10 +64,10 @@ pub struct TailArgs {
 pub fn run(args: &TailArgs, log: &Path, color: Color) -> Exit {
     let log = args.log.as_deref().unwrap_or(log);
     let stdout = io::stdout();
-    let colour = wanted(color, &stdout);
+    let style = TerminalStyle::new(wanted(color, &stdout));
     let mut printer = Printer {
         filter: Filter::new(args),
-        style: TerminalStyle::new(colour),
+        style,
         json: args.json,
         out: BufWriter::new(stdout.lock()),
         err: io::stderr(),

@@ -78,8 +78,8 @@ impl Default for Watch {
             max_directories: 65_536,
             key_tools: vec![
                 "/usr/bin/ssh-keygen".into(),
-                "/usr/bin/ssh-copy-id".into(),
-                "/usr/bin/ssh-add".into(),
+                "/usr/bin/dropbearkey".into(),
+                "/usr/bin/puttygen".into(),
             ],
         }
     }

@@ -45,7 +45,9 @@ impl Accounts {
     /// The name of user `id`.
     pub fn user(&mut self, id: u32) -> Option<String> {
         lookup(&self.pool, &mut self.users, id, move || {
-            User::from_uid(Uid::from_raw(id)).ok()?.map(|user| user.name)
+            User::from_uid(Uid::from_raw(id))
+                .ok()?
+                .map(|user| user.name)
         })
     }
 

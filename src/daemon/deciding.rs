@@ -194,7 +194,10 @@ impl Deciding {
 
     /// Fills in the names of accounts.
     fn name(&mut self, attribution: &mut Attribution) {
-        let processes = attribution.process.iter_mut().chain(&mut attribution.ancestors);
+        let processes = attribution
+            .process
+            .iter_mut()
+            .chain(&mut attribution.ancestors);
         for process in processes {
             let Process {
                 credentials: Some(credentials),

@@ -12,6 +12,7 @@
 //! who and what is an alert is the business of the parts.
 
 mod accounts;
+mod build;
 mod deciding;
 mod host;
 mod lock;
@@ -184,7 +185,7 @@ pub fn patterns(watch: &config::Watch) -> Result<Vec<Pattern>, PatternError> {
 /// Where alerts go besides the log.
 pub struct Outlets {
     /// The sinks that the command wants besides: a terminal.
-    pub sinks: Box<dyn FnOnce(&Config) -> Vec<Box<dyn Sink>>>,
+    pub sinks: fn(&Config) -> Vec<Box<dyn Sink>>,
     /// Says what the configuration asks for now; called again for a reload.
     pub plan: Box<dyn Fn() -> Result<Plan, Fatal>>,
 }
@@ -193,7 +194,7 @@ pub struct Outlets {
 ///
 /// # Errors
 /// [`Fatal`] says what keeps it from watching.
-pub fn run(outlets: Outlets) -> Result<(), Fatal> {
+pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let plan = (outlets.plan)()?;
     let signals = Signals::new().map_err(Fatal::system("cannot set up signals"))?;
     privilege::raise_descriptors();
@@ -213,17 +214,8 @@ impl Signals {
     }
 }
 
-/// The answering thread and what is needed to end it.
-struct HoldThread {
-    permission: Arc<PermissionGroup>,
-    stop: Arc<AtomicBool>,
-    control: Arc<EventFd>,
-    counters: Arc<Counters>,
-    thread: std::thread::JoinHandle<()>,
-}
-
 struct Daemon {
-    hold: Option<HoldThread>,
+    hold: Option<build::HoldThread>,
     commands: std::sync::mpsc::Sender<Command>,
     wake: Arc<EventFd>,
     messages: SyncSender<Message>,
@@ -231,66 +223,6 @@ struct Daemon {
     deciding: std::thread::JoinHandle<()>,
     fanout: Arc<Fanout>,
     rules: Vec<String>,
-}
-
-fn event_fd() -> Result<Arc<EventFd>, Fatal> {
-    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-        .map(Arc::new)
-        .map_err(io::Error::from)
-        .map_err(Fatal::system("cannot make an eventfd"))
-}
-
-/// The two groups, as far as the configuration and the kernel allow.
-struct Groups {
-    notification: Option<Arc<NotificationGroup>>,
-    permission: Option<Arc<PermissionGroup>>,
-}
-
-fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
-    let none = Groups {
-        notification: None,
-        permission: None,
-    };
-    if watch.backend == Backend::Inotify {
-        return Ok(none);
-    }
-    privilege::require_fanotify()?;
-    let notification = match NotificationGroup::new() {
-        Ok(group) => Arc::new(group),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(Fatal::NoPermission(privilege::refused(&error)));
-        }
-        Err(error) if watch.backend == Backend::Auto => {
-            tracing::warn!(
-                "this kernel has no fanotify that can be used ({error}): watching with inotify, \
-                 which cannot name who made a file"
-            );
-            return Ok(none);
-        }
-        Err(source) => {
-            return Err(Fatal::System {
-                what: "fanotify cannot be used (--backend auto would fall back to inotify)".into(),
-                source,
-            });
-        }
-    };
-    let permission = if watch.hold == Hold::Off {
-        None
-    } else {
-        PermissionGroup::new()
-            .map_err(|error| {
-                tracing::warn!(
-                    "writers cannot be held while they are identified ({error}): one that exits \
-                     at once may go unnamed"
-                );
-            })
-            .ok()
-            .map(Arc::new)
-    };
-    Ok(Groups {
-        notification: Some(notification),
-        permission,
-    })
 }
 
 impl Daemon {
@@ -303,86 +235,33 @@ impl Daemon {
         let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
         let pool = Pool::start().map_err(Fatal::system("cannot start threads"))?;
         let identifier = Identifier::new(Arc::new(proc), pool);
-        let groups = groups(&config.watch)?;
         let fanout = Arc::new(
-            Fanout::start(sinks(&config, extra)?)
+            Fanout::start(build::sinks(&config, extra)?)
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
-        let wake = event_fd()?;
-        let limit = config.watch.max_directories as usize;
+        let wake = build::event_fd()?;
 
-        // The source: fanotify, or what is left without it.
         let mut notices = Vec::new();
-        let mut held = None;
-        let (mut source, mut hold_parts) = (None, None);
-        if let Some(notification) = groups.notification {
-            let mut watch = FanotifyWatch::new(
-                Arc::clone(&notification),
-                groups.permission.clone(),
-                patterns.clone(),
-                limit,
-                config.watch.hold != Hold::All,
-            );
-            if let Some(permission) = groups.permission {
-                let fence = make_fence(&mut watch, &config.state.directory);
-                let (sender, receiver) = sync_channel(hold::BACKLOG);
-                held = Some(receiver);
-                hold_parts = Some((permission, notification, fence, sender));
-            }
-            source = Some(Source::Fanotify(Box::new(watch)));
-        }
-        let mut source = match source {
-            Some(source) => source,
-            None => Source::Inotify(Box::new(
-                InotifyWatch::new(patterns, limit, Arc::clone(&wake))
-                    .map_err(Fatal::system("cannot watch with inotify"))?,
-            )),
-        };
-
-        // The answering thread first: marks that nobody answers hang the host.
-        let (hold, file_systems) = match hold_parts {
-            Some((permission, notification, fence, sender)) => {
-                let (thread, file_systems) = start_hold(
-                    HoldParts {
-                        permission,
-                        notification,
-                        fence,
-                        held: sender,
-                        wake: Arc::clone(&wake),
-                    },
-                    identifier.clone(),
-                    messages.clone(),
-                )?;
-                (Some(thread), Some(file_systems))
-            }
-            None => (None, None),
-        };
-        if hold.is_some()
-            && let Source::Fanotify(watch) = &mut source
-        {
-            for tool in &config.watch.key_tools {
-                if let Err(error) = watch.hold_program(tool) {
-                    tracing::warn!("cannot record runs of {}: {error}", tool.display());
-                }
-            }
-        }
-        let started = source.start(&mut notices);
-        if let Err(source) = started {
-            if let Some(hold) = hold {
-                hold.end();
-            }
-            return Err(Fatal::System {
-                what: "cannot watch /".into(),
-                source,
-            });
-        }
+        let build::Watch {
+            source,
+            hold,
+            held,
+            file_systems,
+        } = build::watch(
+            &config,
+            patterns,
+            &identifier,
+            &wake,
+            &messages,
+            &mut notices,
+        )?;
         let mode = Mode::of(&source, hold.is_some());
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
         let deciding = Deciding::new(rules, origin, Arc::clone(&fanout))
             .map_err(Fatal::system("cannot start threads"))?;
-        let deciding = spawn("decide", move || deciding.run(&inbox))?;
+        let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
             source,
@@ -394,7 +273,7 @@ impl Daemon {
             messages.clone(),
             notices,
         );
-        let watching = spawn("watch", move || watching.run())?;
+        let watching = build::spawn("watch", move || watching.run())?;
         Ok(Self {
             hold,
             commands,
@@ -495,7 +374,11 @@ impl Daemon {
                 let removed = self.rules.iter().filter(|id| !new.contains(id)).count();
                 let reason = format!("{} rules ({added} new, {removed} gone)", new.len());
                 self.rules = new;
-                if self.messages.send(Message::Rules(Box::new(plan.rules))).is_err() {
+                if self
+                    .messages
+                    .send(Message::Rules(Box::new(plan.rules)))
+                    .is_err()
+                {
                     tracing::error!("the deciding thread is gone");
                 }
                 let limit = plan.config.watch.max_directories as usize;
@@ -549,116 +432,6 @@ impl Daemon {
         }
         result
     }
-}
-
-impl HoldThread {
-    /// Closes the group, then ends the thread.
-    fn end(self) {
-        if let Err(error) = self.permission.close() {
-            tracing::error!("cannot close the permission group: {error}");
-        }
-        self.stop.store(true, Ordering::Release);
-        let _ = self.control.write(1);
-        let _ = self.thread.join();
-    }
-}
-
-struct HoldParts {
-    permission: Arc<PermissionGroup>,
-    notification: Arc<NotificationGroup>,
-    fence: Option<Arc<Fence>>,
-    held: SyncSender<hold::Held<crate::resolve::identify::Identity>>,
-    wake: Arc<EventFd>,
-}
-
-fn start_hold(
-    parts: HoldParts,
-    identifier: Identifier,
-    messages: SyncSender<Message>,
-) -> Result<(HoldThread, watching::FileSystems), Fatal> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let control = event_fd()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let counters = Arc::new(Counters::default());
-    let hold = hold::Hold {
-        permission: Arc::clone(&parts.permission),
-        notification: parts.notification,
-        identify: identifier,
-        fence: parts.fence,
-        held: parts.held,
-        wake: parts.wake,
-        stop: Arc::clone(&stop),
-        control: Arc::clone(&control),
-        file_systems: receiver,
-        counters: Arc::clone(&counters),
-    };
-    let permission = Arc::clone(&parts.permission);
-    let thread = spawn("hold", move || {
-        // Refused without CAP_SYS_NICE: then openers wait a little longer.
-        let _ = thread::real_time(1);
-        if let Err(error) = hold.run() {
-            // Closed before anything is said: nobody may wait for a dead thread.
-            let _ = permission.close();
-            let _ = messages.try_send(Message::HoldEnded(error.to_string()));
-        }
-    })?;
-    let file_systems = watching::FileSystems::new(sender, Arc::clone(&control));
-    let thread = HoldThread {
-        permission: parts.permission,
-        stop,
-        control,
-        counters,
-        thread,
-    };
-    Ok((thread, file_systems))
-}
-
-/// The fence lies on /run, which is in memory, or with the state.
-fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
-    let name = format!("fence.{}", std::process::id());
-    let places = [Path::new("/run/ssh-keywatch").join(&name), state.join(&name)];
-    for place in places {
-        let fence = Fence::new(&place).and_then(|fence| {
-            let fence = Arc::new(fence);
-            watch.set_fence(Arc::clone(&fence))?;
-            Ok(fence)
-        });
-        match fence {
-            Ok(fence) => return Some(fence),
-            Err(error) => tracing::debug!("no fence in {}: {error}", place.display()),
-        }
-    }
-    tracing::warn!(
-        "no directory for exec records can be watched: who runs a key tool is known, but never certain"
-    );
-    None
-}
-
-fn sinks(config: &Config, extra: Vec<Box<dyn Sink>>) -> Result<Vec<Box<dyn Sink>>, Fatal> {
-    let options = crate::sink::Options {
-        mode: config.log.mode.0,
-        group: Some(config.log.group.clone()).filter(|group| !group.is_empty()),
-    };
-    let log = crate::sink::JsonLog::open(&config.log.file, &options).map_err(|source| Fatal::Log {
-        path: config.log.file.clone(),
-        source,
-    })?;
-    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(log)];
-    if config.journal.enabled {
-        sinks.push(Box::new(crate::sink::Journal::new()));
-    }
-    sinks.extend(extra);
-    Ok(sinks)
-}
-
-fn spawn(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<std::thread::JoinHandle<()>, Fatal> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(Fatal::system(format!("cannot start the {name} thread")))
 }
 
 fn tell_systemd(states: &[NotifyState]) {

@@ -1,5 +1,7 @@
 //! What the process may do, and what it needs.
 
+use std::fmt::Write;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::Fatal;
@@ -43,9 +45,11 @@ pub fn missing() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-/// `CapEff` of proc_pid_status(5).
+/// `CapEff` of `proc_pid_status(5)`.
 fn effective(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(value.trim(), 16).ok()
 }
 
@@ -58,7 +62,7 @@ pub fn require_fanotify() -> Result<(), Fatal> {
     }
     let mut text = String::from("a privilege is missing:");
     for (name, purpose) in missing {
-        text.push_str(&format!("\n  {name}  {purpose}"));
+        let _ = write!(text, "\n  {name}  {purpose}");
     }
     text.push_str(WITHOUT);
     Err(Fatal::NoPermission(text))

@@ -196,7 +196,12 @@ impl Subject for Attribution {
             .process
             .as_ref()
             .and_then(|process| process.image.as_ref());
-        image.is_some_and(|image| image.path.file_name().is_some_and(|name| name == "ssh-keygen"))
+        image.is_some_and(|image| {
+            image
+                .path
+                .file_name()
+                .is_some_and(|name| name == "ssh-keygen")
+        })
     }
 }
 
@@ -217,7 +222,10 @@ pub struct Watching {
 
 impl Watching {
     /// Puts it together; `notices` are what the start has given already.
-    #[expect(clippy::too_many_arguments, reason = "the composition root hands over its parts")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the composition root hands over its parts"
+    )]
     #[must_use]
     pub fn new(
         source: Source,

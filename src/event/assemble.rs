@@ -329,10 +329,10 @@ impl<W: Subject> Assembler<W> {
         let Some((path, pending)) = self.pending.remove_entry(path) else {
             return;
         };
-        if let Some(object) = &pending.object {
-            if self.paths.get(object) == Some(&path) {
-                self.paths.remove(object);
-            }
+        if let Some(object) = &pending.object
+            && self.paths.get(object) == Some(&path)
+        {
+            self.paths.remove(object);
         }
         let final_path = renamed
             .filter(|_| pending.action == Action::Creation)

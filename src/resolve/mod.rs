@@ -22,7 +22,7 @@ pub struct Account {
     pub name: Option<String>,
 }
 
-/// A process's credentials (proc_pid_status(5), `Uid:` and `Gid:`).
+/// A process's credentials (`proc_pid_status(5)`, `Uid:` and `Gid:`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Real user.
@@ -87,7 +87,7 @@ pub struct Process {
     pub parent_pid: Option<i32>,
     /// When it started.
     pub start: Option<SystemTime>,
-    /// Start in clock ticks since boot (field 22 of proc_pid_stat(5)), which
+    /// Start in clock ticks since boot (field 22 of `proc_pid_stat(5)`), which
     /// with the pid identifies the process.
     pub start_ticks: Option<u64>,
     /// What it runs.
@@ -106,7 +106,7 @@ pub struct Process {
     pub process_group: Option<i32>,
     /// Controlling terminal as (major, minor), if it has one.
     pub tty: Option<(u32, u32)>,
-    /// Audit login uid, if one is set (proc_pid_loginuid(5)).
+    /// Audit login uid, if one is set (`proc_pid_loginuid(5)`).
     pub login_uid: Option<u32>,
     /// Audit session id, if one is set.
     pub audit_session: Option<u32>,

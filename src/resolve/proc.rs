@@ -1,6 +1,6 @@
 //! `/proc`, read exactly: bytes of names and arguments as they are.
 //!
-//! Owns the parsing of proc_pid_stat(5) and proc_pid_status(5). The root is
+//! Owns the parsing of `proc_pid_stat(5)` and `proc_pid_status(5)`. The root is
 //! given, so that tests can use a tree of files. A process's directory is
 //! opened once and everything is read through that descriptor: it cannot turn
 //! into another process of the same pid.
@@ -39,7 +39,7 @@ pub struct Entry {
     dir: OwnedFd,
 }
 
-/// What proc_pid_stat(5) says, as far as we use it.
+/// What `proc_pid_stat(5)` says, as far as we use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// `comm`.
@@ -58,7 +58,7 @@ pub struct Stat {
     pub start_ticks: u64,
 }
 
-/// What proc_pid_status(5) says, as far as we use it.
+/// What `proc_pid_status(5)` says, as far as we use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Thread group: the pid of the process.
@@ -164,7 +164,7 @@ impl Entry {
     /// Reads `stat`.
     ///
     /// # Errors
-    /// The process is gone, or the file is not as proc_pid_stat(5) says.
+    /// The process is gone, or the file is not as `proc_pid_stat(5)` says.
     pub fn stat(&self) -> io::Result<Stat> {
         let mut buffer = [0u8; SMALL];
         let length = self.read(c"stat", &mut buffer)?;
@@ -174,14 +174,14 @@ impl Entry {
     /// Reads `status`.
     ///
     /// # Errors
-    /// The process is gone, or the file is not as proc_pid_status(5) says.
+    /// The process is gone, or the file is not as `proc_pid_status(5)` says.
     pub fn status(&self) -> io::Result<Status> {
         let mut buffer = [0u8; SMALL];
         let length = self.read(c"status", &mut buffer)?;
         parse_status(&buffer[..length]).ok_or_else(|| malformed("status"))
     }
 
-    /// The function the thread waits in (proc_pid_wchan(5)).
+    /// The function the thread waits in (`proc_pid_wchan(5)`).
     #[must_use]
     pub fn waits_for_fanotify(&self) -> bool {
         let mut buffer = [0u8; 64];

@@ -173,9 +173,7 @@ impl Resolver {
         if writer.pid <= 0 {
             return Attribution::none();
         }
-        let mut attribution = self
-            .from_recorded(writer)
-            .unwrap_or_else(|| self.live(writer));
+        let mut attribution = self.recorded(writer).unwrap_or_else(|| self.live(writer));
         self.complete_lineage(&mut attribution);
         attribution
     }
@@ -193,7 +191,7 @@ impl Resolver {
         attribution
     }
 
-    fn from_recorded(&mut self, writer: &Writer) -> Option<Attribution> {
+    fn recorded(&mut self, writer: &Writer) -> Option<Attribution> {
         self.complete(writer.pid);
         let now = Instant::now();
         let recorded = self.recorded.get_mut(&writer.pid)?;

@@ -95,10 +95,10 @@ impl InotifyWatch {
 
         let (sender, events) = sync_channel(BACKLOG);
         let overrun = Arc::new(AtomicBool::new(false));
-        let overran = Arc::clone(&overrun);
+        let late = Arc::clone(&overrun);
         let watcher = notify::recommended_watcher(move |event| {
             if sender.try_send(event).is_err() {
-                overran.store(true, Ordering::Relaxed);
+                late.store(true, Ordering::Relaxed);
             }
             let _ = wake.write(1);
         })
@@ -145,7 +145,10 @@ impl InotifyWatch {
         }
         // inotify gives both halves of a rename in one piece: the second would be here.
         self.moved_away(out);
-        if self.overrun.swap(false, std::sync::atomic::Ordering::Relaxed) {
+        if self
+            .overrun
+            .swap(false, std::sync::atomic::Ordering::Relaxed)
+        {
             self.overflow(out);
         }
         count
@@ -174,7 +177,8 @@ impl InotifyWatch {
                 self.tree.created(node, name, None, directory, None, out);
             }
             EventKind::Modify(ModifyKind::Data(_)) => {
-                self.tree.touched(What::Modified, node, name, None, None, out);
+                self.tree
+                    .touched(What::Modified, node, name, None, None, out);
             }
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 self.tree.touched(What::Closed, node, name, None, None, out);

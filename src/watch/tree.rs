@@ -177,11 +177,11 @@ impl Tree {
             return;
         };
         let role = self.root_role();
-        self.retarget(root, role, out);
+        self.retarget(root, &role, out);
     }
 
     /// Gives a node another role and brings its subtree in line.
-    fn retarget(&mut self, node: NodeId, role: Role, out: &mut Vec<Notice>) {
+    fn retarget(&mut self, node: NodeId, role: &Role, out: &mut Vec<Notice>) {
         let Some(entry) = self.nodes.get_mut(&node) else {
             return;
         };
@@ -210,7 +210,7 @@ impl Tree {
             if role.is_none() {
                 self.detach(child);
             } else {
-                self.retarget(child, role, out);
+                self.retarget(child, &role, out);
             }
         }
         if let Some(dir) = dir {
@@ -297,7 +297,7 @@ impl Tree {
             let path = parent.path.join(name);
             let object = object.or_else(|| self.object_at(node, name));
             let again = self.remember(node, name, object.clone());
-            self.report(
+            Self::report(
                 What::Created { again },
                 path,
                 object,
@@ -376,7 +376,7 @@ impl Tree {
         if parent.role.watched && !directory {
             let path = parent.path.join(name);
             let known = self.forget(node, name, object.as_ref());
-            self.report(
+            Self::report(
                 What::Deleted,
                 path,
                 object.or(known),
@@ -429,7 +429,7 @@ impl Tree {
         if let Some((node, name, path)) = to_watched {
             self.remember(node, name, object.clone());
             let from = from_watched.map(|(_, _, path)| path);
-            self.report(
+            Self::report(
                 What::Renamed { from },
                 path,
                 object,
@@ -438,7 +438,7 @@ impl Tree {
                 out,
             );
         } else if let Some((_, _, path)) = from_watched {
-            self.report(What::Deleted, path, object, writer.clone(), evidence, out);
+            Self::report(What::Deleted, path, object, writer.clone(), evidence, out);
         }
         if let Some((node, name)) = to {
             self.enter(node, name, false, writer, out);
@@ -473,7 +473,7 @@ impl Tree {
         }
         let path = parent.path.join(name);
         let object = object.or_else(|| parent.entries.get(name)?.object.clone());
-        self.report(what, path, object, writer, self.marker.evidence(), out);
+        Self::report(what, path, object, writer, self.marker.evidence(), out);
     }
 
     /// The directory itself was deleted.
@@ -588,7 +588,6 @@ impl Tree {
     }
 
     fn report(
-        &self,
         what: What,
         path: PathBuf,
         object: Option<ObjectId>,
@@ -852,7 +851,7 @@ impl Tree {
                 }
                 self.remember(node, name, object.clone());
                 let path = self.nodes[&node].path.join(name);
-                self.report(
+                Self::report(
                     What::Created { again: false },
                     path,
                     object,

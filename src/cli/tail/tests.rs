@@ -131,30 +131,9 @@ fn options_are_understood() {
         "/root/*",
     ]);
     assert!(given.follow && given.lines == Some(3) && given.since.is_some());
-    assert_eq!(
-        (given.severity, given.color),
-        (Some(Severity::High), Color::Auto)
-    );
+    assert_eq!(given.severity, Some(Severity::High));
     assert!(Cli::try_parse_from(["tail", "--since", "soon"]).is_err());
     assert!(Cli::try_parse_from(["tail", "--path", "["]).is_err());
-}
-
-#[test]
-fn colour_obeys_no_color_and_the_flag() {
-    for (color, is_terminal, no_color, term, wanted) in [
-        (Color::Auto, true, false, "xterm", true),
-        (Color::Auto, true, true, "xterm", false),
-        (Color::Auto, true, false, "dumb", false),
-        (Color::Auto, false, false, "xterm", false),
-        (Color::Always, false, true, "dumb", true),
-        (Color::Never, true, false, "xterm", false),
-    ] {
-        assert_eq!(
-            color.decide(is_terminal, no_color, Some(term.into())),
-            wanted,
-            "{color:?} {term}"
-        );
-    }
 }
 
 #[test]
@@ -469,17 +448,21 @@ fn follow_wakes_by_itself_and_ends_with_its_reader() {
 fn exit_codes_tell_nothing_found_from_nothing_there() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
-    assert_eq!(run(&args(&[]), &log), Exit::Internal);
-    assert_eq!(run(&args(&[]), dir.path()), Exit::Internal);
+    assert_eq!(run(&args(&[]), &log, Color::Never), Exit::Internal);
+    assert_eq!(run(&args(&[]), dir.path(), Color::Never), Exit::Internal);
     fs::write(&log, "").unwrap();
-    assert_eq!(run(&args(&[]), &log), Exit::Found);
+    assert_eq!(run(&args(&[]), &log, Color::Never), Exit::Found);
     fs::write(&log, lines([1])).unwrap();
-    assert_eq!(run(&args(&["--rule", "no such"]), &log), Exit::Found);
+    assert_eq!(
+        run(&args(&["--rule", "no such"]), &log, Color::Never),
+        Exit::Found
+    );
     let elsewhere = log.to_str().unwrap().to_owned();
     assert_eq!(
         run(
             &args(&["--rule", "no such", "--log", &elsewhere]),
-            Path::new("/nowhere")
+            Path::new("/nowhere"),
+            Color::Never
         ),
         Exit::Found
     );
