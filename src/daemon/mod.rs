@@ -22,16 +22,16 @@ mod watching;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use libsystemd::daemon::{NotifyState, notify};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use serde_json::json;
 
 use crate::alert::Change;
-use crate::config::{self, Backend, Config, Hold};
+use crate::config::{self, Config};
 use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
@@ -39,19 +39,13 @@ use crate::resolve::resolver::Resolver;
 use crate::resolve::slow::Pool;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
-use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
-use crate::sys::thread;
-use crate::watch::fanotify::FanotifyWatch;
-use crate::watch::fence::Fence;
-use crate::watch::hold::{self, Counters};
-use crate::watch::inotify::InotifyWatch;
 use crate::watch::pattern::{Pattern, PatternError};
 
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
 pub use watching::{Coverage, Mode};
 
-use watching::{Command, Source, Watching};
+use watching::{Command, Watching};
 
 /// How many findings may wait to be decided.
 const FINDINGS: usize = 16 * 1024;

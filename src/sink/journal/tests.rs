@@ -21,7 +21,7 @@ fn an_alert_has_its_fields() {
         "message": "SSH key made", "event": {"kind": "alert", "action": "creation", "id": "e1", "severity": 73},
         "rule": {"id": "r1", "name": "R"}, "file": {"path": "/root/.ssh/id"}, "user": {"id": "0", "name": "root"},
         "process": {"pid": 42, "executable": "/usr/bin/ssh-keygen", "args": ["ssh-keygen", "-f", "a b"]},
-        "ssh_keywatch": {"final_path": "/x", "attribution": {"certain": true},
+        "ssh_keywatch": {"file": {"final": {"path": "/x"}}, "attribution": {"certain": true},
             "key": {"fingerprint": "SHA256:a", "added": [{"fingerprint": "SHA256:b"}, {}]}}
     }));
     let fields = fields(&line);

@@ -18,7 +18,7 @@ fn sample() -> Map<String, Value> {
         "process": {"pid": 42, "executable": "/usr/bin/ssh-keygen", "args": ["ssh-keygen", "-C", "a b"]},
         "user": {"id": "0", "name": "root"}, "source": {"ip": "192.0.2.1", "port": 5022},
         "ssh_keywatch": {
-            "final_path": "/etc/ssh/ssh_host_rsa_key",
+            "file": {"final": {"path": "/etc/ssh/ssh_host_rsa_key"}},
             "key": {"kind": "private", "type": "ssh-rsa", "bits": 3072, "fingerprint": "SHA256:x", "encrypted": false},
             "ancestors": [{"pid": 41, "executable": "/bin/bash"}, {"pid": 1, "name": "systemd"}],
             "session": {"user": {"name": "zoë", "id": "1000"}, "id": 7, "tty": "pts/1"},
