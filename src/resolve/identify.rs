@@ -18,9 +18,11 @@ use crate::watch::hold::Identify;
 
 /// How long the answering thread waits for arguments.
 const ARGS_TIME: Duration = Duration::from_millis(5);
-/// How often it looks whether the held thread has gone to sleep. The record
-/// can be read a moment before the opener waits.
-const SLEEP_TRIES: usize = 200;
+/// How long it waits at most for the held thread to fall asleep. The record is
+/// queued a moment before: on a busy machine the opener needs the processor once more.
+const ASLEEP_TIME: Duration = Duration::from_millis(20);
+/// How often it looks again at once before it makes room for the opener.
+const ASLEEP_SPINS: usize = 5;
 
 /// A process that was identified while one of its threads was held.
 #[derive(Debug)]
@@ -140,11 +142,21 @@ impl Identifier {
 /// Whether the thread is asleep in the hold. If it is so after everything was
 /// read, it was so all the time: only the answer could have woken it.
 fn still_held(entry: &Entry) -> bool {
-    for _ in 0..SLEEP_TRIES {
+    for _ in 0..ASLEEP_SPINS {
         if entry.waits_for_fanotify() {
             return true;
         }
-        std::thread::yield_now();
+    }
+    // Yielding is not enough: this thread has real-time priority, and the
+    // opener may want the very processor it runs on.
+    let deadline = Instant::now() + ASLEEP_TIME;
+    let mut pause = Duration::from_micros(10);
+    while Instant::now() < deadline {
+        std::thread::sleep(pause);
+        if entry.waits_for_fanotify() {
+            return true;
+        }
+        pause = (pause * 2).min(Duration::from_millis(1));
     }
     false
 }
