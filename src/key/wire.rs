@@ -96,8 +96,15 @@ pub(super) fn identify(blob: &[u8]) -> Option<Identity> {
     if TYPES.iter().any(|(known, _)| *known == name) || !name.contains('-') {
         return None;
     }
-    let rest = &blob[4 + name.len()..];
-    (!rest.is_empty()).then(|| Identity {
+    // Every type's blob is a row of strings (RFC 4253 section 6.6).
+    let mut rest = Cursor(&blob[4 + name.len()..]);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        rest.string()?;
+    }
+    Some(Identity {
         algorithm: Some(name.to_owned()),
         // puttygen writes it, OpenSSH does not know it.
         bits: (name == "ssh-ed448").then_some(448),

@@ -145,7 +145,7 @@ fn a_change_is_a_key_or_its_options_and_not_a_comment_or_a_place() {
     let change = Change::between(&[a.clone(), b.clone()], &[a.clone(), freed.clone()]);
     assert_eq!((change.added, change.removed), (vec![freed], vec![b]));
 
-    let change = Change::between(&[a.clone()], &[a.clone(), a.clone()]);
+    let change = Change::between(std::slice::from_ref(&a), &[a.clone(), a.clone()]);
     assert_eq!((change.added.len(), change.removed.len()), (1, 0));
 }
 
@@ -158,10 +158,10 @@ fn what_was_known_is_compared_and_what_was_not_is_not() {
     let change = known.learn(path, &[a.clone(), b.clone()]).unwrap();
     assert_eq!((change.added, change.removed), (vec![b.clone()], vec![]));
     assert_eq!(known.holders("b"), [path]);
-    assert_eq!(known.holders("c"), [Path::new(""); 0]);
+    assert!(known.holders("c").is_empty());
     assert_eq!(known.forget(path), Some(vec![a, b]));
     assert_eq!(known.forget(path), None);
-    assert_eq!(known.holders("b"), [Path::new(""); 0]);
+    assert!(known.holders("b").is_empty());
 }
 
 #[test]
