@@ -144,8 +144,9 @@ fn key(document: &Document) -> Option<String> {
         _ if is_new => "a",
         _ => "the",
     };
-    let words: String = words.iter().map(|word| format!("{word} ")).collect();
-    Some(format!("{article} {words}{noun} "))
+    let words = words.join(" ");
+    let blank = if words.is_empty() { "" } else { " " };
+    Some(format!("{article} {words}{blank}{noun} "))
 }
 
 /// A type as people say it, with the size where it varies.

@@ -243,3 +243,103 @@ fn below(
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::tempdir;
+
+    use super::*;
+
+    const ANN: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDN10vUUA50jhaILXX640/rWaCKUnA11AsVZpZtbB9Nk ann\n";
+    const BOB: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA bob\n";
+
+    fn comments(entries: &[Entry]) -> Vec<&str> {
+        entries
+            .iter()
+            .map(|entry| entry.comment.as_deref().unwrap())
+            .collect()
+    }
+
+    fn report(keys: &mut Keys, path: &Path, action: Action) -> KeyReport {
+        keys.report(open_path(path).unwrap(), path, action, None)
+    }
+
+    #[test]
+    fn what_was_there_at_the_start_is_not_what_was_added() {
+        let dir = tempdir().unwrap();
+        let list = dir.path().join("ann/.ssh/authorized_keys");
+        fs::create_dir_all(list.parent().unwrap()).unwrap();
+        fs::write(&list, ANN).unwrap();
+        let pattern = Pattern::parse(&dir.path().join("*")).unwrap().join(".ssh");
+        let mut keys = Keys::start(&[pattern]).unwrap();
+
+        fs::write(&list, format!("{BOB}{ANN}")).unwrap();
+        let change = report(&mut keys, &list, Action::Modification)
+            .change
+            .unwrap();
+        assert_eq!(comments(&change.added), ["bob"]);
+        assert!(change.removed.is_empty());
+
+        // By an editor: another file is renamed over it.
+        fs::write(&list, BOB).unwrap();
+        let change = report(&mut keys, &list, Action::Rename).change.unwrap();
+        assert_eq!(comments(&change.removed), ["ann"]);
+
+        let public = list.with_file_name("id.pub");
+        fs::write(&public, BOB).unwrap();
+        let found = report(&mut keys, &public, Action::Creation);
+        assert_eq!(found.authorized_in, [list.as_path()]);
+
+        let mut document = Document::new();
+        keys.deleted(&list, &mut document);
+        assert_eq!(document.get("ssh_keywatch.key"), None, "it is still there");
+        fs::remove_file(&list).unwrap();
+        keys.deleted(&list, &mut document);
+        assert_eq!(document.number("ssh_keywatch.key.removed_count"), Some(1));
+        let found = report(&mut keys, &public, Action::Creation);
+        assert!(found.authorized_in.is_empty());
+    }
+
+    #[test]
+    fn a_new_list_adds_all_and_an_unknown_one_is_not_compared() {
+        let dir = tempdir().unwrap();
+        let list = dir.path().join("authorized_keys");
+        fs::write(&list, ANN).unwrap();
+        let mut keys = Keys::start(&[]).unwrap();
+        let found = report(&mut keys, &list, Action::Modification);
+        assert_eq!(found.change, None);
+        let moved = dir.path().join("authorized_keys2");
+        fs::rename(&list, &moved).unwrap();
+        let file = open_path(&moved).unwrap();
+        let found = keys.report(file, &moved, Action::Rename, Some(&list));
+        assert_eq!(comments(&found.change.unwrap().added), ["ann"]);
+        assert!(
+            keys.known.forget(&list).is_none(),
+            "it is not there any more"
+        );
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_in_time_is_reported_without_facts() {
+        let mut keys = Keys::start(&[]).unwrap();
+        let mut blockers = Vec::new();
+        // The walk that came first may not have left its place yet.
+        while blockers.len() < 8 {
+            let (release, blocked) = std::sync::mpsc::sync_channel::<()>(0);
+            if keys.pool.ask(move || blocked.recv()).is_some() {
+                blockers.push(release);
+            }
+            std::thread::yield_now();
+        }
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("id.pub");
+        fs::write(&path, ANN).unwrap();
+        let found = report(&mut keys, &path, Action::Creation);
+        assert_eq!(found.inspection, Err("busy"));
+        drop(blockers);
+    }
+}
