@@ -91,9 +91,10 @@ impl Keys {
         let inspection = self.read(file, place, Instant::now() + READ_TIME);
         let mut change = None;
         let mut authorized_in = Vec::new();
-        if let Some(original) = original {
-            self.known.forget(original);
-        }
+        let moved = original.and_then(|original| {
+            let entries = self.known.forget(original)?;
+            (logs_in(original) && !logs_in(place)).then_some(entries)
+        });
         if let Ok(inspection) = &inspection {
             let facts = inspection.facts.as_ref();
             if let Some(list) = facts.and_then(|facts| facts.list.as_ref()) {
@@ -101,6 +102,13 @@ impl Keys {
                 // A name that is new held nothing before.
                 if change.is_none() && action != Action::Modification {
                     change = Some(Change::between(&[], &list.entries));
+                }
+                // Who put it out of sshd's sight removed what was in it.
+                if let Some(removed) = moved {
+                    change = Some(Change {
+                        added: Vec::new(),
+                        removed,
+                    });
                 }
                 // Of a list that was not read to its end, nobody knows what is gone.
                 if !inspection.whole
@@ -140,11 +148,11 @@ impl Keys {
         }
     }
 
-    /// The files of logins that have the key, by the names that sshd looks for.
+    /// The lists of logins that have the key.
     fn authorized_in(&self, fingerprint: &str) -> Vec<PathBuf> {
         let holders = self.known.holders(fingerprint).into_iter();
         holders
-            .filter(|path| role_of(path) == Role::AuthorizedKeys)
+            .filter(|path| logs_in(path))
             .map(Path::to_owned)
             .collect()
     }
@@ -180,6 +188,12 @@ impl Keys {
 
 fn role_of(path: &Path) -> Role {
     path.file_name().map_or(Role::Other, Role::of)
+}
+
+/// Whether sshd reads it by default (`AuthorizedKeysFile`, sshd_config(5)).
+fn logs_in(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name == "authorized_keys" || name == "authorized_keys2"
 }
 
 fn beside(path: &Path) -> Option<PathBuf> {
@@ -312,15 +326,22 @@ mod tests {
         let mut keys = Keys::start(&[]).unwrap();
         let found = report(&mut keys, &list, Action::Modification);
         assert_eq!(found.change, None);
-        let moved = dir.path().join("authorized_keys2");
-        fs::rename(&list, &moved).unwrap();
-        let file = open_path(&moved).unwrap();
-        let found = keys.report(file, &moved, Action::Rename, Some(&list));
-        assert_eq!(comments(&found.change.unwrap().added), ["ann"]);
-        assert!(
-            keys.known.forget(&list).is_none(),
-            "it is not there any more"
-        );
+        let mut rename = |from: &Path, to: &str| {
+            let to = from.with_file_name(to);
+            fs::rename(from, &to).unwrap();
+            let file = open_path(&to).unwrap();
+            let found = keys.report(file, &to, Action::Rename, Some(from));
+            assert!(keys.known.forget(from).is_none(), "it is there no more");
+            (to, found.change.unwrap())
+        };
+        let (moved, change) = rename(&list, "authorized_keys2");
+        assert_eq!(comments(&change.added), ["ann"]);
+        // What sshd does not look at lets nobody in.
+        let (backup, change) = rename(&moved, "authorized_keys.bak");
+        assert_eq!(comments(&change.removed), ["ann"]);
+        assert!(change.added.is_empty());
+        let (_, change) = rename(&backup, "authorized_keys");
+        assert_eq!(comments(&change.added), ["ann"]);
     }
 
     #[test]

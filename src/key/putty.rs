@@ -3,6 +3,8 @@
 //! Owns the head of the file, whose public part is in the clear. The lines with
 //! the secret part are never decoded.
 
+use zeroize::Zeroizing;
+
 use super::wire;
 use super::{Damage, Facts, Format, Identity, Kind, Protection, armor, some_text};
 
@@ -33,7 +35,9 @@ pub(super) fn examine(content: &[u8]) -> Option<Facts> {
                 let count = number(value).unwrap_or_default();
                 let count = usize::try_from(count).unwrap_or_default();
                 let text: Vec<&[u8]> = lines.by_ref().take(count).collect();
-                blob = Some(armor::base64(&text.concat()).0);
+                // A count that lies takes in lines that are secret.
+                let text = Zeroizing::new(text.concat());
+                blob = Some(armor::base64(&text).0);
             }
             b"Key-Derivation" => {
                 protection.kdf = some_text(&value.to_ascii_lowercase());

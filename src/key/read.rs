@@ -16,7 +16,8 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Facts, Kind, Role, examine, list};
+use super::wire::CERTIFICATE;
+use super::{Facts, Identity, Kind, Role, examine, list};
 
 /// How much of a file is read, in bytes.
 pub const LIMIT: usize = 1 << 20;
@@ -165,11 +166,7 @@ pub fn inspect(
         && other.list.is_none()
         && other.kind.is_secret() != facts.kind.is_secret()
     {
-        let found = match (&facts.identity.fingerprint, &other.identity.fingerprint) {
-            (Some(one), Some(other)) if one == other => Pair::Same,
-            (Some(_), Some(_)) => Pair::Different,
-            _ => Pair::Unknown,
-        };
+        let found = compare(facts, &other);
         if found != Pair::Different && facts.kind.is_secret() {
             borrowed = found == Pair::Unknown;
             if borrowed {
@@ -187,6 +184,23 @@ pub fn inspect(
         pair,
         borrowed,
     })
+}
+
+fn compare(one: &Facts, other: &Facts) -> Pair {
+    let (one, other) = (&one.identity, &other.identity);
+    let kind = |identity: &Identity| {
+        let name = identity.algorithm.as_deref()?;
+        Some(name.strip_suffix(CERTIFICATE).unwrap_or(name).to_owned())
+    };
+    match (&one.fingerprint, &other.fingerprint) {
+        (Some(one), Some(other)) if one == other => Pair::Same,
+        (Some(_), Some(_)) => Pair::Different,
+        // The label of an encrypted key can still say that it is of another type.
+        _ => match (kind(one), kind(other)) {
+            (Some(one), Some(other)) if one != other => Pair::Different,
+            _ => Pair::Unknown,
+        },
+    }
 }
 
 /// What a file is. Of a list that is too long, its end counts too.

@@ -251,7 +251,8 @@ fn key(document: &Map<String, Value>) -> Option<String> {
         None => {}
     }
     if let Some(entries) = number(key, "entries") {
-        parts.push(format!("{entries} keys"));
+        let noun = if entries == 1 { "key" } else { "keys" };
+        parts.push(format!("{entries} {noun}"));
     }
     if text(key, "permissions") == Some("refused") {
         let mode = text(document, "file.mode").unwrap_or("its mode");

@@ -2,6 +2,7 @@
 //! what it prints of it. Needs the package openssh-client.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -90,6 +91,22 @@ fn make(dir: &Path, name: &str, kind: &[&str], more: &[&str]) -> bool {
     made
 }
 
+/// With the public key beside it, all is told of every key, encrypted or not.
+fn agrees_as_pair(dir: &Path, name: &str) {
+    let open = |name: &str| fs::File::open(dir.join(name)).unwrap();
+    let public = open(&format!("{name}.pub"));
+    let found = inspect(open(name).as_fd(), Role::Other, Some(public.as_fd())).unwrap();
+    let facts = found.facts.unwrap();
+    let ours = printed_as(&facts.identity, facts.comment.as_deref());
+    assert_eq!(ours, must(dir, &["-l", "-f", name]), "{name}");
+    let expected = if found.borrowed {
+        Pair::Unknown
+    } else {
+        Pair::Same
+    };
+    assert_eq!(found.pair, Some(expected));
+}
+
 /// Moves the public key away: ssh-keygen -l prints that one instead.
 fn hide(dir: &Path, name: &str) {
     let public = dir.join(format!("{name}.pub"));
@@ -108,6 +125,7 @@ fn every_type_in_every_format_agrees_with_ssh_keygen() {
                 if !make(dir, &name, kind, &more) {
                     continue;
                 }
+                agrees_as_pair(dir, &name);
                 hide(dir, &name);
                 // Of DSA, PKCS#8 holds only what is secret.
                 if kind[1] == "dsa" && format == "PKCS8" {

@@ -122,15 +122,33 @@ fn the_two_halves_are_compared() {
         Some(ECDSA_PRINT)
     );
 
+    // Without its passphrase it says no more than that it is RSA.
     write(&private, fixture!("throwaway_pem_encrypted_rsa"), 0o600);
+    let found = inspect_at(&private, Role::Other, Some(&public));
+    assert_eq!((found.pair, found.borrowed), (Some(Pair::Different), false));
+    assert_eq!(found.facts.unwrap().identity.fingerprint, None);
+    write(&public, rsa_line().as_bytes(), 0o644);
     let found = inspect_at(&private, Role::Other, Some(&public));
     assert_eq!((found.pair, found.borrowed), (Some(Pair::Unknown), true));
     assert_eq!(
         found.facts.unwrap().identity.fingerprint.as_deref(),
-        Some(ED25519_PRINT)
+        Some(RSA_PRINT)
     );
     // Two private keys are no pair.
     assert_eq!(inspect_at(&private, Role::Other, Some(&private)).pair, None);
+}
+
+/// The public key of the fixtures' RSA key, which stands in its `.ppk`.
+fn rsa_line() -> String {
+    let text = std::str::from_utf8(fixture!("throwaway_v3_rsa.ppk")).unwrap();
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("Public-Lines"));
+    let lines: Vec<&str> = lines
+        .skip(1)
+        .take_while(|line| !line.contains(':'))
+        .collect();
+    format!("ssh-rsa {} beside\n", lines.concat())
 }
 
 #[test]
