@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::document::{Document, brief};
 use crate::follow::Follow;
-use crate::host::{Cmd, Host, PROGRAM};
+use crate::host::{Cmd, Host, PROGRAM, User};
 use crate::process::{Process, SOON, only};
 
 /// The alert log where nothing else is said.
@@ -36,6 +36,11 @@ impl<'h> Builder<'h> {
 
     pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.cmd = self.cmd.args(args);
+        self
+    }
+
+    pub fn user(mut self, user: User) -> Self {
+        self.cmd = self.cmd.user(user);
         self
     }
 

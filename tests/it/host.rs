@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -158,6 +159,8 @@ impl Host {
         let number = self.sockets.fetch_add(1, Ordering::Relaxed);
         let path = format!("/run/it/notify{number}");
         let socket = UnixDatagram::bind(self.path(&path)).unwrap();
+        // For daemons without privilege, too.
+        fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o666)).unwrap();
         (socket, path)
     }
 }

@@ -205,10 +205,10 @@ fn assert_says(output: &Output, code: i32, parts: &[&str]) {
 #[test]
 fn a_wrong_command_line_is_a_usage_error() {
     let host = host();
-    let wrong = host.command(PROGRAM).args(["run", "--lgo", "x"]).output();
-    assert_says(&wrong, 2, &["--lgo", "--log"]);
+    let wrong = host.command(PROGRAM).args(["run", "--stat", "/x"]).output();
+    assert_says(&wrong, 2, &["--stat", "--state"]);
     let wrong = host.command(PROGRAM).args(["rnu"]).output();
-    assert_says(&wrong, 2, &["rnu", "run"]);
+    assert_says(&wrong, 2, &["rnu", "--help"]);
     let wrong = host
         .daemon()
         .args(["--backend", "magic"])
@@ -220,14 +220,32 @@ fn a_wrong_command_line_is_a_usage_error() {
 #[test]
 fn without_privilege_it_names_the_missing_capabilities() {
     let host = host();
-    let directory = "/tmp/it-none";
-    let run = host
-        .daemon()
-        .args(["--state", directory, "--log", "/dev/null"]);
-    let refused = run.command().user(BOB).output();
+    let refused = host.daemon().command().user(BOB).output();
     let advice = "--backend inotify";
     assert_says(&refused, 77, &["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", advice]);
-    assert!(!host.path(directory).exists(), "it left something behind");
+    // Not even where it could write.
+    let run = host.daemon().args(["--state", "/home/bob/state"]);
+    let run = run.args(["--log", "/home/bob/alerts.json"]);
+    let refused = run.command().user(BOB).output();
+    assert_says(&refused, 77, &["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", advice]);
+}
+
+#[test]
+fn without_privilege_inotify_still_sees_ones_own_files() {
+    let host = host();
+    let log = "/home/ann/alerts.json";
+    let daemon = host
+        .daemon()
+        .args(["--backend", "inotify", "--state", "/home/ann/state"])
+        .log(log)
+        .rule("any", &any_creation())
+        .user(ANN)
+        .start();
+    host.sh(ANN, "echo > .ssh/file").ok();
+    let alert = daemon.alert(ANY, &ANN.ssh("file"));
+    assert_eq!(alert.text("ssh_keywatch.attribution.method"), "none");
+    let ended = daemon.stop();
+    assert_eq!(ended.paths(ANY), [ANN.ssh("file")]);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, LOG};
 use crate::document::{Document, SEED};
-use crate::host::{ANN, Host, ROOT};
+use crate::follow::Follow;
+use crate::host::{ANN, Host, PROGRAM, ROOT};
 use crate::process::SOON;
 
 /// Makes a key of ann's and waits for its alerts.
@@ -16,6 +17,13 @@ fn key(host: &Host, daemon: &Daemon<'_>, name: &str) -> Document {
     host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
     daemon.alert(SEED, &format!("{path}.pub"));
     daemon.alert(SEED, &path)
+}
+
+#[track_caller]
+fn wait_for(lines: &Follow<String>, part: &str) {
+    let is = |line: &String| line.contains(part);
+    let seen = lines.wait(SOON, |lines| lines.iter().any(is).then_some(()));
+    assert!(seen.is_some(), "no {part:?} in {:#?}", lines.so_far());
 }
 
 fn host() -> Host {
@@ -141,31 +149,34 @@ fn a_log_that_cannot_be_written_is_an_error_at_the_start() {
 #[test]
 fn a_full_disk_is_said_and_what_waited_is_written_later() {
     let host = host();
-    host.sh(
-        ROOT,
-        "mkdir /var/log/small; mount -t tmpfs -o size=256k small /var/log/small",
-    )
-    .ok();
+    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=256k small /var/log/small";
+    host.sh(ROOT, mount).ok();
     let daemon = host.daemon().log("/var/log/small/alerts.json").start();
-    key(&host, &daemon, "id_before");
+    // What the disk has no room for may be torn for a moment, so it is the
+    // terminal that is followed here.
+    let make = |name: &str| {
+        host.keygen(ANN, "ed25519")
+            .args(["-f", &ANN.ssh(name)])
+            .ok();
+        wait_for(&daemon.stdout, &format!("/.ssh/{name}.pub"));
+    };
+    make("id_before");
     host.sh(ROOT, "cat /dev/zero > /var/log/small/fill || true")
         .ok();
-    // More than the page that the file has already.
+    // More than fits into the page that the log has already.
     for number in 0..4 {
-        let path = ANN.ssh(&format!("id_{number}"));
-        host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
+        make(&format!("id_{number}"));
     }
-    daemon
-        .stderr
-        .wait(SOON, |lines| {
-            let said = |line: &String| line.contains("No space left on device");
-            lines.iter().any(said).then_some(())
-        })
-        .expect("the full disk is said on stderr");
+    wait_for(&daemon.stderr, "No space left on device");
     host.sh(ROOT, "rm /var/log/small/fill").ok();
-    key(&host, &daemon, "id_after");
+    make("id_after");
     let ended = daemon.stop();
-    assert_eq!(ended.alerts(SEED).len(), 12);
+    let ids: Vec<String> = ["0", "1", "2", "3", "after", "before"]
+        .iter()
+        .flat_map(|name| [format!("id_{name}"), format!("id_{name}.pub")])
+        .map(|name| ANN.ssh(&name))
+        .collect();
+    assert_eq!(ended.paths(SEED), ids);
 }
 
 #[test]
@@ -258,7 +269,7 @@ fn on_a_terminal(assignment: &str) -> String {
     // script(1) makes the terminal; the daemon must not outlive it.
     let command = format!(
         "exec setpriv --pdeathsig KILL -- env TERM=xterm {assignment} {} run --no-journal",
-        crate::host::PROGRAM
+        PROGRAM
     );
     let (socket, notify) = host.notify_socket();
     let mut script = host
@@ -267,17 +278,12 @@ fn on_a_terminal(assignment: &str) -> String {
         .env(format!("NOTIFY_SOCKET={notify}"))
         .env("SHELL=/bin/sh")
         .spawn();
-    let screen = crate::follow::Follow::new(script.stdout(), str::to_owned);
+    let screen = Follow::new(script.stdout(), str::to_owned);
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket.recv(&mut [0; 4096]).expect("ready");
     let path = ANN.ssh("id_shown");
     host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
-    screen
-        .wait(SOON, |lines| {
-            let shown = lines.iter().any(|line| line.contains("id_shown.pub"));
-            shown.then_some(())
-        })
-        .unwrap_or_else(|| panic!("no alert on the terminal: {:#?}", screen.so_far()));
+    wait_for(&screen, "id_shown.pub");
     let text = screen.so_far().join("\n");
     script.signal(Signal::SIGKILL);
     script.end(SOON);
@@ -302,22 +308,14 @@ fn tail_reads_what_was_logged_and_follows_across_rotation() {
     let daemon = host.daemon().start();
     key(&host, &daemon, "id_before");
     let mut tail = host
-        .command(crate::host::PROGRAM)
+        .command(PROGRAM)
         .args(["tail", "-f", "-n", "10"])
         .spawn();
-    let lines = crate::follow::Follow::new(tail.stdout(), str::to_owned);
-    let shows = |name: &str| {
-        lines
-            .wait(SOON, |lines| {
-                let shown = lines.iter().any(|line| line.contains(name));
-                shown.then_some(())
-            })
-            .unwrap_or_else(|| panic!("tail does not show {name}: {:#?}", lines.so_far()));
-    };
-    shows("id_before.pub");
+    let lines = Follow::new(tail.stdout(), str::to_owned);
+    wait_for(&lines, "id_before.pub");
     host.sh(ROOT, &format!("mv {LOG} {LOG}.1")).ok();
     key(&host, &daemon, "id_after");
-    shows("id_after.pub");
+    wait_for(&lines, "id_after.pub");
     daemon.stop();
     tail.signal(Signal::SIGTERM);
     tail.end(SOON);
