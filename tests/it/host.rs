@@ -154,7 +154,7 @@ impl Host {
         Builder::new(self)
     }
 
-    /// A socket for sd_notify(3), and its path in the namespace.
+    /// A socket for `sd_notify(3)`, and its path in the namespace.
     pub fn notify_socket(&self) -> (UnixDatagram, String) {
         let number = self.sockets.fetch_add(1, Ordering::Relaxed);
         let path = format!("/run/it/notify{number}");

@@ -10,8 +10,8 @@ use crate::process::{Process, SOON};
 
 /// A systemd-journald in the namespace, and journalctl that follows it.
 struct Journald {
-    _journald: Process,
-    _journalctl: Process,
+    _server: Process,
+    _reader: Process,
     entries: Follow<Document>,
 }
 
@@ -55,8 +55,8 @@ impl Journald {
             .spawn();
         let entries = Follow::new(journalctl.stdout(), Document::parse);
         Self {
-            _journald: process,
-            _journalctl: journalctl,
+            _server: process,
+            _reader: journalctl,
             entries,
         }
     }

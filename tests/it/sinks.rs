@@ -268,8 +268,7 @@ fn on_a_terminal(assignment: &str) -> String {
     let host = host();
     // script(1) makes the terminal; the daemon must not outlive it.
     let command = format!(
-        "exec setpriv --pdeathsig KILL -- env TERM=xterm {assignment} {} run --no-journal",
-        PROGRAM
+        "exec setpriv --pdeathsig KILL -- env TERM=xterm {assignment} {PROGRAM} run --no-journal"
     );
     let (socket, notify) = host.notify_socket();
     let mut script = host

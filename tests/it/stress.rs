@@ -127,7 +127,7 @@ fn each_file_of_1000_runs_is_alerted_once_on_a_busy_machine() {
     let busy = busy(&host);
     // Two spawners write as root, one each as ann and bob.
     let script = format!(
-        r#"case $1 in
+        r"case $1 in
                0|3) uid=0 directory=/root/.ssh ;;
                1) uid=4001 directory=/home/ann/.ssh ;;
                2) uid=4002 directory=/home/bob/.ssh ;;
@@ -140,7 +140,7 @@ fn each_file_of_1000_runs_is_alerted_once_on_a_busy_machine() {
                echo $! $uid $path
                wait $!
                i=$((i + 1))
-           done"#,
+           done",
         each = RUNS / SPAWNERS
     );
     let made = spawn_all(&host, &script);
@@ -167,7 +167,7 @@ fn each_first_key_of_240_fresh_accounts_is_alerted_once_on_a_busy_machine() {
     let busy = busy(&host);
     // The home, its .ssh and the key come right after one another.
     let script = format!(
-        r#"uid=$((5000 + $1))
+        r"uid=$((5000 + $1))
            while [ $uid -lt {end} ]; do
                home=/home/f$uid
                mkdir -m 700 $home
@@ -177,7 +177,7 @@ fn each_first_key_of_240_fresh_accounts_is_alerted_once_on_a_busy_machine() {
                echo $! $uid $home/.ssh/id_ed25519
                wait $!
                uid=$((uid + {SPAWNERS}))
-           done"#,
+           done",
         end = 5000 + FRESH
     );
     let made = spawn_all(&host, &script);
