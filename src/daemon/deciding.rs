@@ -25,6 +25,7 @@ use crate::rule::RuleSet;
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::deadline::{LIMIT, Miss};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,6 +53,8 @@ pub enum Message {
         /// What was counted.
         counters: Value,
     },
+    /// Openers waited for the answering thread longer than they should.
+    HoldMissed(Miss),
     /// The answering thread failed; the group is closed.
     HoldEnded(String),
     /// The watching thread failed.
@@ -137,17 +140,35 @@ impl Deciding {
                 };
                 self.out(alert::state(&state, &self.origin));
             }
-            Message::HoldEnded(error) => {
-                "fanotify".clone_into(&mut self.origin.mode);
-                self.degraded(&format!(
-                    "writers are not held any more ({error}): one that exits at once may go unnamed"
-                ));
+            Message::HoldMissed(Miss::Overdue(count)) => {
+                let limit = LIMIT.as_millis();
+                let reason = format!(
+                    "{count} openers waited longer than {limit} ms and were let go unidentified"
+                );
+                tracing::warn!("{reason}");
+                self.loss(&Loss {
+                    time: SystemTime::now(),
+                    since: None,
+                    kind: LossKind::Fault,
+                    code: "hold_overdue",
+                    count: Some(count),
+                    reason: &reason,
+                });
             }
+            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
+            Message::HoldEnded(error) => self.not_held(&error),
             Message::WatchEnded(error) => {
                 self.degraded(&format!("nothing is watched any more: {error}"));
             }
             Message::End => {}
         }
+    }
+
+    fn not_held(&mut self, why: &str) {
+        "fanotify".clone_into(&mut self.origin.mode);
+        self.degraded(&format!(
+            "writers are not held any more ({why}): one that exits at once may go unnamed"
+        ));
     }
 
     fn degraded(&self, reason: &str) {

@@ -17,7 +17,7 @@
 //! every opener go on.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
+use super::deadline::Deadline;
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
@@ -41,6 +42,10 @@ const FIRST_KEY_TIME: Duration = Duration::from_secs(10);
 const MAX_TOOLS: usize = 1024;
 /// How long the thread sleeps at most while a key tool keeps the mark.
 const TICK_MS: u16 = 1000;
+
+/// Size of a permission record, which carries no information besides its
+/// metadata (`FAN_EVENT_METADATA_LEN`).
+const RECORD: usize = 24;
 
 /// What woke the thread; a tool's token is its number.
 const PERMISSION: u64 = u64::MAX;
@@ -133,6 +138,8 @@ pub struct Hold<I: Identify> {
     pub file_systems: Receiver<Vec<OwnedFd>>,
     /// What it did so far.
     pub counters: Arc<Counters>,
+    /// The bound on how long an opener waits.
+    pub deadline: Arc<Deadline>,
 }
 
 /// A running key tool.
@@ -175,7 +182,9 @@ impl<I: Identify> Hold<I> {
             file_systems: Vec::new(),
             marked: false,
         };
-        let mut buffer = vec![0u8; 4096];
+        // Room for one record: what is queued behind the one at hand can be let
+        // go by the supervisor.
+        let mut buffer = vec![0u8; 2 * RECORD - 1];
         let mut records: Vec<Record> = Vec::new();
         let mut events = [EpollEvent::empty(); 32];
         loop {
@@ -199,12 +208,15 @@ impl<I: Identify> Hold<I> {
                 > 0
             {
                 for record in records.drain(..) {
+                    self.deadline
+                        .begin(record.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd));
                     if record.is(mask::OPEN_EXEC_PERM) {
                         self.executing(&record, &mut round);
                     } else {
                         self.opening(&record);
                     }
                     self.answer(&record);
+                    self.deadline.end();
                 }
             }
             for event in &events[..count] {

@@ -20,6 +20,7 @@
 )]
 
 mod daemon;
+mod deadline;
 mod discovery;
 mod document;
 mod follow;
