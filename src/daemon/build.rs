@@ -132,7 +132,6 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
     if watch.backend == Backend::Inotify {
         return Ok(none);
     }
-    privilege::require_fanotify()?;
     let notification = match NotificationGroup::new() {
         Ok(group) => Arc::new(group),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

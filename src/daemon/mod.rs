@@ -112,7 +112,9 @@ impl Fatal {
         match self {
             Self::NoPermission(_) => Exit::NoPermission,
             Self::Config(_) | Self::Rules(_) | Self::Pattern(_) => Exit::Config,
-            Self::Log { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Log { source, .. } | Self::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 Exit::NoPermission
             }
             Self::Running { .. } | Self::Log { .. } | Self::System { .. } => Exit::Internal,
@@ -190,6 +192,9 @@ pub struct Outlets {
 pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let plan = (outlets.plan)()?;
     let signals = Signals::new().map_err(Fatal::system("cannot set up signals"))?;
+    if plan.config.watch.backend != config::Backend::Inotify {
+        privilege::require_fanotify()?;
+    }
     privilege::raise_descriptors();
     privilege::be_prompt();
     crate::sys::memory::keep_heaps();

@@ -21,11 +21,6 @@ use crate::watch::hold::{Executor, Identify};
 const ARGS_TIME: Duration = Duration::from_millis(5);
 /// How long an exec may take until the new image runs.
 const EXEC_TIME: Duration = Duration::from_millis(200);
-/// How long it waits at most for the held thread to fall asleep. The record is
-/// queued a moment before: on a busy machine the opener needs the processor once more.
-const ASLEEP_TIME: Duration = Duration::from_millis(30);
-/// How often it looks again at once before it makes room for the opener.
-const ASLEEP_SPINS: usize = 5;
 
 /// A process that was identified while one of its threads was held.
 #[derive(Debug)]
@@ -44,6 +39,8 @@ pub struct Identity {
     pub late: Option<Answer<Option<Called>>>,
     /// Nothing could have changed between the act and the reading.
     pub verified: bool,
+    /// The held thread, until that is sure.
+    held: Option<Entry>,
     /// It had one thread: nobody else can have acted under its pid.
     pub alone: bool,
 }
@@ -206,28 +203,6 @@ fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Pro
     (parent.start_ticks <= child_start).then_some(parent)
 }
 
-/// Whether the thread is asleep in the hold. If it is so after everything was
-/// read, it was so all the time: only the answer could have woken it.
-fn still_held(entry: &Entry) -> bool {
-    for _ in 0..ASLEEP_SPINS {
-        if entry.waits_for_fanotify() {
-            return true;
-        }
-    }
-    // Yielding is not enough: this thread has real-time priority, and the
-    // opener may want the very processor it runs on.
-    let deadline = Instant::now() + ASLEEP_TIME;
-    let mut pause = Duration::from_micros(10);
-    while Instant::now() < deadline {
-        std::thread::sleep(pause);
-        if entry.waits_for_fanotify() {
-            return true;
-        }
-        pause = (pause * 2).min(Duration::from_millis(1));
-    }
-    false
-}
-
 impl Identify for Identifier {
     type Identity = Identity;
 
@@ -251,8 +226,8 @@ impl Identify for Identifier {
         }
         Some(Identity {
             alone: status.threads == Some(1),
-            // Last: it vouches for all that was read before.
-            verified: process.image.is_some() && still_held(&entry),
+            verified: false,
+            held: process.image.is_some().then_some(entry),
             process,
             parent,
             namespace,
@@ -274,6 +249,7 @@ impl Identify for Identifier {
         // by, and its arguments are not there yet.
         process.name = None;
         let before = process.image.replace(new);
+        let namespace = entry.mount_namespace();
         let late = self.proc.entry(process.pid).ok().and_then(|entry| {
             self.execs
                 .ask(move || file.and_then(|file| called(&entry, file)))
@@ -283,17 +259,33 @@ impl Identify for Identifier {
             pidfd: PidFd::open(process.pid).ok(),
             identity: Identity {
                 parent: self.parent(process.parent_pid, process.start_ticks),
-                namespace: entry.mount_namespace(),
+                namespace,
                 pidfd: PidFd::open(process.pid).ok(),
                 // The only thread is the one that is held: nobody else can act
                 // under this pid until the exec is done.
                 alone: status.threads == Some(1),
-                verified: status.threads == Some(1) && still_held(&entry),
+                verified: false,
+                held: (status.threads == Some(1)).then_some(entry),
                 process,
                 before,
                 late,
             },
         })
+    }
+
+    /// If the thread is asleep in the hold after everything was read, it was so
+    /// all the time: only the answer could have woken it. The record can be
+    /// read a moment before it falls asleep.
+    fn is_sure(&mut self, identity: &mut Identity) -> bool {
+        match &identity.held {
+            None => true,
+            Some(entry) if entry.waits_for_fanotify() => {
+                identity.verified = true;
+                identity.held = None;
+                true
+            }
+            Some(_) => false,
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! wakes up while nobody is held.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use crate::sys::fanotify::PermissionGroup;
 
 /// The longest that an opener waits.
 pub const LIMIT: Duration = Duration::from_millis(50);
+/// How many openers can be kept besides the one at hand, until they are sure.
+pub const FLIGHTS: usize = 64;
 /// So many deadlines missed in a row close the group.
 const MISSES: u32 = 3;
 
@@ -35,6 +37,8 @@ pub struct Deadline {
     began: AtomicU64,
     /// The descriptor its answer names.
     fd: AtomicI32,
+    /// The descriptors of those that are kept besides; -1 is a free place.
+    kept: [AtomicI32; FLIGHTS],
     /// Records answered in time.
     served: AtomicU64,
     stop: AtomicBool,
@@ -59,6 +63,7 @@ impl Deadline {
             armed: AtomicBool::new(false),
             began: AtomicU64::new(0),
             fd: AtomicI32::new(-1),
+            kept: [const { AtomicI32::new(-1) }; FLIGHTS],
             served: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         })
@@ -84,6 +89,25 @@ impl Deadline {
     pub fn end(&self) {
         self.began.store(0, Ordering::SeqCst);
         self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The answering thread keeps the opener at hand a moment longer.
+    pub fn keep(&self, fd: Option<&OwnedFd>) {
+        self.replace(-1, fd.map_or(-1, AsRawFd::as_raw_fd));
+    }
+
+    /// It answers one that it kept.
+    pub fn release(&self, fd: Option<&OwnedFd>) {
+        self.replace(fd.map_or(-1, AsRawFd::as_raw_fd), -1);
+    }
+
+    fn replace(&self, old: RawFd, new: RawFd) {
+        for place in &self.kept {
+            let done = place.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst);
+            if done.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Ends the supervisor.
@@ -150,6 +174,12 @@ impl Deadline {
         // next opener already, that one goes on unidentified.
         if group.allow_raw(self.fd.load(Ordering::Relaxed)).is_ok() {
             count += 1;
+        }
+        for place in &self.kept {
+            let fd = place.swap(-1, Ordering::SeqCst);
+            if fd >= 0 && group.allow_raw(fd).is_ok() {
+                count += 1;
+            }
         }
         let mut buffer = [0u8; 4096];
         while let Ok(1..) = group.read(&mut buffer, |record| {
