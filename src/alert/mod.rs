@@ -9,6 +9,7 @@
 //! rule says. [`state`] and [`pipeline_error`] are the other two kinds of line.
 
 mod document;
+mod key;
 mod message;
 mod occurrence;
 mod process;
@@ -21,6 +22,7 @@ mod tests;
 use serde_json::Value;
 
 pub use document::Document;
+pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
 pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state};
 

@@ -3,6 +3,7 @@
 //! Owns the rules in force, the names of accounts and the facts of files. What
 //! can be slow is here, away from the kernel's queue.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -17,9 +18,10 @@ use serde_json::Value;
 
 use super::Inbox;
 use super::accounts::Accounts;
+use super::keys::Keys;
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
-use crate::event::{FileFacts, FileKind, FinalPath};
+use crate::event::{Action, FileFacts, FileKind, FinalPath};
 use crate::resolve::{Attribution, Process};
 use crate::rule::RuleSet;
 use crate::sink::{Fanout, Line, ReportKind};
@@ -69,6 +71,7 @@ pub struct Deciding {
     origin: Origin,
     fanout: Arc<Fanout>,
     accounts: Accounts,
+    keys: Keys,
 }
 
 impl Deciding {
@@ -76,12 +79,18 @@ impl Deciding {
     ///
     /// # Errors
     /// Threads for slow look-ups cannot be started.
-    pub fn new(rules: RuleSet, origin: Origin, fanout: Arc<Fanout>) -> io::Result<Self> {
+    pub fn new(
+        rules: RuleSet,
+        origin: Origin,
+        fanout: Arc<Fanout>,
+        keys: Keys,
+    ) -> io::Result<Self> {
         Ok(Self {
             rules,
             origin,
             fanout,
             accounts: Accounts::new()?,
+            keys,
         })
     }
 
@@ -190,13 +199,25 @@ impl Deciding {
             Some(FinalPath::Renamed(path)) => path.as_path(),
             _ => event.path.as_path(),
         };
-        event.facts = facts(place, object.as_ref());
+        let file = open_object(place, object.as_ref());
+        event.facts = file.as_ref().and_then(facts);
         if let Some(facts) = &mut event.facts {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
         }
         self.name(&mut event.writer);
-        let document = alert::event_document(&event, &self.origin);
+        let mut document = alert::event_document(&event, &self.origin);
+        match (file, &event.facts) {
+            (Some(file), Some(facts)) if facts.kind == FileKind::File => {
+                let original = event.original_path.as_deref();
+                let report = self.keys.report(file.into(), place, event.action, original);
+                alert::set_key(&mut document, &report);
+            }
+            (None, _) if event.action == Action::Deletion => {
+                self.keys.deleted(&event.path, &mut document);
+            }
+            _ => {}
+        }
         tracing::debug!(
             action = event.action.as_str(),
             path = %crate::text::escape_path(&event.path),
@@ -274,8 +295,8 @@ impl Deciding {
     }
 }
 
-/// Facts of the object at `path`, if it is still this object that is there.
-fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
+/// The object at `path`, if it is still this object that is there.
+fn open_object(path: &Path, object: Option<&ObjectId>) -> Option<File> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = open(path, flags, Mode::empty()).ok()?;
     if let Some(object) = object
@@ -283,7 +304,11 @@ fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
     {
         return None;
     }
-    let file = std::fs::File::from(file);
+    Some(File::from(file))
+}
+
+/// Facts of the object.
+fn facts(file: &File) -> Option<FileFacts> {
     let metadata = file.metadata().ok()?;
     let kind = match metadata.mode() & libc::S_IFMT {
         libc::S_IFREG => FileKind::File,
@@ -314,7 +339,7 @@ fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
         changed,
         created: metadata.created().ok(),
         target: (kind == FileKind::Symlink)
-            .then(|| readlinkat(&file, c"").ok().map(Into::into))
+            .then(|| readlinkat(file, c"").ok().map(Into::into))
             .flatten(),
     })
 }

@@ -15,6 +15,7 @@ mod accounts;
 mod build;
 mod deciding;
 mod host;
+mod keys;
 mod lock;
 mod privilege;
 mod watching;
@@ -242,6 +243,8 @@ impl Daemon {
         let (messages, inbox) = sync_channel(FINDINGS);
         let wake = build::event_fd()?;
 
+        // Before the first mark: a change meanwhile is told with the next one.
+        let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
         let mut notices = Vec::new();
         let build::Watch {
             source,
@@ -259,7 +262,7 @@ impl Daemon {
         let mode = Mode::of(&source, hold.is_some());
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout))
+        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let (commands, orders) = std::sync::mpsc::channel();
