@@ -29,6 +29,7 @@ mod lucene;
 mod parser;
 mod pattern;
 mod print;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -41,6 +42,7 @@ pub use document::{Document, Field, IntoIter, Values};
 pub use error::{Error, ErrorKind};
 pub use functions::Function;
 pub use pattern::Pattern;
+pub use scan::{NotJson, Scan, Wanted};
 pub use value::Value;
 
 /// A condition alone, as it stands behind `where`.
@@ -59,6 +61,11 @@ impl Condition {
     fn new(expr: Expr) -> Result<Self, Error> {
         let program = compile::condition(&expr)?;
         Ok(Self { expr, program })
+    }
+
+    /// Has documents read for it ([`Scan`]) keep the fields it asks for.
+    pub fn number_fields(&mut self, wanted: &mut Wanted) {
+        self.program.number_fields(wanted);
     }
 
     /// True if the event satisfies the condition.
@@ -226,6 +233,12 @@ impl Query {
     /// named.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         self.condition.fields()
+    }
+
+    /// Has documents read for it ([`Scan`]) keep the fields it asks for.
+    pub fn number_fields(&mut self, wanted: &mut Wanted) {
+        self.category_field.number(wanted);
+        self.condition.number_fields(wanted);
     }
 
     /// True if `event.category` is, or contains, the query's category and the

@@ -49,6 +49,13 @@ impl Compiled {
         }
     }
 
+    pub(super) fn number_fields(&mut self, wanted: &mut eql::Wanted) {
+        self.query.number_fields(wanted);
+        if let Some(field) = &mut self.category_field {
+            field.number(wanted);
+        }
+    }
+
     pub(super) fn query(&self) -> &eql::Query {
         &self.query
     }

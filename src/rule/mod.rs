@@ -196,6 +196,21 @@ impl RuleSet {
         decision
     }
 
+    /// Has documents read for it ([`eql::Scan`]) keep the fields that the rules
+    /// ask for. Those of exceptions are not among them: what matches a rule is
+    /// rare, and is read whole.
+    pub fn number_fields(&mut self, wanted: &mut eql::Wanted) {
+        for rule in &mut self.rules {
+            rule.number_fields(wanted);
+        }
+    }
+
+    /// Whether there is a rule that the document matches, excepted or not.
+    #[must_use]
+    pub fn any_matches(&self, document: &impl eql::Document) -> bool {
+        self.rules.iter().any(|rule| rule.matches(document))
+    }
+
     /// The rules that run, in loading order.
     #[must_use]
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &Rule> {
