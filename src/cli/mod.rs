@@ -5,6 +5,7 @@
 
 mod check;
 mod color;
+mod replay;
 mod run;
 mod tail;
 
@@ -70,6 +71,8 @@ enum Command {
     Check,
     /// Read the alert log
     Tail(tail::TailArgs),
+    /// Ask the rules about recorded events
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs the program.
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &common),
         Command::Check => check::run(&common),
         Command::Tail(args) => tail(args, &common),
+        Command::Replay(args) => replay::run(args, &common),
     };
     exit.into()
 }
