@@ -36,7 +36,6 @@ use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::resolve::resolver::Resolver;
-use crate::resolve::slow::Pool;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
@@ -192,6 +191,8 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let plan = (outlets.plan)()?;
     let signals = Signals::new().map_err(Fatal::system("cannot set up signals"))?;
     privilege::raise_descriptors();
+    privilege::be_prompt();
+    crate::sys::memory::keep_heaps();
     let _lock = lock::take(&plan.config.state.directory)?;
     let sinks = (outlets.sinks)(&plan.config);
     let daemon = Daemon::start(plan, sinks)?;
@@ -227,8 +228,8 @@ impl Daemon {
             patterns,
         } = plan;
         let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
-        let pool = Pool::start().map_err(Fatal::system("cannot start threads"))?;
-        let identifier = Identifier::new(Arc::new(proc), pool);
+        let identifier =
+            Identifier::new(Arc::new(proc)).map_err(Fatal::system("cannot start threads"))?;
         let fanout = Arc::new(
             Fanout::start(build::sinks(&config, extra)?)
                 .map_err(Fatal::system("cannot start the sinks"))?,

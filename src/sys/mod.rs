@@ -9,6 +9,7 @@
 
 pub mod fanotify;
 pub mod handle;
+pub mod memory;
 pub mod pidfd;
 pub mod stat;
 pub mod thread;
