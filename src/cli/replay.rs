@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Args;
 use jiff::civil::Date;
@@ -33,7 +34,7 @@ use crate::alert::{self, Document};
 use crate::daemon::Fatal;
 use crate::eql::{Scan, Wanted};
 use crate::exit::Exit;
-use crate::rule::{Fields, RuleSet};
+use crate::rule::{Fields, RuleSet, Suppressor, Verdict};
 use crate::text::printable;
 
 /// So many bad records of one file are shown; all are counted.
@@ -52,6 +53,10 @@ pub struct ReplayArgs {
     /// Where the documents come from [default: recognised one by one]
     #[arg(long, value_name = "SOURCE")]
     source: Option<Source>,
+    /// Suppress alerts as the daemon would: max_signals and alert_suppression,
+    /// by the time of the events
+    #[arg(long)]
+    suppress: bool,
 }
 
 /// Runs the command.
@@ -120,6 +125,7 @@ struct Replay<W: Write> {
     counts: Counts,
     /// The event of our own log that was decided last.
     last: Option<[Value; 3]>,
+    suppressor: Option<Suppressor>,
 }
 
 /// The file and line of a record.
@@ -145,6 +151,7 @@ impl<W: Write> Replay<W> {
             progress,
             counts: Counts::default(),
             last: None,
+            suppressor: args.suppress.then(Suppressor::new),
         }
     }
 
@@ -281,7 +288,16 @@ impl<W: Write> Replay<W> {
         event.set("ssh_keywatch.replay.event_id", id.unwrap_or_default());
         event.set("ssh_keywatch.replay.file", place.file);
         event.set("ssh_keywatch.replay.line", place.line);
+        let time = time(&event);
         for rule in decision.matches {
+            if let Some(suppressor) = &mut self.suppressor {
+                // What ended is in the total, and a summary tells no windows.
+                let verdict = suppressor.admit(rule, &event, time);
+                suppressor.ended(time);
+                if verdict == Verdict::Suppress {
+                    continue;
+                }
+            }
             self.counts.alerts += 1;
             *self.counts.rules.entry(rule.name.clone()).or_default() += 1;
             write_alert(&mut self.out, &alert::alert(&event, rule))?;
@@ -310,6 +326,7 @@ impl<W: Write> Replay<W> {
     fn summary(&self) -> String {
         let counts = &self.counts;
         let elapsed = self.progress.elapsed();
+        let suppressed = self.suppressor.as_ref().map_or(0, Suppressor::total);
         let mut summary = format!(
             "{} in {:.1} s ({}/s): {}",
             plural(counts.events, "event"),
@@ -319,6 +336,7 @@ impl<W: Write> Replay<W> {
         );
         for (count, what) in [
             (counts.excepted, "excepted"),
+            (suppressed, "suppressed"),
             (counts.flawed, "not readable"),
         ] {
             if count > 0 {
@@ -343,6 +361,14 @@ impl<W: Write> Replay<W> {
         }
         summary
     }
+}
+
+/// When the event happened; long ago if it does not say.
+fn time(event: &Document) -> SystemTime {
+    let text = event.str("@timestamp");
+    let time = text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    time.and_then(|time| SystemTime::try_from(time).ok())
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn write_alert(out: &mut impl Write, alert: &Document) -> io::Result<()> {

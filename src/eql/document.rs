@@ -28,6 +28,8 @@ impl PartialEq for Field {
     }
 }
 
+impl Eq for Field {}
+
 impl Field {
     /// A field by its dotted name, for fields that no query names
     /// (`event_category_override`). `None` if a part of the name is empty.

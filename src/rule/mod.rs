@@ -11,8 +11,11 @@ mod exception;
 mod facts;
 mod file;
 mod inert;
+mod limits;
 mod load;
+mod overrides;
 mod schema;
+mod settings;
 pub mod shipped;
 
 #[cfg(test)]
@@ -28,6 +31,8 @@ pub use exception::{Exception, Standing as ExceptionStanding};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
 pub use inert::{Inert, known_values};
+pub use limits::{Cause, Limits, MAX_GROUPS, Suppressed, Suppression, Suppressor, Verdict};
+pub use overrides::{Overrides, SeverityMapping};
 pub use schema::{knows as knows_field, nearest_field};
 
 use self::file::Compiled;

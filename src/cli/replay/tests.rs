@@ -24,6 +24,15 @@ impl Replayed {
 }
 
 fn replay_with(rules: RuleSet, source: Option<Source>, files: &[(&str, &[u8])]) -> Replayed {
+    replay_as(rules, source, files, false)
+}
+
+fn replay_as(
+    rules: RuleSet,
+    source: Option<Source>,
+    files: &[(&str, &[u8])],
+    suppress: bool,
+) -> Replayed {
     let directory = TempDir::new().unwrap();
     let mut paths = Vec::new();
     for (name, bytes) in files {
@@ -34,6 +43,7 @@ fn replay_with(rules: RuleSet, source: Option<Source>, files: &[(&str, &[u8])]) 
     let args = ReplayArgs {
         files: paths.clone(),
         source,
+        suppress,
     };
     let progress = Progress::new(None, false);
     let today = jiff::civil::date(2027, 3, 31);
@@ -441,6 +451,7 @@ fn a_file_that_cannot_be_read_stops_no_other() {
     let args = ReplayArgs {
         files: files.clone(),
         source: None,
+        suppress: false,
     };
     let mut out = Vec::new();
     let mut replay = Replay::new(
@@ -498,6 +509,7 @@ fn alerts_that_cannot_be_written_end_it() {
     let args = ReplayArgs {
         files: vec![file.clone()],
         source: None,
+        suppress: false,
     };
     let mut replay = Replay::new(
         rules(),
@@ -511,4 +523,27 @@ fn alerts_that_cannot_be_written_end_it() {
         .and_then(|()| replay.out.flush())
         .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn suppression_is_off_unless_asked_for() {
+    let mut text = String::new();
+    for second in 0..150 {
+        let mut event = defend();
+        event["@timestamp"] = json!(format!(
+            "2026-11-03T10:{:02}:{:02}Z",
+            second / 60,
+            second % 60
+        ));
+        text.push_str(&format!("{event}\n"));
+    }
+    let file: [(&str, &[u8]); 1] = [("e", text.as_bytes())];
+    assert_eq!(replay_as(rules(), None, &file, false).alerts.len(), 150);
+    let suppressed = replay_as(rules(), None, &file, true);
+    assert_eq!(suppressed.alerts.len(), 100, "max_signals");
+    assert!(
+        suppressed.summary.contains("100 alerts, 50 suppressed\n"),
+        "{}",
+        suppressed.summary
+    );
 }
