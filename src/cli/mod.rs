@@ -6,6 +6,7 @@
 mod check;
 mod color;
 mod replay;
+mod rules;
 mod run;
 mod tail;
 
@@ -73,6 +74,8 @@ enum Command {
     Tail(tail::TailArgs),
     /// Ask the rules about recorded events
     Replay(replay::ReplayArgs),
+    /// List rules, show one, or try their cases
+    Rules(rules::RulesArgs),
 }
 
 /// Runs the program.
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Check => check::run(&common),
         Command::Tail(args) => tail(args, &common),
         Command::Replay(args) => replay::run(args, &common),
+        Command::Rules(args) => rules::run(args, &common),
     };
     exit.into()
 }

@@ -7,6 +7,7 @@
 //! mistake in every file; a rule that is merely not for us (another type,
 //! language or event category) is listed with its reason. Deciding cannot fail.
 
+mod cases;
 mod exception;
 mod facts;
 mod file;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 
 use jiff::civil::Date;
 
+pub use cases::{Case, Cases, Trial, load_cases, parse as parse_cases};
 pub use exception::{Exception, Standing as ExceptionStanding};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
@@ -214,6 +216,15 @@ impl RuleSet {
     #[must_use]
     pub fn any_matches(&self, document: &impl eql::Document) -> bool {
         self.rules.iter().any(|rule| rule.matches(document))
+    }
+
+    /// Whether the document matches the rule with this id, excepted or not;
+    /// `None` if no such rule runs.
+    #[must_use]
+    pub fn matches(&self, id: &str, document: &impl eql::Document) -> Option<bool> {
+        let mut rules = self.rules.iter();
+        let rule = rules.find(|compiled| compiled.rule.id == id)?;
+        Some(rule.matches(document))
     }
 
     /// The rules that run, in loading order.
