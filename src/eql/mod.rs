@@ -74,6 +74,15 @@ impl Condition {
         self.program.holds(event)
     }
 
+    /// Whether it holds, if it is the same for every event.
+    #[must_use]
+    pub fn constant(&self) -> Option<bool> {
+        match self.program {
+            eval::Predicate::Constant(value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// The condition as a tree.
     #[must_use]
     pub fn expr(&self) -> &Expr {

@@ -15,6 +15,7 @@ mod inert;
 mod limits;
 mod load;
 mod overrides;
+mod roots;
 mod schema;
 mod settings;
 pub mod shipped;
@@ -29,12 +30,13 @@ use std::path::PathBuf;
 use jiff::civil::Date;
 
 pub use cases::{Case, Cases, Trial, load_cases, parse as parse_cases};
-pub use exception::{Exception, Standing as ExceptionStanding};
+pub use exception::{Exception, Standing as ExceptionStanding, Weakness};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
 pub use inert::{Inert, known_values};
 pub use limits::{Cause, Limits, MAX_GROUPS, Suppressed, Suppression, Suppressor, Verdict};
 pub use overrides::{Overrides, SeverityMapping};
+pub use roots::{MAX_ROOTS, Roots};
 pub use schema::{knows as knows_field, nearest_field};
 
 use self::file::Compiled;
