@@ -70,6 +70,7 @@ fn every_key_is_read() {
         key_tools = []
         [rules]
         directories = ["/opt/rules"]
+        watch = "rule"
         [log]
         file = "/tmp/a.json"
         group = "wheel"
@@ -91,10 +92,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (25, 16),
+        (26, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (24, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (25, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -107,6 +108,7 @@ fn every_key_is_read() {
         },
         rules: Rules {
             directories: vec!["/opt/rules".into()],
+            watch: RuleWatch::Rule,
         },
         log: Log {
             file: "/tmp/a.json".into(),
