@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::resolve::slow::Pool;
+use crate::resolve::slow::{Pool, Size};
 
 /// How long a name is waited for.
 const LOOKUP_TIME: Duration = Duration::from_millis(500);
@@ -36,7 +36,11 @@ impl Accounts {
     /// They cannot be started.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            pool: Pool::start()?,
+            pool: Pool::start(Size {
+                threads: 4,
+                backlog: 0,
+                urgent: false,
+            })?,
             users: Names::new(),
             groups: Names::new(),
         })

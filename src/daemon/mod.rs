@@ -36,7 +36,6 @@ use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::resolve::resolver::Resolver;
-use crate::resolve::slow::Pool;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
@@ -227,8 +226,8 @@ impl Daemon {
             patterns,
         } = plan;
         let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
-        let pool = Pool::start().map_err(Fatal::system("cannot start threads"))?;
-        let identifier = Identifier::new(Arc::new(proc), pool);
+        let identifier =
+            Identifier::new(Arc::new(proc)).map_err(Fatal::system("cannot start threads"))?;
         let fanout = Arc::new(
             Fanout::start(build::sinks(&config, extra)?)
                 .map_err(Fatal::system("cannot start the sinks"))?,

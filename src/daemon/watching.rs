@@ -331,11 +331,15 @@ impl Watching {
             while let Ok(held) = held.try_recv() {
                 match held {
                     Held::Opening { object, identity } => {
-                        self.resolver.opening(&identity);
-                        let attribution = identity.into_attribution();
+                        let attribution = self.resolver.opening(identity);
                         self.assembler.held(object, attribution, Instant::now());
                     }
-                    Held::Executing { identity, fence } => self.resolver.executing(identity, fence),
+                    Held::Executing {
+                        identity,
+                        fence,
+                        followed,
+                    } => self.resolver.executing(identity, fence, followed),
+                    Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
                 }
             }
         }
@@ -370,7 +374,7 @@ impl Watching {
     fn hand_on(&mut self) {
         let finished: Vec<Assembled<Attribution>> = self.assembler.finished().collect();
         for mut assembled in finished {
-            self.resolver.complete_lineage(&mut assembled.event.writer);
+            self.resolver.finish(&mut assembled.event.writer);
             let event = &assembled.event;
             let settled = match &event.final_path {
                 Some(FinalPath::Renamed(path)) => path,

@@ -8,17 +8,19 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::identify::{Identifier, Identity};
-use super::{Attribution, Method, Process};
+use super::{Attribution, Image, Method, Process};
 use crate::sys::PidFd;
 use crate::watch::Writer;
 
 /// How many running key tools are remembered.
 const MAX_RECORDED: usize = 4096;
-/// How long after a process was last seen alive a record may still be its: far
-/// less than it takes for a pid to come round.
+/// How long after a process that nobody follows was last seen alive a record may
+/// still be its: far less than it takes for a pid to come round.
 const AFTERLIFE: Duration = Duration::from_millis(300);
 /// How long an ended process is remembered for records that are still queued.
 const FORGET: Duration = Duration::from_secs(5);
+/// How long one is remembered whose end was not told though it should have been.
+const LOST: Duration = Duration::from_secs(30);
 /// Longest lineage.
 const MAX_ANCESTORS: usize = 32;
 /// Snapshots of ancestors kept for the next event.
@@ -28,8 +30,11 @@ const MAX_CACHED: usize = 512;
 struct Recorded {
     identity: Identity,
     /// The fence before which it had not run the tool yet.
-    fence: Option<u64>,
-    passed: bool,
+    from: Option<u64>,
+    /// The fence behind which its pid may be another's.
+    until: Option<u64>,
+    /// Its end will be told, with a fence.
+    followed: bool,
     last_alive: Instant,
 }
 
@@ -56,22 +61,10 @@ impl Attribution {
     }
 }
 
-impl Identity {
-    /// What a hold at open tells.
-    #[must_use]
-    pub fn into_attribution(mut self) -> Attribution {
-        let candidates = if self.verified {
-            Vec::new()
-        } else {
-            self.process.image.take().into_iter().collect()
-        };
-        Attribution {
-            method: Method::Held,
-            certain: self.verified,
-            process: Some(self.process),
-            ancestors: self.parent.into_iter().collect(),
-            candidates,
-        }
+impl Image {
+    /// Whether both are known to be the same file.
+    fn is_same_file(&self, other: &Self) -> bool {
+        self.inode.is_some() && (self.device, self.inode) == (other.device, other.inode)
     }
 }
 
@@ -88,7 +81,7 @@ impl Resolver {
     }
 
     /// A process was held at the exec of a key tool.
-    pub fn executing(&mut self, identity: Identity, fence: Option<u64>) {
+    pub fn executing(&mut self, identity: Identity, fence: Option<u64>, followed: bool) {
         self.prune();
         if self.recorded.len() >= MAX_RECORDED {
             // Without its record the process is read live, and said to be so.
@@ -98,73 +91,72 @@ impl Resolver {
             identity.process.pid,
             Recorded {
                 identity,
-                fence,
-                passed: fence.is_some_and(|fence| fence <= self.passed),
+                from: fence,
+                until: None,
+                followed,
                 last_alive: Instant::now(),
             },
         );
     }
 
-    /// Everything before the fence has been read.
-    pub fn fence(&mut self, number: u64) {
-        self.passed = self.passed.max(number);
-        let mut passed = None;
-        for (pid, recorded) in &mut self.recorded {
-            if recorded.fence == Some(number) {
-                recorded.passed = true;
-                passed = Some(*pid);
-            }
-        }
-        // Early, while it surely lives: it may be gone when its file is reported.
-        if let Some(pid) = passed {
-            self.complete(pid);
-        }
-    }
-
-    /// An opener was identified: a key tool's arguments are known now.
-    pub fn opening(&mut self, identity: &Identity) {
-        if let Some(recorded) = self.recorded.get_mut(&identity.process.pid)
-            && recorded.identity.process.args.is_none()
-            && recorded.identity.process.start_ticks == identity.process.start_ticks
-        {
-            recorded
-                .identity
-                .process
-                .args
-                .clone_from(&identity.process.args);
-            recorded
-                .identity
-                .process
-                .name
-                .clone_from(&identity.process.name);
-        }
-    }
-
-    /// Reads what a process has only after its exec: name and arguments.
-    fn complete(&mut self, pid: i32) {
+    /// A key tool that was followed has ended.
+    pub fn ended(&mut self, pid: i32, fence: Option<u64>) {
         let Some(recorded) = self.recorded.get_mut(&pid) else {
             return;
         };
-        let process = &mut recorded.identity.process;
-        if process.args.is_some() {
-            return;
+        recorded.last_alive = Instant::now();
+        match fence {
+            Some(fence) if fence > self.passed => recorded.until = Some(fence),
+            // All that it did has been read.
+            Some(_) => {
+                self.recorded.remove(&pid);
+            }
+            None => recorded.followed = false,
         }
-        // Only once the exec is done, and of this very process.
-        let same = |image: Option<super::Image>| {
-            image.is_some_and(|image| {
-                process.image.as_ref().is_some_and(|recorded| {
-                    (recorded.device, recorded.inode) == (image.device, image.inode)
-                })
-            })
-        };
-        if !same(self.identifier.image(pid)) {
-            return;
-        }
-        if let Ok(now) = self.identifier.snapshot(pid)
-            && now.start_ticks == process.start_ticks
+    }
+
+    /// Everything before the fence has been read.
+    pub fn fence(&mut self, number: u64) {
+        self.passed = self.passed.max(number);
+        let passed = self.passed;
+        self.recorded
+            .retain(|_, recorded| recorded.until.is_none_or(|until| until > passed));
+    }
+
+    /// An opener was identified while it was held.
+    pub fn opening(&mut self, identity: Identity) -> Attribution {
+        let Identity {
+            mut process,
+            parent,
+            mut verified,
+            ..
+        } = identity;
+        if let Some(recorded) = self.recorded.get_mut(&process.pid)
+            && recorded.identity.process.start_ticks == process.start_ticks
         {
-            process.args = now.args;
-            process.name = now.name;
+            recorded.complete();
+            let known = &mut recorded.identity.process;
+            let same = known.image.as_ref().zip(process.image.as_ref());
+            if same.is_some_and(|(known, now)| known.is_same_file(now)) {
+                if known.args.is_none() {
+                    known.args.clone_from(&process.args);
+                    known.name.clone_from(&process.name);
+                }
+                // What it runs was certain before this hold.
+                verified |= recorded.is_verified();
+            }
+        }
+        let candidates = if verified {
+            Vec::new()
+        } else {
+            process.image.take().into_iter().collect()
+        };
+        Attribution {
+            method: Method::Held,
+            certain: verified,
+            process: Some(process),
+            ancestors: parent.into_iter().collect(),
+            candidates,
         }
     }
 
@@ -192,11 +184,12 @@ impl Resolver {
     }
 
     fn recorded(&mut self, writer: &Writer) -> Option<Attribution> {
-        self.complete(writer.pid);
-        let now = Instant::now();
+        let passed = self.passed;
         let recorded = self.recorded.get_mut(&writer.pid)?;
+        recorded.complete();
         let own = recorded.identity.pidfd.as_ref()?;
         let alive = own.is_alive();
+        let now = Instant::now();
         if alive {
             recorded.last_alive = now;
         }
@@ -204,46 +197,38 @@ impl Resolver {
             // On a kernel that cannot compare them, the pid of a living
             // process is its own.
             Some(theirs) => theirs.is_same(own).unwrap_or(alive),
-            None => alive || now.duration_since(recorded.last_alive) < AFTERLIFE,
+            // Until the fence behind its end has been passed the pid was its own.
+            None => {
+                alive || recorded.followed || now.duration_since(recorded.last_alive) < AFTERLIFE
+            }
         };
         if !is_it {
             return None;
         }
         let mut process = recorded.identity.process.clone();
         let mut candidates = Vec::new();
-        let mut certain = recorded.passed && recorded.identity.verified;
-        if !recorded.passed && recorded.fence.is_some() {
+        let began = recorded.from.is_some_and(|fence| fence <= passed);
+        if recorded.from.is_some() && !began {
             // It acted before its exec, with the image it had then or one before.
             candidates.extend(recorded.identity.before.clone());
             process.args = None;
             process.name = None;
         } else if alive
             && let Some(image) = self.identifier.image(writer.pid)
-            && process.image.as_ref().is_some_and(|recorded| {
-                (recorded.device, recorded.inode) != (image.device, image.inode)
-            })
-            && recorded.passed
+            // A process that is just ending has a path and no more.
+            && image.inode.is_some()
+            && !process.image.as_ref().is_some_and(|recorded| recorded.is_same_file(&image))
         {
-            // It has run another program since, or not begun this one.
+            // It has run another program since.
             candidates.extend(process.image.clone());
-            if recorded
-                .identity
-                .before
-                .as_ref()
-                .is_none_or(|before| (before.device, before.inode) != (image.device, image.inode))
-            {
-                candidates.push(image);
-            } else {
-                candidates.clear();
-            }
+            candidates.push(image);
         }
         if !candidates.is_empty() {
             process.image = None;
-            certain = false;
         }
         Some(Attribution {
             method: Method::Recorded,
-            certain,
+            certain: began && recorded.is_verified() && candidates.is_empty(),
             process: Some(process),
             ancestors: recorded.identity.parent.clone().into_iter().collect(),
             candidates,
@@ -273,8 +258,23 @@ impl Resolver {
         attribution
     }
 
+    /// Adds what has become known since the record was read.
+    pub fn finish(&mut self, attribution: &mut Attribution) {
+        if let Some(process) = &mut attribution.process
+            && process.args.is_none()
+            && process.image.is_some()
+            && let Some(recorded) = self.recorded.get_mut(&process.pid)
+            && recorded.identity.process.start_ticks == process.start_ticks
+        {
+            recorded.complete();
+            process.args.clone_from(&recorded.identity.process.args);
+            process.name.clone_from(&recorded.identity.process.name);
+        }
+        self.complete_lineage(attribution);
+    }
+
     /// Follows the parents up to init, as far as they live.
-    pub fn complete_lineage(&mut self, attribution: &mut Attribution) {
+    fn complete_lineage(&mut self, attribution: &mut Attribution) {
         let Some(process) = &attribution.process else {
             return;
         };
@@ -327,7 +327,7 @@ impl Resolver {
         Some(new)
     }
 
-    /// Forgets processes that ended a while ago.
+    /// Forgets processes that nobody follows and that ended a while ago.
     pub fn prune(&mut self) {
         let now = Instant::now();
         self.recorded.retain(|_, recorded| {
@@ -339,7 +339,26 @@ impl Resolver {
             {
                 recorded.last_alive = now;
             }
-            now.duration_since(recorded.last_alive) < FORGET
+            let kept = if recorded.followed { LOST } else { FORGET };
+            now.duration_since(recorded.last_alive) < kept
         });
+    }
+}
+
+impl Recorded {
+    /// Either it slept in the hold to the end, or it had one thread and has
+    /// been seen to run the tool: no other thread ran another program instead.
+    fn is_verified(&self) -> bool {
+        self.identity.verified || (self.identity.alone && self.identity.process.name.is_some())
+    }
+
+    /// Takes the name and the arguments that were read after the exec.
+    fn complete(&mut self) {
+        if self.identity.process.args.is_none()
+            && let Some(called) = self.identity.late.as_ref().and_then(|late| late.now()?)
+        {
+            self.identity.process.name = Some(called.name);
+            self.identity.process.args = Some(called.args);
+        }
     }
 }

@@ -14,10 +14,6 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Threads, and so hostile processes that can be stuck at once before
-/// arguments go unread.
-const THREADS: usize = 4;
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The pool.
@@ -26,6 +22,19 @@ pub struct Pool {
     jobs: SyncSender<Job>,
     /// Jobs that nobody has finished yet.
     pending: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// How a pool is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Threads, and so hostile processes that can be stuck at once before
+    /// others go unread.
+    pub threads: usize,
+    /// Jobs that may wait for a thread besides.
+    pub backlog: usize,
+    /// Asks for real-time priority: the jobs are short and urgent.
+    pub urgent: bool,
 }
 
 /// An answer that may come.
@@ -33,6 +42,12 @@ pub struct Pool {
 pub struct Answer<T>(std::sync::mpsc::Receiver<T>);
 
 impl<T> Answer<T> {
+    /// Takes it if it is there.
+    #[must_use]
+    pub fn now(&self) -> Option<T> {
+        self.0.try_recv().ok()
+    }
+
     /// Waits for it until `deadline`.
     #[must_use]
     pub fn until(self, deadline: Instant) -> Option<T> {
@@ -49,16 +64,21 @@ impl Pool {
     ///
     /// # Errors
     /// A thread could not be started.
-    pub fn start() -> io::Result<Self> {
-        let (jobs, queue) = sync_channel::<Job>(THREADS);
+    pub fn start(size: Size) -> io::Result<Self> {
+        let most = size.threads + size.backlog;
+        let (jobs, queue) = sync_channel::<Job>(most);
         let queue = Arc::new(Mutex::new(queue));
         let pending = Arc::new(AtomicUsize::new(0));
-        for number in 0..THREADS {
+        for number in 0..size.threads {
             let queue = Arc::clone(&queue);
             let pending = Arc::clone(&pending);
             std::thread::Builder::new()
                 .name(format!("slow-{number}"))
                 .spawn(move || {
+                    if size.urgent {
+                        // Refused without CAP_SYS_NICE: then it takes longer.
+                        let _ = crate::sys::thread::real_time(1);
+                    }
                     loop {
                         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(job) = job else { return };
@@ -67,7 +87,11 @@ impl Pool {
                     }
                 })?;
         }
-        Ok(Self { jobs, pending })
+        Ok(Self {
+            jobs,
+            pending,
+            most,
+        })
     }
 
     /// Has `read` done by one of the threads; `None` when all are stuck.
@@ -76,7 +100,7 @@ impl Pool {
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Option<Answer<T>> {
         // Full of stuck jobs: do not even queue, the caller would wait in vain.
-        if self.pending.fetch_add(1, Ordering::Acquire) >= THREADS {
+        if self.pending.fetch_add(1, Ordering::Acquire) >= self.most {
             self.pending.fetch_sub(1, Ordering::Release);
             return None;
         }
@@ -99,9 +123,14 @@ mod tests {
 
     #[test]
     fn a_stuck_read_costs_its_deadline_and_no_more_than_its_thread() {
-        let pool = Pool::start().unwrap();
+        let pool = Pool::start(Size {
+            threads: 4,
+            backlog: 0,
+            urgent: false,
+        })
+        .unwrap();
         let mut stuck = Vec::new();
-        for _ in 0..THREADS {
+        for _ in 0..4 {
             let (release, blocked) = sync_channel::<()>(0);
             let answer = pool.ask(move || blocked.recv()).unwrap();
             let deadline = Instant::now() + Duration::from_millis(1);

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
 use super::fanotify::FIRST_KEY;
@@ -36,8 +36,15 @@ pub const BACKLOG: usize = 8192;
 /// How long a key tool keeps the temporary file-system mark: one that waits at
 /// a prompt is not worth slowing every creation on the file system.
 const FIRST_KEY_TIME: Duration = Duration::from_secs(10);
-/// How many key tools can keep it at once; one more is followed by the scan only.
-const FIRST_KEY_TOOLS: usize = 64;
+/// How many running key tools are followed to their end; one more is known, but
+/// not for certain.
+const MAX_TOOLS: usize = 1024;
+/// How long the thread sleeps at most while a key tool keeps the mark.
+const TICK_MS: u16 = 1000;
+
+/// What woke the thread; a tool's token is its number.
+const PERMISSION: u64 = u64::MAX;
+const CONTROL: u64 = u64::MAX - 1;
 
 /// Says who a held thread is. Called on the answering thread: must not block
 /// beyond some milliseconds, log, or open files in watched directories.
@@ -48,13 +55,19 @@ pub trait Identify: Send {
     /// Who holds thread id `tid`, which waits in open(2).
     fn opener(&mut self, tid: i32) -> Option<Self::Identity>;
 
-    /// Who thread id `tid` is, which waits in execve(2) for `program`; its
-    /// pidfd besides, to see its end.
-    fn executor(
-        &mut self,
-        tid: i32,
-        program: BorrowedFd<'_>,
-    ) -> Option<(Self::Identity, Option<PidFd>)>;
+    /// Who thread id `tid` is, which waits in execve(2) for `program`.
+    fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Self::Identity>>;
+}
+
+/// A process that waits in execve(2).
+#[derive(Debug)]
+pub struct Executor<I> {
+    /// Who it is.
+    pub identity: I,
+    /// Its process id.
+    pub pid: i32,
+    /// The process, to see its end.
+    pub pidfd: Option<PidFd>,
 }
 
 /// An opener that was identified while it was held.
@@ -72,6 +85,15 @@ pub enum Held<I> {
         /// Who.
         identity: I,
         /// The fence that separates what it did before and after.
+        fence: Option<u64>,
+        /// Its end will be told.
+        followed: bool,
+    },
+    /// A key tool that was followed has ended.
+    Ended {
+        /// Its process id, free for another from now on.
+        pid: i32,
+        /// The fence behind all that it did.
         fence: Option<u64>,
     },
 }
@@ -113,10 +135,22 @@ pub struct Hold<I: Identify> {
     pub counters: Arc<Counters>,
 }
 
-/// A key tool that keeps the temporary mark.
+/// A running key tool.
 struct Tool {
+    token: u64,
+    pid: i32,
     pidfd: PidFd,
+    /// How long it keeps the temporary mark.
     until: Instant,
+}
+
+/// What the thread keeps between two rounds.
+struct Round {
+    epoll: Epoll,
+    tools: Vec<Tool>,
+    next: u64,
+    file_systems: Vec<OwnedFd>,
+    marked: bool,
 }
 
 impl<I: Identify> Hold<I> {
@@ -125,22 +159,40 @@ impl<I: Identify> Hold<I> {
     /// # Errors
     /// The group cannot be read or polled; it should be closed then.
     pub fn run(mut self) -> io::Result<()> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(
+            self.permission.as_fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN, PERMISSION),
+        )?;
+        epoll.add(
+            self.control.as_fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN, CONTROL),
+        )?;
+        let mut round = Round {
+            epoll,
+            tools: Vec::with_capacity(MAX_TOOLS),
+            next: 0,
+            file_systems: Vec::new(),
+            marked: false,
+        };
         let mut buffer = vec![0u8; 4096];
         let mut records: Vec<Record> = Vec::new();
-        let mut file_systems: Vec<OwnedFd> = Vec::new();
-        let mut tools: Vec<Tool> = Vec::with_capacity(FIRST_KEY_TOOLS);
-        let mut marked = false;
+        let mut events = [EpollEvent::empty(); 32];
         loop {
-            self.wait(&tools)?;
+            let timeout = if round.marked {
+                EpollTimeout::from(TICK_MS)
+            } else {
+                EpollTimeout::NONE
+            };
+            let count = match round.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
             if self.stop.load(Ordering::Acquire) {
                 return Ok(());
             }
-            if self.control.read().is_ok() {
-                while let Ok(new) = self.file_systems.try_recv() {
-                    self.first_key(&file_systems, &mut marked, false);
-                    file_systems = new;
-                }
-            }
+            // Whoever waits comes first.
             while self
                 .permission
                 .read(&mut buffer, |record| records.push(record))?
@@ -148,48 +200,48 @@ impl<I: Identify> Hold<I> {
             {
                 for record in records.drain(..) {
                     if record.is(mask::OPEN_EXEC_PERM) {
-                        // Marked before the answer: what the tool makes from here on is seen.
-                        if tools.len() < FIRST_KEY_TOOLS {
-                            self.first_key(&file_systems, &mut marked, true);
-                        }
-                        if let Some(pidfd) = self.executing(&record)
-                            && tools.len() < FIRST_KEY_TOOLS
-                        {
-                            tools.push(Tool {
-                                pidfd,
-                                until: Instant::now() + FIRST_KEY_TIME,
-                            });
-                        }
+                        self.executing(&record, &mut round);
                     } else {
                         self.opening(&record);
                     }
                     self.answer(&record);
                 }
             }
+            for event in &events[..count] {
+                match event.data() {
+                    PERMISSION => {}
+                    CONTROL => self.new_file_systems(&mut round),
+                    token => self.ended(token, &mut round),
+                }
+            }
             let now = Instant::now();
-            tools.retain(|tool| now < tool.until && tool.pidfd.is_alive());
-            if tools.is_empty() {
-                self.first_key(&file_systems, &mut marked, false);
+            if round.marked && !round.tools.iter().any(|tool| now < tool.until) {
+                self.first_key(&mut round, false);
             }
         }
     }
 
-    fn wait(&self, tools: &[Tool]) -> io::Result<()> {
-        let mut fds = Vec::with_capacity(2 + tools.len());
-        fds.push(PollFd::new(self.permission.as_fd(), PollFlags::POLLIN));
-        fds.push(PollFd::new(self.control.as_fd(), PollFlags::POLLIN));
-        for tool in tools {
-            fds.push(PollFd::new(tool.pidfd.as_fd(), PollFlags::POLLIN));
+    fn new_file_systems(&self, round: &mut Round) {
+        let _ = self.control.read();
+        while let Ok(new) = self.file_systems.try_recv() {
+            self.first_key(round, false);
+            round.file_systems = new;
         }
-        let timeout = if tools.is_empty() {
-            PollTimeout::NONE
-        } else {
-            PollTimeout::from(1000u16)
+    }
+
+    /// A key tool has ended: the fence stands behind all that it did, and long
+    /// before its pid can come round.
+    fn ended(&self, token: u64, round: &mut Round) {
+        let Some(index) = round.tools.iter().position(|tool| tool.token == token) else {
+            return;
         };
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let tool = round.tools.swap_remove(index);
+        let _ = round.epoll.delete(&tool.pidfd);
+        let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
+        self.send(Held::Ended {
+            pid: tool.pid,
+            fence,
+        });
     }
 
     fn opening(&mut self, record: &Record) {
@@ -206,15 +258,23 @@ impl<I: Identify> Hold<I> {
         }
     }
 
-    fn executing(&mut self, record: &Record) -> Option<PidFd> {
-        let fd = record.fd.as_ref()?;
-        let Some((identity, pidfd)) = self.identify.executor(record.pid, fd.as_fd()) else {
+    fn executing(&mut self, record: &Record, round: &mut Round) {
+        let Some(fd) = &record.fd else { return };
+        let Some(executor) = self.identify.executor(record.pid, fd.as_fd()) else {
             self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
-            return None;
+            return;
         };
+        // Marked before the answer: what the tool makes from here on is seen.
+        self.first_key(round, true);
+        let followed = executor
+            .pidfd
+            .is_some_and(|pidfd| round.follow(executor.pid, pidfd));
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
-        self.send(Held::Executing { identity, fence });
-        pidfd
+        self.send(Held::Executing {
+            identity: executor.identity,
+            fence,
+            followed,
+        });
     }
 
     fn send(&self, held: Held<I::Identity>) {
@@ -234,12 +294,12 @@ impl<I: Identify> Hold<I> {
     }
 
     /// Sets or takes off the temporary marks on the file systems of homes.
-    fn first_key(&self, file_systems: &[OwnedFd], marked: &mut bool, wanted: bool) {
-        if *marked == wanted {
+    fn first_key(&self, round: &mut Round, wanted: bool) {
+        if round.marked == wanted {
             return;
         }
-        *marked = wanted;
-        for dir in file_systems {
+        round.marked = wanted;
+        for dir in &round.file_systems {
             // Where it cannot be set, the scan of the new directory is what there is.
             let _ = if wanted {
                 self.notification.mark_file_system(dir.as_fd(), FIRST_KEY)
@@ -247,5 +307,27 @@ impl<I: Identify> Hold<I> {
                 self.notification.unmark_file_system(dir.as_fd(), FIRST_KEY)
             };
         }
+    }
+}
+
+impl Round {
+    /// Follows a key tool to its end, if there is room.
+    fn follow(&mut self, pid: i32, pidfd: PidFd) -> bool {
+        if self.tools.len() >= MAX_TOOLS {
+            return false;
+        }
+        let token = self.next;
+        self.next += 1;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        if self.epoll.add(&pidfd, event).is_err() {
+            return false;
+        }
+        self.tools.push(Tool {
+            token,
+            pid,
+            pidfd,
+            until: Instant::now() + FIRST_KEY_TIME,
+        });
+        true
     }
 }
