@@ -67,6 +67,18 @@ pub enum Moments {
     None,
 }
 
+impl Moments {
+    /// Its name in documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Waking => "waking",
+            Self::None => "none",
+        }
+    }
+}
+
 /// What happened to the table so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -438,6 +450,14 @@ pub fn from_ticks(ticks: u64) -> Time {
     u64::try_from(booted)
         .unwrap_or(u64::MAX)
         .saturating_sub(suspended())
+}
+
+/// The clock ticks since boot of `time`.
+#[must_use]
+pub fn to_ticks(time: Time) -> u64 {
+    let per_second = u128::from(procfs::ticks_per_second().max(1));
+    let ticks = u128::from(time.saturating_add(suspended())) * per_second / 1_000_000_000;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
 fn read_small(file: &File) -> io::Result<String> {
