@@ -191,6 +191,8 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let plan = (outlets.plan)()?;
     let signals = Signals::new().map_err(Fatal::system("cannot set up signals"))?;
     privilege::raise_descriptors();
+    privilege::be_prompt();
+    crate::sys::memory::keep_heaps();
     let _lock = lock::take(&plan.config.state.directory)?;
     let sinks = (outlets.sinks)(&plan.config);
     let daemon = Daemon::start(plan, sinks)?;

@@ -93,6 +93,16 @@ pub fn raise_descriptors() {
     }
 }
 
+/// Asks for a better place in the queue for the processor: whoever made a file
+/// may be gone when it is our turn late.
+pub fn be_prompt() {
+    /// As other daemons of this kind have it.
+    const NICE: i32 = -10;
+    if let Err(error) = crate::sys::thread::nice(NICE) {
+        tracing::debug!("cannot raise the priority: {error}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

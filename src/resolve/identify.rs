@@ -105,7 +105,15 @@ impl Identifier {
         Ok(process)
     }
 
-    /// Start time and parent only: enough to tell whether a known snapshot is
+    /// A snapshot of process `id` without its arguments.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn brief(&self, id: i32) -> io::Result<Process> {
+        Ok(self.read(&self.proc.entry(id)?)?.0)
+    }
+
+    /// Start time only: enough to tell whether a known snapshot is
     /// still of the same process.
     ///
     /// # Errors

@@ -181,7 +181,8 @@ impl Resolver {
         }
     }
 
-    /// Who a record names.
+    /// Who a record names. Reads no more than what a moment later may be gone;
+    /// [`Resolver::finish`] adds the rest.
     pub fn attribute(&mut self, writer: &Writer) -> Attribution {
         if writer.pid <= 0 {
             return Attribution::none();
@@ -194,9 +195,7 @@ impl Resolver {
         {
             recorded = Some(tabled);
         }
-        let mut attribution = recorded.unwrap_or_else(|| self.live(writer));
-        self.complete_lineage(&mut attribution);
-        attribution
+        recorded.unwrap_or_else(|| self.live(writer))
     }
 
     /// Who made the directory in which a scan found a file.
@@ -266,8 +265,11 @@ impl Resolver {
 
     fn live(&mut self, writer: &Writer) -> Attribution {
         let mut attribution = Attribution::none();
-        let read = self.identifier.snapshot(writer.pid);
-        let Ok(mut process) = read else {
+        if writer.pidfd.is_none() {
+            // Gone when the record was read: what runs under its pid now is another.
+            return attribution;
+        }
+        let Ok(mut process) = self.identifier.brief(writer.pid) else {
             return attribution;
         };
         match &writer.pidfd {
@@ -275,13 +277,11 @@ impl Resolver {
             Some(pidfd) if pidfd.is_alive() => attribution.method = Method::Live,
             // A zombie keeps its pid and its ids.
             Some(_) => attribution.method = Method::Partial,
-            // Gone when the record was read: what runs under its pid now is another.
             None => return attribution,
         }
         if attribution.method == Method::Partial || process.image.is_none() {
             attribution.method = Method::Partial;
             process.image = None;
-            process.args = None;
         }
         attribution.process = Some(process);
         attribution
@@ -292,12 +292,22 @@ impl Resolver {
         if let Some(process) = &mut attribution.process
             && process.args.is_none()
             && process.image.is_some()
-            && let Some(recorded) = self.recorded.get_mut(&process.pid)
-            && recorded.identity.process.start_ticks == process.start_ticks
         {
-            recorded.complete();
-            process.args.clone_from(&recorded.identity.process.args);
-            process.name.clone_from(&recorded.identity.process.name);
+            let recorded = self
+                .recorded
+                .get_mut(&process.pid)
+                .filter(|recorded| recorded.identity.process.start_ticks == process.start_ticks);
+            if let Some(recorded) = recorded {
+                recorded.complete();
+                process.args.clone_from(&recorded.identity.process.args);
+                process.name.clone_from(&recorded.identity.process.name);
+            } else if attribution.method == Method::Live
+                && let Ok(now) = self.identifier.snapshot(process.pid)
+                && now.start_ticks == process.start_ticks
+                && now.image == process.image
+            {
+                process.args = now.args;
+            }
         }
         self.complete_lineage(attribution);
     }

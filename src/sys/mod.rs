@@ -9,6 +9,7 @@
 
 pub mod fanotify;
 pub mod handle;
+pub mod memory;
 pub mod perf;
 pub mod pidfd;
 pub mod stat;

@@ -15,6 +15,21 @@ pub fn is_own(tid: i32) -> bool {
     std::fs::exists(format!("/proc/self/task/{tid}")).unwrap_or(false)
 }
 
+/// Sets the nice value of the calling thread and of the threads it starts
+/// from now on (setpriority(2)).
+///
+/// # Errors
+/// `EACCES` without `CAP_SYS_NICE`.
+pub fn nice(value: i32) -> io::Result<()> {
+    // SAFETY: no pointers are passed; 0 is the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Asks for real-time priority for the calling thread: `SCHED_FIFO` with
 /// `priority` (1 is the lowest), reset in children (sched(7)).
 ///
