@@ -16,6 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::watching::{FileSystems, Source};
 use super::{Fatal, Message, privilege};
 use crate::config::{self, Backend, Config, Hold};
+use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
 use crate::sink::Sink;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
@@ -51,6 +52,8 @@ pub(super) struct Watch {
     pub(super) held: Option<Receiver<Held<Identity>>>,
     /// Tells it on which file systems homes lie.
     pub(super) file_systems: Option<FileSystems>,
+    /// Names who renames and links.
+    pub(super) table: Option<ProcTable>,
 }
 
 /// Makes the source, starts the answering thread, and marks all that exists.
@@ -76,8 +79,11 @@ pub(super) fn watch(
             hold: None,
             held: None,
             file_systems: None,
+            table: None,
         });
     };
+    // Before the first mark: the window of no record begins before it is filled.
+    let table = config.watch.process_table.then(process_table).flatten();
     let mut watch = FanotifyWatch::new(
         Arc::clone(&notification),
         groups.permission.clone(),
@@ -115,7 +121,19 @@ pub(super) fn watch(
         hold,
         held,
         file_systems,
+        table,
     })
+}
+
+fn process_table() -> Option<ProcTable> {
+    ProcTable::start()
+        .map_err(|error| {
+            tracing::warn!(
+                "forks and execs cannot be followed ({error}): who renames or links a file into \
+                 place and exits at once may go unnamed"
+            );
+        })
+        .ok()
 }
 
 /// The two groups, as far as the configuration and the kernel allow.

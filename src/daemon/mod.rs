@@ -283,6 +283,7 @@ impl Daemon {
             hold,
             held,
             file_systems,
+            table,
         } = build::watch(
             &config,
             patterns,
@@ -291,7 +292,7 @@ impl Daemon {
             &messages,
             &mut notices,
         )?;
-        let mode = Mode::of(&source, hold.is_some());
+        let mode = Mode::of(&source, hold.is_some(), table.is_some());
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
         let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
@@ -300,7 +301,7 @@ impl Daemon {
         let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
             source,
-            Resolver::new(identifier),
+            Resolver::new(identifier).with_table(table),
             held,
             file_systems,
             orders,

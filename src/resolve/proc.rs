@@ -322,7 +322,7 @@ pub fn image(path: PathBuf, identity: Option<FileIdentity>) -> Image {
 
 /// What a path leads to on this host, if the kernel knows without asking a
 /// file server (`RESOLVE_CACHED`).
-fn cached_identity(path: &Path) -> Option<FileIdentity> {
+pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
     use nix::fcntl::{OpenHow, ResolveFlag, openat2};
     use std::os::unix::ffi::OsStrExt;
 
