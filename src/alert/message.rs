@@ -34,7 +34,8 @@ pub(super) fn sentence(document: &Document) -> String {
 /// The writer: certain, probable, one of several, or unknown.
 fn program(document: &Document) -> String {
     let below = "ssh_keywatch.attribution";
-    let certain = document.get(&format!("{below}.certain")) == Some(&Value::Bool(true));
+    // A recorded event of another source does not say: what it names, it names.
+    let certain = document.get(&format!("{below}.certain")) != Some(&Value::Bool(false));
     if let Some(path) = document.str("process.executable") {
         let image = match document.str(&format!("{below}.image")) {
             Some("replaced") => " (replaced since it started)",

@@ -61,6 +61,9 @@ pub struct Watch {
     pub backend: Backend,
     /// Which writers the kernel holds while they are identified.
     pub hold: Hold,
+    /// Whether forks, execs and exits are followed, so that who renames or links
+    /// can be named after its end.
+    pub process_table: bool,
     /// At most so many directories are watched.
     pub max_directories: u32,
     /// Programs that are recorded when they are executed.
@@ -75,6 +78,7 @@ impl Default for Watch {
             directories: vec!["/etc/ssh".into()],
             backend: Backend::Auto,
             hold: Hold::New,
+            process_table: true,
             max_directories: 65_536,
             key_tools: vec![
                 "/usr/bin/ssh-keygen".into(),
@@ -92,6 +96,8 @@ pub struct Rules {
     /// Directories of rule files; a later one overrides an earlier one by
     /// `rule_id`.
     pub directories: Vec<PathBuf>,
+    /// Whether the directories that rules speak of are watched too.
+    pub watch: RuleWatch,
 }
 
 impl Default for Rules {
@@ -101,6 +107,7 @@ impl Default for Rules {
                 "/usr/share/ssh-keywatch/rules".into(),
                 "/etc/ssh-keywatch/rules.d".into(),
             ],
+            watch: RuleWatch::Config,
         }
     }
 }
@@ -191,6 +198,17 @@ pub enum Hold {
     All,
     /// No one
     Off,
+}
+
+/// What is watched for the sake of rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleWatch {
+    /// Nothing but what `[watch]` says.
+    #[default]
+    Config,
+    /// Also the directories of the paths that rules ask for.
+    Rule,
 }
 
 /// What alerts look like on standard output.

@@ -66,10 +66,12 @@ fn every_key_is_read() {
         directories = ["/opt/keys"]
         backend = "inotify"
         hold = "all"
+        process_table = false
         max_directories = 7
         key_tools = []
         [rules]
         directories = ["/opt/rules"]
+        watch = "rule"
         [log]
         file = "/tmp/a.json"
         group = "wheel"
@@ -91,10 +93,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (25, 16),
+        (27, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (24, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (25, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -102,11 +104,13 @@ fn every_key_is_read() {
             directories: vec!["/opt/keys".into()],
             backend: Backend::Inotify,
             hold: Hold::All,
+            process_table: false,
             max_directories: 7,
             key_tools: vec![],
         },
         rules: Rules {
             directories: vec!["/opt/rules".into()],
+            watch: RuleWatch::Rule,
         },
         log: Log {
             file: "/tmp/a.json".into(),
@@ -144,7 +148,7 @@ error: unknown key `home` in [watch]; did you mean `homes`?
 2 | home = []
   | ^^^^
   |
-  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes",
+  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes, process_table",
     );
     refuses(
         "[journal]\nxyz = 1\n",

@@ -10,11 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, open, readlinkat};
 use nix::sys::stat::Mode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Inbox;
 use super::accounts::Accounts;
@@ -23,10 +23,11 @@ use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, Stat
 use crate::event::assemble::Assembled;
 use crate::event::{Action, FileFacts, FileKind, FinalPath};
 use crate::resolve::{Attribution, Process};
-use crate::rule::RuleSet;
+use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::deadline::{LIMIT, Miss};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,6 +55,8 @@ pub enum Message {
         /// What was counted.
         counters: Value,
     },
+    /// Openers waited for the answering thread longer than they should.
+    HoldMissed(Miss),
     /// The answering thread failed; the group is closed.
     HoldEnded(String),
     /// The watching thread failed.
@@ -69,6 +72,9 @@ pub struct Deciding {
     fanout: Arc<Fanout>,
     accounts: Accounts,
     keys: Keys,
+    suppressor: Suppressor,
+    /// How many alerts were raised.
+    raised: u64,
 }
 
 impl Deciding {
@@ -88,19 +94,27 @@ impl Deciding {
             fanout,
             accounts: Accounts::new()?,
             keys,
+            suppressor: Suppressor::new(),
+            raised: 0,
         })
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
+        let mut looked = Instant::now();
         loop {
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.suppressed(|suppressor| suppressor.ended(SystemTime::now()));
+            }
             self.sink_reports();
         }
+        self.suppressed(Suppressor::finish);
         self.sink_reports();
     }
 
@@ -130,8 +144,11 @@ impl Deciding {
                 success,
                 reason,
                 coverage,
-                counters,
+                mut counters,
             } => {
+                if let Value::Object(counters) = &mut counters {
+                    counters.insert("rules".to_owned(), self.counters());
+                }
                 let state = State {
                     time,
                     change,
@@ -146,17 +163,35 @@ impl Deciding {
                 };
                 self.out(alert::state(&state, &self.origin));
             }
-            Message::HoldEnded(error) => {
-                "fanotify".clone_into(&mut self.origin.mode);
-                self.degraded(&format!(
-                    "writers are not held any more ({error}): one that exits at once may go unnamed"
-                ));
+            Message::HoldMissed(Miss::Overdue(count)) => {
+                let limit = LIMIT.as_millis();
+                let reason = format!(
+                    "{count} openers waited longer than {limit} ms and were let go unidentified"
+                );
+                tracing::warn!("{reason}");
+                self.loss(&Loss {
+                    time: SystemTime::now(),
+                    since: None,
+                    kind: LossKind::Fault,
+                    code: "hold_overdue",
+                    count: Some(count),
+                    reason: &reason,
+                });
             }
+            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
+            Message::HoldEnded(error) => self.not_held(&error),
             Message::WatchEnded(error) => {
                 self.degraded(&format!("nothing is watched any more: {error}"));
             }
             Message::End => {}
         }
+    }
+
+    fn not_held(&mut self, why: &str) {
+        "fanotify".clone_into(&mut self.origin.mode);
+        self.degraded(&format!(
+            "writers are not held any more ({why}): one that exits at once may go unnamed"
+        ));
     }
 
     fn degraded(&self, reason: &str) {
@@ -208,9 +243,46 @@ impl Deciding {
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
+        let mut alerts = Vec::new();
         for rule in decision.matches {
-            self.out(alert::alert(&document, rule));
+            match self.suppressor.admit(rule, &document, event.time) {
+                Verdict::Raise => alerts.push(alert::alert(&document, rule)),
+                Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
+            }
         }
+        self.raised += alerts.len() as u64;
+        for alert in alerts {
+            self.out(alert);
+        }
+    }
+
+    /// Tells what rules suppressed, once a window.
+    fn suppressed(&mut self, of: impl FnOnce(&mut Suppressor) -> Vec<crate::rule::Suppressed>) {
+        for suppressed in of(&mut self.suppressor) {
+            let time = SystemTime::now();
+            self.out(alert::suppressed(&suppressed, time, &self.origin));
+        }
+    }
+
+    /// What was decided so far, for a state.
+    fn counters(&self) -> Value {
+        let today = jiff::ZonedDateTime::now().date();
+        let exceptions: Vec<Value> = self
+            .rules
+            .exceptions(today)
+            .map(|(exception, _)| {
+                json!({
+                    "rule": exception.target(),
+                    "reason": exception.reason(),
+                    "matches": exception.hits(),
+                })
+            })
+            .collect();
+        json!({
+            "alerts": self.raised,
+            "suppressed": self.suppressor.total(),
+            "exceptions": exceptions,
+        })
     }
 
     /// Fills in the names of accounts.
