@@ -28,10 +28,17 @@ impl Document {
         parts.try_fold(first, |value, part| value.get(part))
     }
 
-    /// The text at a dotted path.
+    /// The text at a dotted path, also if it is a list with one text in it,
+    /// which means the same in Elasticsearch.
     #[must_use]
     pub fn str(&self, path: &str) -> Option<&str> {
-        self.get(path)?.as_str()
+        match self.get(path)? {
+            Value::Array(list) => match list.as_slice() {
+                [one] => one.as_str(),
+                _ => None,
+            },
+            value => value.as_str(),
+        }
     }
 
     /// The whole number at a dotted path.

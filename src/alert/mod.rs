@@ -6,9 +6,11 @@
 //!
 //! Two steps, because rules are asked in between: [`event_document`] writes all
 //! that is known of an event, a rule decides on it, and [`alert`] adds what the
-//! rule says. [`state`] and [`pipeline_error`] are the other two kinds of line.
+//! rule says. [`state`] (and [`suppressed`]) and [`pipeline_error`] are the other
+//! two kinds of line.
 
 mod document;
+mod key;
 mod message;
 mod occurrence;
 mod process;
@@ -21,8 +23,9 @@ mod tests;
 use serde_json::Value;
 
 pub use document::Document;
+pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
-pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state};
+pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};
 
 use crate::rule::{Reference, Rule};
 
@@ -83,12 +86,27 @@ pub fn alert(document: &Document, rule: &Rule) -> Document {
     alert.set("event.kind", "alert");
     alert.set("event.id", event_id(document, rule));
     alert.set("event.code", rule.id.as_str());
-    alert.set("event.severity", rule.severity.number());
-    alert.set("event.risk_score", rule.risk_score);
+    let severity = rule.overrides.severity(document).unwrap_or(rule.severity);
+    let risk_score = rule.overrides.risk_score(document);
+    alert.set("event.severity", severity.number());
+    alert.set("event.risk_score", risk_score.unwrap_or(rule.risk_score));
     set_rule(&mut alert, rule);
+    if let Some(name) = rule.overrides.name(document) {
+        alert.set("rule.name", name);
+    }
     set_threat(&mut alert, rule);
     alert.set("tags", rule.tags.clone());
     alert.fill_from(document);
+    // Ours comes last, and is no field of ECS.
+    let below = "ssh_keywatch.rule";
+    alert.set(
+        &format!("{below}.building_block"),
+        rule.building_block.then_some(true),
+    );
+    alert.set(
+        &format!("{below}.investigation_fields"),
+        rule.investigation_fields.clone(),
+    );
     alert
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{DATASET, Document, MODULE, Origin, occurrence, value};
+use crate::rule::{Cause, Suppressed};
 use crate::text;
 
 /// What became of the daemon (`event.action` of a state document).
@@ -169,6 +170,56 @@ pub fn pipeline_error(loss: &Loss<'_>, origin: &Origin) -> Document {
     document.set("event.start", loss.since.map(value::time));
     document.set("event.end", value::time(loss.time));
     document.set("ssh_keywatch.loss.count", loss.count);
+    document
+}
+
+/// The document of alerts that were not raised because their rule says so: no
+/// loss, and no error, but not silence either.
+#[must_use]
+pub fn suppressed(suppressed: &Suppressed, time: SystemTime, origin: &Origin) -> Document {
+    let alerts = match suppressed.count {
+        1 => "1 alert was".to_owned(),
+        count => format!("{count} alerts were"),
+    };
+    let (code, reason) = match &suppressed.cause {
+        Cause::MaxSignals(most) => (
+            "max_signals",
+            format!("the rule raises at most {most} in its interval"),
+        ),
+        Cause::Alike(group) => {
+            let fields: Vec<_> = group
+                .iter()
+                .map(|(name, values)| match values.as_slice() {
+                    [] => format!("no {name}"),
+                    values => format!("{name} {}", values.join(", ")),
+                })
+                .collect();
+            let reason = format!("alike to one that was raised ({})", fields.join("; "));
+            ("alert_suppression", reason)
+        }
+    };
+    let rule = &suppressed.rule_name;
+    let message = format!("{alerts} suppressed of the rule {rule}: {reason}");
+    let mut document = head(time, "state", &message, &reason, origin);
+    document.set("event.category", vec!["process"]);
+    document.set("event.type", vec!["info"]);
+    document.set("event.action", "suppressed");
+    document.set("event.code", code);
+    document.set("event.outcome", "success");
+    document.set("event.start", value::time(suppressed.start));
+    document.set("event.end", value::time(suppressed.end));
+    document.set("rule.id", suppressed.rule_id.as_str());
+    document.set("rule.name", suppressed.rule_name.as_str());
+    document.set("ssh_keywatch.suppressed.count", suppressed.count);
+    if let Cause::Alike(group) = &suppressed.cause {
+        let names: Vec<_> = group.iter().map(|(name, _)| name.as_str()).collect();
+        let values: Vec<_> = group
+            .iter()
+            .flat_map(|(_, values)| values.clone())
+            .collect();
+        document.set("ssh_keywatch.suppressed.fields", names);
+        document.set("ssh_keywatch.suppressed.values", values);
+    }
     document
 }
 

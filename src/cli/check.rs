@@ -8,10 +8,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::{Common, fail};
-use crate::config::{self, Config, Hold};
+use crate::config::{self, Config, Hold, RuleWatch};
 use crate::daemon::{self, Plan};
 use crate::exit::Exit;
-use crate::rule::{ExceptionStanding, Standing};
+use crate::rule::{Exception, ExceptionStanding, Standing, Weakness};
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 
 /// Runs the command.
@@ -48,7 +48,7 @@ struct Page<W> {
 impl<W: Write> Page<W> {
     fn write(&mut self, common: &Common, plan: &Plan) -> io::Result<()> {
         self.configuration(common)?;
-        self.watched(&plan.config)?;
+        self.watched(plan)?;
         self.rules(plan)?;
         self.kernel(&plan.config)?;
         if self.problems > 0 {
@@ -82,7 +82,8 @@ impl<W: Write> Page<W> {
         }
     }
 
-    fn watched(&mut self, config: &Config) -> io::Result<()> {
+    fn watched(&mut self, plan: &Plan) -> io::Result<()> {
+        let config = &plan.config;
         writeln!(self.out, "watched")?;
         for home in &config.watch.homes {
             self.good(&format!("{home}/.ssh"))?;
@@ -92,6 +93,9 @@ impl<W: Write> Page<W> {
         }
         for directory in &config.watch.directories {
             self.good(&directory.display().to_string())?;
+        }
+        for directory in &plan.derived {
+            self.good(&format!("{directory}, of which rules speak"))?;
         }
         for tool in &config.watch.key_tools {
             let present = tool.exists();
@@ -126,7 +130,7 @@ impl<W: Write> Page<W> {
         if plan.rules.rules().len() == 0 {
             self.bad("no rule is active: nothing will ever be alerted")?;
         }
-        let directories = directories(&plan.config);
+        let directories = plan.watched();
         let directories: Vec<&str> = directories.iter().map(String::as_str).collect();
         for rule in plan.rules.inert(&directories) {
             let needs = if rule.needs.is_empty() {
@@ -140,13 +144,12 @@ impl<W: Write> Page<W> {
             );
             self.bad(&line)?;
         }
+        self.roots(plan)?;
         let today = super::today();
         for (exception, standing) in plan.rules.exceptions(today) {
             let (rule, reason) = (exception.target(), exception.reason());
             match standing {
-                ExceptionStanding::Active => {
-                    self.good(&format!("exception for {rule}: {reason}"))?;
-                }
+                ExceptionStanding::Active => self.exception(exception)?,
                 ExceptionStanding::Expired => {
                     let day = exception.expires().map(|day| day.to_string());
                     self.bad(&format!(
@@ -160,6 +163,40 @@ impl<W: Write> Page<W> {
             }
         }
         Ok(())
+    }
+
+    /// Patterns of rules that nothing watches and that are no directory to watch.
+    fn roots(&mut self, plan: &Plan) -> io::Result<()> {
+        if plan.config.rules.watch == RuleWatch::Config {
+            return Ok(());
+        }
+        let watched = plan.watched();
+        let watched: Vec<&str> = watched.iter().map(String::as_str).collect();
+        for (rule, pattern, why) in plan.rules.roots(&watched).refused {
+            self.bad(&format!(
+                "{} speaks of {pattern}, which is not watched: {why}",
+                rule.name
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn exception(&mut self, exception: &Exception) -> io::Result<()> {
+        let line = format!(
+            "exception for {}: {}",
+            exception.target(),
+            exception.reason()
+        );
+        let weakness = match exception.weakness() {
+            None => return self.good(&line),
+            Some(Weakness::Always) => "it holds for every event, so the rule never alerts",
+            Some(Weakness::Never) => "it can hold for no event",
+            Some(Weakness::Forgeable) => {
+                "any user can choose a program's path, name and arguments, and so escape the \
+                 rule: add who it is, such as user.id == \"0\""
+            }
+        };
+        self.bad(&format!("{line} ({weakness})"))
     }
 
     fn kernel(&mut self, config: &Config) -> io::Result<()> {
@@ -193,15 +230,4 @@ impl<W: Write> Page<W> {
             )),
         }
     }
-}
-
-/// The watched directories as prefixes that a rule's pattern is held against.
-fn directories(config: &Config) -> Vec<String> {
-    let homes = config.watch.homes.iter().map(|home| format!("{home}/.ssh"));
-    let others = config
-        .watch
-        .directories
-        .iter()
-        .map(|directory| directory.display().to_string());
-    homes.chain(others).collect()
 }

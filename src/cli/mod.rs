@@ -5,6 +5,8 @@
 
 mod check;
 mod color;
+mod replay;
+mod rules;
 mod run;
 mod tail;
 
@@ -70,6 +72,10 @@ enum Command {
     Check,
     /// Read the alert log
     Tail(tail::TailArgs),
+    /// Ask the rules about recorded events
+    Replay(replay::ReplayArgs),
+    /// List rules, show one, or try their cases
+    Rules(rules::RulesArgs),
 }
 
 /// Runs the program.
@@ -91,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &common),
         Command::Check => check::run(&common),
         Command::Tail(args) => tail(args, &common),
+        Command::Replay(args) => replay::run(args, &common),
+        Command::Rules(args) => rules::run(args, &common),
     };
     exit.into()
 }

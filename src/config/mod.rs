@@ -96,6 +96,8 @@ pub struct Rules {
     /// Directories of rule files; a later one overrides an earlier one by
     /// `rule_id`.
     pub directories: Vec<PathBuf>,
+    /// Whether the directories that rules speak of are watched too.
+    pub watch: RuleWatch,
 }
 
 impl Default for Rules {
@@ -105,6 +107,7 @@ impl Default for Rules {
                 "/usr/share/ssh-keywatch/rules".into(),
                 "/etc/ssh-keywatch/rules.d".into(),
             ],
+            watch: RuleWatch::Config,
         }
     }
 }
@@ -195,6 +198,17 @@ pub enum Hold {
     All,
     /// No one
     Off,
+}
+
+/// What is watched for the sake of rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleWatch {
+    /// Nothing but what `[watch]` says.
+    #[default]
+    Config,
+    /// Also the directories of the paths that rules ask for.
+    Rule,
 }
 
 /// What alerts look like on standard output.

@@ -71,6 +71,7 @@ fn every_key_is_read() {
         key_tools = []
         [rules]
         directories = ["/opt/rules"]
+        watch = "rule"
         [log]
         file = "/tmp/a.json"
         group = "wheel"
@@ -109,6 +110,7 @@ fn every_key_is_read() {
         },
         rules: Rules {
             directories: vec!["/opt/rules".into()],
+            watch: RuleWatch::Rule,
         },
         log: Log {
             file: "/tmp/a.json".into(),

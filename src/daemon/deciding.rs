@@ -3,28 +3,31 @@
 //! Owns the rules in force, the names of accounts and the facts of files. What
 //! can be slow is here, away from the kernel's queue.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, open, readlinkat};
 use nix::sys::stat::Mode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Inbox;
 use super::accounts::Accounts;
+use super::keys::Keys;
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
-use crate::event::{FileFacts, FileKind, FinalPath};
+use crate::event::{Action, FileFacts, FileKind, FinalPath};
 use crate::resolve::{Attribution, Process};
-use crate::rule::RuleSet;
+use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::deadline::{LIMIT, Miss};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ pub enum Message {
         /// What was counted.
         counters: Value,
     },
+    /// Openers waited for the answering thread longer than they should.
+    HoldMissed(Miss),
     /// The answering thread failed; the group is closed.
     HoldEnded(String),
     /// The watching thread failed.
@@ -66,6 +71,10 @@ pub struct Deciding {
     origin: Origin,
     fanout: Arc<Fanout>,
     accounts: Accounts,
+    keys: Keys,
+    suppressor: Suppressor,
+    /// How many alerts were raised.
+    raised: u64,
 }
 
 impl Deciding {
@@ -73,25 +82,39 @@ impl Deciding {
     ///
     /// # Errors
     /// Threads for slow look-ups cannot be started.
-    pub fn new(rules: RuleSet, origin: Origin, fanout: Arc<Fanout>) -> io::Result<Self> {
+    pub fn new(
+        rules: RuleSet,
+        origin: Origin,
+        fanout: Arc<Fanout>,
+        keys: Keys,
+    ) -> io::Result<Self> {
         Ok(Self {
             rules,
             origin,
             fanout,
             accounts: Accounts::new()?,
+            keys,
+            suppressor: Suppressor::new(),
+            raised: 0,
         })
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
+        let mut looked = Instant::now();
         loop {
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.suppressed(|suppressor| suppressor.ended(SystemTime::now()));
+            }
             self.sink_reports();
         }
+        self.suppressed(Suppressor::finish);
         self.sink_reports();
     }
 
@@ -121,8 +144,11 @@ impl Deciding {
                 success,
                 reason,
                 coverage,
-                counters,
+                mut counters,
             } => {
+                if let Value::Object(counters) = &mut counters {
+                    counters.insert("rules".to_owned(), self.counters());
+                }
                 let state = State {
                     time,
                     change,
@@ -137,17 +163,35 @@ impl Deciding {
                 };
                 self.out(alert::state(&state, &self.origin));
             }
-            Message::HoldEnded(error) => {
-                "fanotify".clone_into(&mut self.origin.mode);
-                self.degraded(&format!(
-                    "writers are not held any more ({error}): one that exits at once may go unnamed"
-                ));
+            Message::HoldMissed(Miss::Overdue(count)) => {
+                let limit = LIMIT.as_millis();
+                let reason = format!(
+                    "{count} openers waited longer than {limit} ms and were let go unidentified"
+                );
+                tracing::warn!("{reason}");
+                self.loss(&Loss {
+                    time: SystemTime::now(),
+                    since: None,
+                    kind: LossKind::Fault,
+                    code: "hold_overdue",
+                    count: Some(count),
+                    reason: &reason,
+                });
             }
+            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
+            Message::HoldEnded(error) => self.not_held(&error),
             Message::WatchEnded(error) => {
                 self.degraded(&format!("nothing is watched any more: {error}"));
             }
             Message::End => {}
         }
+    }
+
+    fn not_held(&mut self, why: &str) {
+        "fanotify".clone_into(&mut self.origin.mode);
+        self.degraded(&format!(
+            "writers are not held any more ({why}): one that exits at once may go unnamed"
+        ));
     }
 
     fn degraded(&self, reason: &str) {
@@ -169,13 +213,25 @@ impl Deciding {
             Some(FinalPath::Renamed(path)) => path.as_path(),
             _ => event.path.as_path(),
         };
-        event.facts = facts(place, object.as_ref());
+        let file = open_object(place, object.as_ref());
+        event.facts = file.as_ref().and_then(facts);
         if let Some(facts) = &mut event.facts {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
         }
         self.name(&mut event.writer);
-        let document = alert::event_document(&event, &self.origin);
+        let mut document = alert::event_document(&event, &self.origin);
+        match (file, &event.facts) {
+            (Some(file), Some(facts)) if facts.kind == FileKind::File => {
+                let original = event.original_path.as_deref();
+                let report = self.keys.report(file.into(), place, event.action, original);
+                alert::set_key(&mut document, &report);
+            }
+            (None, _) if event.action == Action::Deletion => {
+                self.keys.deleted(&event.path, &mut document);
+            }
+            _ => {}
+        }
         tracing::debug!(
             action = event.action.as_str(),
             path = %crate::text::escape_path(&event.path),
@@ -187,9 +243,46 @@ impl Deciding {
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
+        let mut alerts = Vec::new();
         for rule in decision.matches {
-            self.out(alert::alert(&document, rule));
+            match self.suppressor.admit(rule, &document, event.time) {
+                Verdict::Raise => alerts.push(alert::alert(&document, rule)),
+                Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
+            }
         }
+        self.raised += alerts.len() as u64;
+        for alert in alerts {
+            self.out(alert);
+        }
+    }
+
+    /// Tells what rules suppressed, once a window.
+    fn suppressed(&mut self, of: impl FnOnce(&mut Suppressor) -> Vec<crate::rule::Suppressed>) {
+        for suppressed in of(&mut self.suppressor) {
+            let time = SystemTime::now();
+            self.out(alert::suppressed(&suppressed, time, &self.origin));
+        }
+    }
+
+    /// What was decided so far, for a state.
+    fn counters(&self) -> Value {
+        let today = jiff::ZonedDateTime::now().date();
+        let exceptions: Vec<Value> = self
+            .rules
+            .exceptions(today)
+            .map(|(exception, _)| {
+                json!({
+                    "rule": exception.target(),
+                    "reason": exception.reason(),
+                    "matches": exception.hits(),
+                })
+            })
+            .collect();
+        json!({
+            "alerts": self.raised,
+            "suppressed": self.suppressor.total(),
+            "exceptions": exceptions,
+        })
     }
 
     /// Fills in the names of accounts.
@@ -253,8 +346,8 @@ impl Deciding {
     }
 }
 
-/// Facts of the object at `path`, if it is still this object that is there.
-fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
+/// The object at `path`, if it is still this object that is there.
+fn open_object(path: &Path, object: Option<&ObjectId>) -> Option<File> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = open(path, flags, Mode::empty()).ok()?;
     if let Some(object) = object
@@ -262,7 +355,11 @@ fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
     {
         return None;
     }
-    let file = std::fs::File::from(file);
+    Some(File::from(file))
+}
+
+/// Facts of the object.
+fn facts(file: &File) -> Option<FileFacts> {
     let metadata = file.metadata().ok()?;
     let kind = match metadata.mode() & libc::S_IFMT {
         libc::S_IFREG => FileKind::File,
@@ -293,7 +390,7 @@ fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
         changed,
         created: metadata.created().ok(),
         target: (kind == FileKind::Symlink)
-            .then(|| readlinkat(&file, c"").ok().map(Into::into))
+            .then(|| readlinkat(file, c"").ok().map(Into::into))
             .flatten(),
     })
 }

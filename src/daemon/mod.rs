@@ -15,6 +15,7 @@ mod accounts;
 mod build;
 mod deciding;
 mod host;
+mod keys;
 mod lock;
 mod privilege;
 mod watching;
@@ -31,7 +32,7 @@ use nix::sys::eventfd::EventFd;
 use serde_json::json;
 
 use crate::alert::Change;
-use crate::config::{self, Config};
+use crate::config::{self, Config, RuleWatch};
 use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
@@ -112,7 +113,9 @@ impl Fatal {
         match self {
             Self::NoPermission(_) => Exit::NoPermission,
             Self::Config(_) | Self::Rules(_) | Self::Pattern(_) => Exit::Config,
-            Self::Log { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Log { source, .. } | Self::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 Exit::NoPermission
             }
             Self::Running { .. } | Self::Log { .. } | Self::System { .. } => Exit::Internal,
@@ -134,6 +137,8 @@ pub struct Plan {
     pub rules: RuleSet,
     /// What is watched.
     pub patterns: Vec<Pattern>,
+    /// Directories that are watched because rules speak of them.
+    pub derived: Vec<String>,
 }
 
 impl Plan {
@@ -145,13 +150,42 @@ impl Plan {
         let rules = RuleSet::load(&config.rules.directories, builtin)
             .and_then(|rules| rules.with_exceptions(&config.exceptions))
             .map_err(Fatal::Rules)?;
-        let patterns = patterns(&config.watch)?;
+        let mut patterns = patterns(&config.watch)?;
+        let derived = match config.rules.watch {
+            RuleWatch::Config => Vec::new(),
+            RuleWatch::Rule => {
+                let watched = watched(&config.watch);
+                let watched: Vec<&str> = watched.iter().map(String::as_str).collect();
+                rules.roots(&watched).directories
+            }
+        };
+        for directory in &derived {
+            patterns.push(Pattern::parse(Path::new(directory))?);
+        }
         Ok(Self {
             config,
             rules,
             patterns,
+            derived,
         })
     }
+
+    /// All that is watched, as text in which `*` is a wildcard.
+    #[must_use]
+    pub fn watched(&self) -> Vec<String> {
+        let mut watched = watched(&self.config.watch);
+        watched.extend(self.derived.iter().cloned());
+        watched
+    }
+}
+
+/// What the configuration names, as text in which `*` is a wildcard.
+fn watched(watch: &config::Watch) -> Vec<String> {
+    let homes = watch.homes.iter().map(|home| format!("{home}/.ssh"));
+    let others = watch.directories.iter();
+    homes
+        .chain(others.map(|directory| directory.display().to_string()))
+        .collect()
 }
 
 /// The patterns that the configuration asks for: each home's `.ssh`, and the
@@ -190,6 +224,9 @@ pub struct Outlets {
 pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let plan = (outlets.plan)()?;
     let signals = Signals::new().map_err(Fatal::system("cannot set up signals"))?;
+    if plan.config.watch.backend != config::Backend::Inotify {
+        privilege::require_fanotify()?;
+    }
     privilege::raise_descriptors();
     privilege::be_prompt();
     crate::sys::memory::keep_heaps();
@@ -226,6 +263,7 @@ impl Daemon {
             config,
             rules,
             patterns,
+            derived: _,
         } = plan;
         let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
         let identifier =
@@ -237,6 +275,8 @@ impl Daemon {
         let (messages, inbox) = sync_channel(FINDINGS);
         let wake = build::event_fd()?;
 
+        // Before the first mark: a change meanwhile is told with the next one.
+        let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
         let mut notices = Vec::new();
         let build::Watch {
             source,
@@ -255,7 +295,7 @@ impl Daemon {
         let mode = Mode::of(&source, hold.is_some(), table.is_some());
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout))
+        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let (commands, orders) = std::sync::mpsc::channel();

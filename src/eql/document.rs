@@ -17,6 +17,8 @@ pub struct Field {
     ends: Box<[usize]>,
     optional: bool,
     span: Range<usize>,
+    /// Its number among the fields that documents are read for (`Wanted`).
+    slot: Option<u32>,
 }
 
 /// Equal if they name the same field in the same way, wherever they stand.
@@ -25,6 +27,8 @@ impl PartialEq for Field {
         self.name == other.name && self.optional == other.optional
     }
 }
+
+impl Eq for Field {}
 
 impl Field {
     /// A field by its dotted name, for fields that no query names
@@ -53,7 +57,18 @@ impl Field {
             ends: dots.chain([name.len()]).collect(),
             optional,
             span,
+            slot: None,
         }
+    }
+
+    /// The number under which [`Wanted`](super::Wanted) keeps it, once it has one.
+    pub(super) fn slot(&self) -> Option<u32> {
+        self.slot
+    }
+
+    /// Has documents read for it ([`Scan`](super::Scan)) keep this field.
+    pub fn number(&mut self, wanted: &mut super::Wanted) {
+        self.slot = Some(wanted.add(&self.name));
     }
 
     /// The whole name, parts joined by dots, without backticks.
@@ -112,11 +127,20 @@ impl fmt::Display for Field {
 pub trait Document {
     /// All values of `field`: several where it is a list.
     fn get<'a>(&'a self, field: &Field) -> Values<'a>;
+
+    /// Whether one of the values satisfies `test`, which is asked no more then.
+    fn visit<'a>(&'a self, field: &Field, test: &mut dyn FnMut(Value<'a>) -> bool) -> bool {
+        self.get(field).into_iter().any(test)
+    }
 }
 
 impl<D: Document + ?Sized> Document for &D {
     fn get<'a>(&'a self, field: &Field) -> Values<'a> {
         (**self).get(field)
+    }
+
+    fn visit<'a>(&'a self, field: &Field, test: &mut dyn FnMut(Value<'a>) -> bool) -> bool {
+        (**self).visit(field, test)
     }
 }
 
@@ -179,6 +203,8 @@ enum Repr<'a> {
     /// A list of scalars as it stands in the document, with a value in it.
     List(&'a [Json]),
     Many(Vec<Value<'a>>),
+    /// Several, kept elsewhere.
+    Borrowed(&'a [Value<'a>]),
 }
 
 impl<'a> Values<'a> {
@@ -200,12 +226,43 @@ impl<'a> Values<'a> {
         matches!(self.0, Repr::None)
     }
 
+    /// The text, if there is one value and it is text.
+    pub(super) fn as_single_text(&self) -> Option<&str> {
+        match &self.0 {
+            Repr::One(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// As [`Document::visit`], without a copy.
+    pub(super) fn visit<'v>(&'v self, test: &mut dyn FnMut(Value<'v>) -> bool) -> bool {
+        match &self.0 {
+            Repr::None => false,
+            Repr::One(value) => test(value.borrow()),
+            Repr::List(list) => list.iter().filter_map(scalar).any(test),
+            Repr::Many(values) => values.iter().map(Value::borrow).any(test),
+            Repr::Borrowed(values) => values.iter().map(Value::borrow).any(test),
+        }
+    }
+
+    /// The same values, borrowed.
+    pub(super) fn borrowed(&self) -> Values<'_> {
+        Values(match &self.0 {
+            Repr::None => Repr::None,
+            Repr::One(value) => Repr::One(value.borrow()),
+            Repr::List(list) => Repr::List(list),
+            Repr::Many(values) => Repr::Borrowed(values),
+            Repr::Borrowed(values) => Repr::Borrowed(values),
+        })
+    }
+
     /// Adds a value.
     pub fn push(&mut self, value: Value<'a>) {
         self.0 = match std::mem::take(&mut self.0) {
             Repr::None => Repr::One(value),
             Repr::One(first) => Repr::Many(vec![first, value]),
             Repr::List(list) => Repr::Many(list.iter().filter_map(scalar).chain([value]).collect()),
+            Repr::Borrowed(list) => Repr::Many(list.iter().cloned().chain([value]).collect()),
             Repr::Many(mut values) => {
                 values.push(value);
                 Repr::Many(values)
@@ -253,6 +310,7 @@ impl<'a> IntoIterator for Values<'a> {
             Repr::One(value) => Iter::One(Some(value)),
             Repr::List(list) => Iter::List(list.iter()),
             Repr::Many(values) => Iter::Many(values.into_iter()),
+            Repr::Borrowed(values) => Iter::Borrowed(values.iter()),
         })
     }
 }
@@ -266,6 +324,7 @@ enum Iter<'a> {
     One(Option<Value<'a>>),
     List(std::slice::Iter<'a, Json>),
     Many(std::vec::IntoIter<Value<'a>>),
+    Borrowed(std::slice::Iter<'a, Value<'a>>),
 }
 
 impl<'a> Iterator for IntoIter<'a> {
@@ -276,6 +335,7 @@ impl<'a> Iterator for IntoIter<'a> {
             Iter::One(value) => value.take(),
             Iter::List(list) => list.find_map(scalar),
             Iter::Many(values) => values.next(),
+            Iter::Borrowed(values) => values.next().map(Value::borrow),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::cidr::Block;
 use super::document::{Document, Field, Values};
 use super::functions::Function;
 use super::pattern::Pattern;
+use super::scan::Wanted;
 use super::value::{Number, Value};
 
 /// A condition, prepared for deciding.
@@ -63,6 +64,24 @@ const FEW: usize = 4;
 type Visit<'v, 'd> = &'v mut dyn FnMut(Value<'d>) -> bool;
 
 impl Predicate {
+    pub(super) fn number_fields(&mut self, wanted: &mut Wanted) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Not(inner) => inner.number_fields(wanted),
+            Self::All(parts) | Self::Any(parts) => {
+                for part in parts {
+                    part.number_fields(wanted);
+                }
+            }
+            Self::True(operand)
+            | Self::Absent(operand)
+            | Self::Compare(operand, ..)
+            | Self::In(operand, _)
+            | Self::Like(operand, _)
+            | Self::Regex(operand, _) => operand.number_fields(wanted),
+        }
+    }
+
     pub(super) fn holds<D: Document + ?Sized>(&self, event: &D) -> bool {
         match self {
             Self::Constant(value) => *value,
@@ -87,6 +106,10 @@ impl Predicate {
 }
 
 pub(super) fn satisfies(value: &Value<'_>, op: CompareOp, constant: &Value<'_>) -> bool {
+    // What nearly every rule asks, without finding out which is the greater.
+    if let (CompareOp::Equal, Value::Text(value), Value::Text(constant)) = (op, value, constant) {
+        return value == constant;
+    }
     let Some(ordering) = value.compare(constant) else {
         return false;
     };
@@ -101,6 +124,20 @@ pub(super) fn satisfies(value: &Value<'_>, op: CompareOp, constant: &Value<'_>) 
 }
 
 impl Operand {
+    fn number_fields(&mut self, wanted: &mut Wanted) {
+        match self {
+            Self::Null | Self::Constant(_) => {}
+            Self::Field(field) => field.number(wanted),
+            Self::Negate(inner) | Self::Cidr(inner, _) => inner.number_fields(wanted),
+            Self::Condition(condition) => condition.number_fields(wanted),
+            Self::Call { args, .. } => {
+                for arg in args {
+                    arg.number_fields(wanted);
+                }
+            }
+        }
+    }
+
     /// True if its value is known without a document.
     pub(super) fn is_constant(&self) -> bool {
         matches!(self, Self::Null | Self::Constant(_))
@@ -118,7 +155,7 @@ impl Operand {
         match self {
             Self::Null => false,
             Self::Constant(value) => test(value.borrow()),
-            Self::Field(field) => event.get(field).into_iter().any(test),
+            Self::Field(field) => event.visit(field, test),
             Self::Negate(inner) => {
                 inner.any(event, &mut |value| negate(&value).is_some_and(&mut *test))
             }

@@ -2,7 +2,8 @@
 //! time linear in the text.
 //!
 //! Lucene's language has no anchors (the whole text must match), no escapes
-//! but for single characters, and some operators of its own: `#` for nothing,
+//! but for single characters and the classes `\d \s \w` of ASCII, and some
+//! operators of its own: `#` for nothing,
 //! `@` for anything, `"…"` for literal text. What has no translation (`&`,
 //! `~`, `<1-9>`) is refused with a reason. Case is folded for ASCII letters only,
 //! so it is done here and not by the crate, which folds all of Unicode.
@@ -78,6 +79,16 @@ pub(super) fn translate(pattern: &str, fold: bool) -> Result<String, Problem> {
     Ok(translator.out)
 }
 
+/// What a backslash and what follows it stand for.
+enum Escaped {
+    Char(char),
+    Class {
+        negated: bool,
+        /// As they stand between brackets, in the crate's syntax.
+        ranges: &'static str,
+    },
+}
+
 struct Translator<'p> {
     rest: std::str::Chars<'p>,
     out: String,
@@ -143,10 +154,13 @@ impl Translator<'_> {
             '#' => self.push(r"[^\x{0}-\x{10FFFF}]"),
             '@' => self.push("(?s:.*)"),
             '"' => self.literal()?,
-            '\\' => {
-                let c = self.escaped()?;
-                self.character(c);
-            }
+            '\\' => match self.escaped()? {
+                Escaped::Char(c) => self.character(c),
+                Escaped::Class { negated, ranges } => {
+                    let caret = if negated { "^" } else { "" };
+                    self.push(&format!("[{caret}{ranges}]"));
+                }
+            },
             '&' => {
                 return refuse(
                     "`&` (both at once) in a regular expression is not supported",
@@ -250,17 +264,22 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// The character behind a backslash. Lucene took `\d` for the letter d, and
-    /// later for a digit (LUCENE-9336): what a rule means by it is not certain.
-    fn escaped(&mut self) -> Result<char, Problem> {
-        match self.rest.next() {
-            Some(c @ ('s' | 'S' | 'w' | 'W' | 'd' | 'D')) => refuse(
-                format!("`\\{c}` in a regular expression is not supported"),
-                "spell the characters, as in `[0-9]`, `[a-zA-Z0-9_]` or `[ ]`",
-            ),
-            Some(c) => Ok(c),
-            None => problem("this regular expression ends with a lone backslash"),
-        }
+    /// What stands behind a backslash: a character, or one of the classes that
+    /// Lucene has since version 9 (LUCENE-9336), which are of ASCII alone.
+    fn escaped(&mut self) -> Result<Escaped, Problem> {
+        let Some(c) = self.rest.next() else {
+            return problem("this regular expression ends with a lone backslash");
+        };
+        let ranges = match c {
+            'd' | 'D' => "0-9",
+            's' | 'S' => r"\x20\t\n\r",
+            'w' | 'W' => "a-zA-Z0-9_",
+            _ => return Ok(Escaped::Char(c)),
+        };
+        Ok(Escaped::Class {
+            negated: c.is_ascii_uppercase(),
+            ranges,
+        })
     }
 
     /// From behind `[` to `]`.
@@ -270,21 +289,15 @@ impl Translator<'_> {
         let negated = self.eat('^');
         self.out.push_str(if negated { "[^" } else { "[" });
         loop {
-            let first = self.class_character(UNCLOSED)?;
-            let last = if self.eat('-') {
-                self.class_character(UNCLOSED)?
-            } else {
-                first
-            };
-            if last < first {
-                return problem(format!(
-                    "the range `{first}-{last}` in this regular expression is empty"
-                ));
-            }
-            self.range(first, last);
-            if self.fold {
-                self.shifted(first, last, 'a', 'z');
-                self.shifted(first, last, 'A', 'Z');
+            match self.class_character(UNCLOSED)? {
+                Escaped::Char(first) => self.class_range(first, UNCLOSED)?,
+                Escaped::Class {
+                    negated: false,
+                    ranges,
+                } => self.out.push_str(ranges),
+                Escaped::Class { ranges, .. } => {
+                    let _ = write!(self.out, "[^{ranges}]");
+                }
             }
             // The first character is taken as it is, also if it is `]`.
             if self.eat(']') {
@@ -296,12 +309,38 @@ impl Translator<'_> {
         Ok(())
     }
 
-    fn class_character(&mut self, unclosed: &str) -> Result<char, Problem> {
+    fn class_character(&mut self, unclosed: &str) -> Result<Escaped, Problem> {
         match self.rest.next() {
             Some('\\') => self.escaped(),
-            Some(c) => Ok(c),
+            Some(c) => Ok(Escaped::Char(c)),
             None => problem(unclosed),
         }
+    }
+
+    /// One character of a class, or from it to the one behind a dash.
+    fn class_range(&mut self, first: char, unclosed: &str) -> Result<(), Problem> {
+        let mut last = first;
+        if self.eat('-') {
+            last = match self.class_character(unclosed)? {
+                Escaped::Char(last) => last,
+                Escaped::Class { .. } => {
+                    return problem(format!(
+                        "the range from `{first}` in this regular expression ends with a class"
+                    ));
+                }
+            };
+        }
+        if last < first {
+            return problem(format!(
+                "the range `{first}-{last}` in this regular expression is empty"
+            ));
+        }
+        self.range(first, last);
+        if self.fold {
+            self.shifted(first, last, 'a', 'z');
+            self.shifted(first, last, 'A', 'Z');
+        }
+        Ok(())
     }
 
     fn range(&mut self, first: char, last: char) {
@@ -379,6 +418,23 @@ mod tests {
             ("[&&]", "&", true),
             ("[a[]", "[", true),
             ("ü{2}", "üü", true),
+            (r"\d+", "0123456789", true),
+            (r"\d", "d", false),
+            (r"\d", "٣", false),
+            (r"\D", "d", true),
+            (r"\D", "7", false),
+            (r"\w+", "aZ_9", true),
+            (r"\w", "ä", false),
+            (r"\W", "ä", true),
+            (r"\s+", " \t\r\n", true),
+            (r"\s", "\u{b}", false),
+            (r"\S", "\u{a0}", true),
+            (r"[\d.]+", "1.2", true),
+            (r"[^\s/]+", "a b", false),
+            (r"[^\s/]+", "ab", true),
+            (r"[\D]", "1", false),
+            (r"[\W7]+", "7-", true),
+            (r"a\d{2}?", "a", true),
         ];
         for (pattern, text, expected) in cases {
             assert_eq!(matches(pattern, text, false), expected, "{pattern} {text}");
@@ -398,7 +454,10 @@ mod tests {
     #[test]
     fn what_is_no_pattern_is_refused_with_its_reason() {
         let cases = [
-            (r"\d+", r"`\d` in a regular expression is not supported"),
+            (
+                r"[a-\d]",
+                "the range from `a` in this regular expression ends with a class",
+            ),
             ("(a", "a `(` in this regular expression is not closed"),
             ("a)", "a `)` in this regular expression closes nothing"),
             ("[a", "a `[` in this regular expression is not closed"),

@@ -29,6 +29,7 @@ mod lucene;
 mod parser;
 mod pattern;
 mod print;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -41,6 +42,7 @@ pub use document::{Document, Field, IntoIter, Values};
 pub use error::{Error, ErrorKind};
 pub use functions::Function;
 pub use pattern::Pattern;
+pub use scan::{NotJson, Scan, Wanted};
 pub use value::Value;
 
 /// A condition alone, as it stands behind `where`.
@@ -61,10 +63,24 @@ impl Condition {
         Ok(Self { expr, program })
     }
 
+    /// Has documents read for it ([`Scan`]) keep the fields it asks for.
+    pub fn number_fields(&mut self, wanted: &mut Wanted) {
+        self.program.number_fields(wanted);
+    }
+
     /// True if the event satisfies the condition.
     #[must_use]
     pub fn matches(&self, event: &impl Document) -> bool {
         self.program.holds(event)
+    }
+
+    /// Whether it holds, if it is the same for every event.
+    #[must_use]
+    pub fn constant(&self) -> Option<bool> {
+        match self.program {
+            eval::Predicate::Constant(value) => Some(value),
+            _ => None,
+        }
     }
 
     /// The condition as a tree.
@@ -226,6 +242,12 @@ impl Query {
     /// named.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         self.condition.fields()
+    }
+
+    /// Has documents read for it ([`Scan`]) keep the fields it asks for.
+    pub fn number_fields(&mut self, wanted: &mut Wanted) {
+        self.category_field.number(wanted);
+        self.condition.number_fields(wanted);
     }
 
     /// True if `event.category` is, or contains, the query's category and the

@@ -63,6 +63,11 @@ impl Attribution {
     }
 }
 
+fn same_file(one: Option<&Image>, other: Option<&Image>) -> bool {
+    one.zip(other)
+        .is_some_and(|(one, other)| one.is_same_file(other))
+}
+
 impl Image {
     /// Whether both are known to be the same file.
     fn is_same_file(&self, other: &Self) -> bool {
@@ -150,15 +155,18 @@ impl Resolver {
             mut process,
             parent,
             mut verified,
+            namespace,
             ..
         } = identity;
+        if let Some(image) = &mut process.image {
+            self.identifier.place(image, namespace);
+        }
         if let Some(recorded) = self.recorded.get_mut(&process.pid)
             && recorded.identity.process.start_ticks == process.start_ticks
         {
             recorded.complete();
             let known = &mut recorded.identity.process;
-            let same = known.image.as_ref().zip(process.image.as_ref());
-            if same.is_some_and(|(known, now)| known.is_same_file(now)) {
+            if same_file(known.image.as_ref(), process.image.as_ref()) {
                 if known.args.is_none() {
                     known.args.clone_from(&process.args);
                     known.name.clone_from(&process.name);
@@ -245,7 +253,7 @@ impl Resolver {
             && let Some(image) = self.identifier.image(writer.pid)
             // A process that is just ending has a path and no more.
             && image.inode.is_some()
-            && !process.image.as_ref().is_some_and(|recorded| recorded.is_same_file(&image))
+            && !same_file(process.image.as_ref(), Some(&image))
         {
             // It has run another program since.
             candidates.extend(process.image.clone());
@@ -322,9 +330,9 @@ impl Resolver {
             && parent.args.is_none()
             && let Some(start) = parent.start_ticks
             && let Some(now) = self.ancestor(parent.pid, start)
-            && now.image == parent.image
+            && same_file(now.image.as_ref(), parent.image.as_ref())
         {
-            parent.args = now.args;
+            *parent = now;
         }
         loop {
             let child = attribution.ancestors.last().unwrap_or(process);

@@ -12,6 +12,7 @@ use super::{Error, Fields, Rule};
 use crate::config;
 use crate::config::snippet::{Fault, Source};
 use crate::eql;
+use crate::eql::ast::{Expr, ExprKind, Literal};
 
 /// One exception, ready to be asked.
 #[derive(Debug)]
@@ -34,6 +35,44 @@ pub enum Standing {
     Expired,
     /// It names a rule that does not run.
     NoRule,
+}
+
+/// What is dangerous or useless about an exception's condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// It holds for every event.
+    Always,
+    /// It holds for no event.
+    Never,
+    /// Whoever chooses a program's path, name and arguments satisfies it: in a
+    /// mount namespace of one's own that is everybody.
+    Forgeable,
+}
+
+/// What a process is called, which any user can choose.
+const FORGEABLE: [&str; 5] = ["executable", "name", "args", "args_count", "command_line"];
+/// Whose names can be forged alone. A parent or leader has to be another
+/// process that goes along, which is some assurance.
+const FORGERS: [&str; 2] = ["process", "ssh_keywatch.ancestors"];
+
+fn is_forgeable(field: &eql::Field) -> bool {
+    let below = field.name().rsplit_once('.');
+    below.is_some_and(|(object, name)| FORGERS.contains(&object) && FORGEABLE.contains(&name))
+}
+
+/// Whether an expression can be given this value by forging names alone.
+fn can_be_forged(expr: &Expr, value: bool) -> bool {
+    match (&expr.kind, value) {
+        (ExprKind::Literal(Literal::Bool(literal)), _) => *literal == value,
+        (ExprKind::Not(inner), _) => can_be_forged(inner, !value),
+        (ExprKind::And(parts), true) | (ExprKind::Or(parts), false) => {
+            parts.iter().all(|part| can_be_forged(part, value))
+        }
+        (ExprKind::And(parts), false) | (ExprKind::Or(parts), true) => {
+            parts.iter().any(|part| can_be_forged(part, value))
+        }
+        _ => expr.fields().next().is_some() && expr.fields().all(is_forgeable),
+    }
 }
 
 impl Exception {
@@ -112,6 +151,16 @@ impl Exception {
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// What is wrong with its condition, though it is valid.
+    #[must_use]
+    pub fn weakness(&self) -> Option<Weakness> {
+        match self.condition.constant() {
+            Some(true) => Some(Weakness::Always),
+            Some(false) => Some(Weakness::Never),
+            None => can_be_forged(self.condition.expr(), true).then_some(Weakness::Forgeable),
+        }
     }
 
     /// Whether its last day is over.

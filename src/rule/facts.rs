@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::{Limits, Overrides};
+
 /// How grave a match is, in the four steps of Elastic's rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
@@ -131,6 +133,17 @@ pub struct Rule {
     pub false_positives: Vec<String>,
     /// The investigation guide, in Markdown.
     pub note: Option<String>,
+    /// What must be set up for it, in Markdown.
+    pub setup: Option<String>,
+    /// The fields that an analyst should see first.
+    pub investigation_fields: Vec<String>,
+    /// Its alerts are material for other rules rather than news
+    /// (`building_block_type`).
+    pub building_block: bool,
+    /// What it lets the event decide.
+    pub overrides: Overrides,
+    /// How many alerts it may raise.
+    pub limits: Limits,
     /// The query's text.
     pub query: String,
     /// The file it came from.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::facts::{Reference, Rule, Severity, Technique, Threat};
-use super::schema;
+use super::{schema, settings};
 use crate::config::snippet::{Fault, Source};
 use crate::eql;
 
@@ -46,6 +46,13 @@ impl Compiled {
         match &self.category_field {
             Some(field) => self.query.matches_with_category_field(document, field),
             None => self.query.matches(document),
+        }
+    }
+
+    pub(super) fn number_fields(&mut self, wanted: &mut eql::Wanted) {
+        self.query.number_fields(wanted);
+        if let Some(field) = &mut self.category_field {
+            field.number(wanted);
         }
     }
 
@@ -105,6 +112,15 @@ struct RawRule {
     #[serde(default = "yes")]
     enabled: bool,
     event_category_override: Option<Spanned<String>>,
+    setup: Option<String>,
+    building_block_type: Option<String>,
+    investigation_fields: Option<RawInvestigationFields>,
+}
+
+#[derive(Deserialize)]
+struct RawInvestigationFields {
+    #[serde(default)]
+    field_names: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -221,6 +237,7 @@ pub(super) fn parse(
         Err(reason) => return Ok(parsed(&rule, Body::Skipped(reason))),
     };
     let (severity, risk_score) = gravity(source, &rule)?;
+    let (limits, overrides) = settings::parse(source, fields)?;
     let id = rule.rule_id.clone();
     let name = rule.name.into_inner();
     let compiled = Compiled {
@@ -245,6 +262,14 @@ pub(super) fn parse(
             }),
             false_positives: rule.false_positives,
             note: rule.note,
+            setup: rule.setup,
+            investigation_fields: rule
+                .investigation_fields
+                .map(|fields| fields.field_names)
+                .unwrap_or_default(),
+            building_block: rule.building_block_type.is_some(),
+            overrides,
+            limits,
             query: rule.query.map(Spanned::into_inner).unwrap_or_default(),
             file: file.to_owned(),
             ruleset: ruleset.to_owned(),

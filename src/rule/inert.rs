@@ -9,7 +9,7 @@ use super::file::Compiled;
 use crate::eql::ast::{CompareOp, Expr, ExprKind, Literal, MatchOp, Truth};
 use crate::eql::{Field, Pattern};
 
-const PATH: &str = "file.path";
+pub(super) const PATH: &str = "file.path";
 
 /// The fields that every event's document has, and all values that they take
 /// there (the `alert` module's tests hold documents against this).
@@ -145,7 +145,7 @@ fn truth(leaf: &Expr, field: &str, value: &str) -> Truth {
 }
 
 /// Collects the texts that the query wants a field to be.
-fn asked(expr: &Expr, field: &str, texts: &mut Vec<String>) {
+pub(super) fn asked(expr: &Expr, field: &str, texts: &mut Vec<String>) {
     match &expr.kind {
         ExprKind::And(parts) | ExprKind::Or(parts) => {
             for part in parts {

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, Body, Compiled, Parsed};
-use super::{Entry, Error, Fields, Standing, shipped};
+use super::{Entry, Error, Fields, Standing, cases, shipped};
 use crate::config;
 use crate::config::snippet::Source;
 
@@ -35,7 +35,7 @@ pub(super) fn load(
     let mut entries: Vec<Entry> = Vec::new();
     let mut speaking: Found = BTreeMap::new();
     for directory in directories {
-        let texts = match texts(directory, builtin) {
+        let texts = match texts(directory, builtin, Kind::Rules) {
             Ok(texts) => texts,
             Err(more) => {
                 errors.extend(more);
@@ -110,17 +110,27 @@ fn read_all(
     found
 }
 
-/// Path and text of a directory's rule files, by path.
-fn texts(directory: &Path, builtin: bool) -> Result<Vec<(PathBuf, String)>, Vec<Error>> {
+/// Which files of a directory are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Rules: all but those in a directory of cases.
+    Rules,
+    /// Cases: those alone.
+    Cases,
+}
+
+/// Path and text of a directory's files of this kind, by path.
+pub(super) fn texts(
+    directory: &Path,
+    builtin: bool,
+    kind: Kind,
+) -> Result<Vec<(PathBuf, String)>, Vec<Error>> {
     let mut paths = Vec::new();
-    if let Err(error) = walk(directory, &mut paths) {
+    if let Err(error) = walk(directory, kind, kind == Kind::Rules, &mut paths) {
         let missing = matches!(&error, Error::Read { path, source }
             if path == directory && source.kind() == io::ErrorKind::NotFound);
         if missing && builtin && directory == Path::new(shipped::DIRECTORY) {
-            return Ok(shipped::RULES
-                .iter()
-                .map(|(name, text)| (directory.join(name), (*text).to_owned()))
-                .collect());
+            return Ok(carried(directory, kind));
         }
         // A directory that nobody asked for by name need not be there.
         if missing
@@ -149,10 +159,23 @@ fn texts(directory: &Path, builtin: bool) -> Result<Vec<(PathBuf, String)>, Vec<
     }
 }
 
+/// What the binary carries, by where it would be installed.
+fn carried(directory: &Path, kind: Kind) -> Vec<(PathBuf, String)> {
+    let (directory, files) = match kind {
+        Kind::Rules => (directory.to_owned(), &shipped::RULES),
+        Kind::Cases => (directory.join(cases::DIRECTORY), &shipped::CASES),
+    };
+    files
+        .iter()
+        .map(|(name, text)| (directory.join(name), (*text).to_owned()))
+        .collect()
+}
+
 /// Collects `*.toml`, also of directories below, but not through links to
 /// directories, which could go round in circles. What starts with a dot is an
-/// editor's or a package manager's.
-fn walk(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), Error> {
+/// editor's or a package manager's. Files are `meant` once the walk is in a
+/// directory of the right kind.
+fn walk(directory: &Path, kind: Kind, meant: bool, paths: &mut Vec<PathBuf>) -> Result<(), Error> {
     let failed = |source| Error::Read {
         path: directory.to_owned(),
         source,
@@ -164,8 +187,13 @@ fn walk(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), Error> {
             continue;
         }
         if entry.file_type().map_err(failed)?.is_dir() {
-            walk(&path, paths)?;
-        } else if path.extension().is_some_and(|suffix| suffix == "toml") {
+            let of_cases = entry.file_name() == cases::DIRECTORY;
+            match kind {
+                Kind::Rules if of_cases => {}
+                Kind::Rules => walk(&path, kind, true, paths)?,
+                Kind::Cases => walk(&path, kind, meant || of_cases, paths)?,
+            }
+        } else if meant && path.extension().is_some_and(|suffix| suffix == "toml") {
             paths.push(path);
         }
     }

@@ -7,12 +7,17 @@
 //! mistake in every file; a rule that is merely not for us (another type,
 //! language or event category) is listed with its reason. Deciding cannot fail.
 
+mod cases;
 mod exception;
 mod facts;
 mod file;
 mod inert;
+mod limits;
 mod load;
+mod overrides;
+mod roots;
 mod schema;
+mod settings;
 pub mod shipped;
 
 #[cfg(test)]
@@ -24,10 +29,14 @@ use std::path::PathBuf;
 
 use jiff::civil::Date;
 
-pub use exception::{Exception, Standing as ExceptionStanding};
+pub use cases::{Case, Cases, Trial, load_cases, parse as parse_cases};
+pub use exception::{Exception, Standing as ExceptionStanding, Weakness};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
 pub use inert::{Inert, known_values};
+pub use limits::{Cause, Limits, MAX_GROUPS, Suppressed, Suppression, Suppressor, Verdict};
+pub use overrides::{Overrides, SeverityMapping};
+pub use roots::{MAX_ROOTS, Roots};
 pub use schema::{knows as knows_field, nearest_field};
 
 use self::file::Compiled;
@@ -194,6 +203,30 @@ impl RuleSet {
             }
         }
         decision
+    }
+
+    /// Has documents read for it ([`eql::Scan`]) keep the fields that the rules
+    /// ask for. Those of exceptions are not among them: what matches a rule is
+    /// rare, and is read whole.
+    pub fn number_fields(&mut self, wanted: &mut eql::Wanted) {
+        for rule in &mut self.rules {
+            rule.number_fields(wanted);
+        }
+    }
+
+    /// Whether there is a rule that the document matches, excepted or not.
+    #[must_use]
+    pub fn any_matches(&self, document: &impl eql::Document) -> bool {
+        self.rules.iter().any(|rule| rule.matches(document))
+    }
+
+    /// Whether the document matches the rule with this id, excepted or not;
+    /// `None` if no such rule runs.
+    #[must_use]
+    pub fn matches(&self, id: &str, document: &impl eql::Document) -> Option<bool> {
+        let mut rules = self.rules.iter();
+        let rule = rules.find(|compiled| compiled.rule.id == id)?;
+        Some(rule.matches(document))
     }
 
     /// The rules that run, in loading order.

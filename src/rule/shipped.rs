@@ -12,3 +12,9 @@ pub(super) const RULES: [(&str, &str); 1] = [(
     "ssh_key_generated_via_ssh_keygen.toml",
     include_str!("../../packaging/rules/ssh_key_generated_via_ssh_keygen.toml"),
 )];
+
+/// File name and text of the cases of each shipped rule.
+pub(super) const CASES: [(&str, &str); 1] = [(
+    "ssh_key_generated_via_ssh_keygen.toml",
+    include_str!("../../packaging/rules/tests/ssh_key_generated_via_ssh_keygen.toml"),
+)];

@@ -1,6 +1,7 @@
 //! What the modules' tests share, alerts, and the vocabulary of all documents.
 
 mod events;
+mod keys;
 mod reports;
 mod sentences;
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::event::{Action, Event, Evidence, FileFacts, FileKind, FinalPath};
 use crate::resolve::{Account, Attribution, Credentials, Image, ImageState, Method, Process};
-use crate::rule::{Severity, Technique, Threat};
+use crate::rule::{Limits, Overrides, Severity, Technique, Threat};
 
 fn at(micros: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000) + Duration::from_micros(micros)
@@ -191,6 +192,11 @@ fn rule() -> Rule {
         version: None,
         false_positives: vec![],
         note: None,
+        setup: None,
+        investigation_fields: Vec::new(),
+        building_block: false,
+        overrides: Overrides::default(),
+        limits: Limits::default(),
         query: "file where true".into(),
         file: PathBuf::from("/usr/share/r.toml"),
         ruleset: "ssh-keywatch".into(),

@@ -76,3 +76,48 @@ fn a_loss_document() {
     );
     assert_eq!(document.number("ssh_keywatch.loss.count"), Some(12));
 }
+
+#[test]
+fn suppressed_alerts_are_told_with_their_reason() {
+    use crate::rule::{Cause, Suppressed};
+    let mut told = Suppressed {
+        rule_id: "r".into(),
+        rule_name: "A key was made".into(),
+        cause: Cause::MaxSignals(100),
+        count: 12,
+        start: at(0),
+        end: at(300_000_000),
+    };
+    let document = suppressed(&told, at(301_000_000), &origin());
+    for (name, expected) in [
+        ("event.kind", "state"),
+        ("event.action", "suppressed"),
+        ("event.code", "max_signals"),
+        ("event.outcome", "success"),
+        ("rule.id", "r"),
+        (
+            "message",
+            "12 alerts were suppressed of the rule A key was made: the rule raises at most 100 in its interval",
+        ),
+    ] {
+        assert_eq!(document.str(name), Some(expected), "{name}");
+    }
+    assert_eq!(document.number("ssh_keywatch.suppressed.count"), Some(12));
+    told.cause = Cause::Alike(vec![
+        ("user.name".into(), vec!["al\nice".into()]),
+        ("container.id".into(), vec![]),
+    ]);
+    told.count = 1;
+    let document = suppressed(&told, at(1), &origin());
+    assert_eq!(
+        document.str("message"),
+        Some(
+            "1 alert was suppressed of the rule A key was made: alike to one that was raised (user.name al\\nice; no container.id)"
+        )
+    );
+    assert_eq!(document.str("event.code"), Some("alert_suppression"));
+    assert_eq!(
+        document.str("ssh_keywatch.suppressed.values"),
+        Some("al\nice")
+    );
+}

@@ -357,10 +357,10 @@ const INVALID: &[(&str, &str, &str, Option<&str>)] = &[
         Some("write `length(…)`"),
     ),
     (
-        "file where a regex \"\\\\d+\"",
-        "\"\\\\d+\"",
-        "`\\d` in a regular expression is not supported",
-        Some("spell the characters, as in `[0-9]`, `[a-zA-Z0-9_]` or `[ ]`"),
+        "file where a regex \"a&b\"",
+        "\"a&b\"",
+        "`&` (both at once) in a regular expression is not supported",
+        Some("write two conditions joined by `and`, or `\\&` for the character"),
     ),
     (
         "file where a regex (\"x\", \"((a{999}){999}){999}\")",

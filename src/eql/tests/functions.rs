@@ -30,6 +30,7 @@ const CASES: &[&str] = &[
     r#"cidrMatch(ip, "192.168.0.0/16")"#,
     r#"cidrMatch(ip, "10.0.0.0/8", "192.168.0.0/16")"#,
     r#"not cidrMatch(ip, "10.0.0.0/8")"#,
+    r#"cidrmatch(ip, "192.168.0.0/16") and CIDRMATCH(ip, "192.168.0.0/16")"#,
     r#"cidrMatch("10.1.1.1", "10.0.0.0/8")"#,
     r#"cidrMatch(null, "10.0.0.0/8") == null"#,
     "cidrMatch(ip, null) == null",

@@ -5,13 +5,21 @@ use super::*;
 #[test]
 fn the_binary_carries_every_shipped_rule() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/rules");
-    let mut files: Vec<_> = fs::read_dir(&directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    files.sort();
-    let carried: Vec<_> = shipped::RULES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(carried, files);
+    let files = |directory: &Path| {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+        let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+        let mut names: Vec<_> = files
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let names = |files: &[(&'static str, &str)]| {
+        let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+        names
+    };
+    assert_eq!(names(&shipped::RULES), files(&directory));
+    assert_eq!(names(&shipped::CASES), files(&directory.join("tests")));
 
     let installed = RuleSet::load(&[directory], false).unwrap();
     assert_eq!(installed.rules().len(), builtin().rules().len());

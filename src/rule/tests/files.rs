@@ -129,6 +129,18 @@ fn the_full_schema_of_elastic_is_tolerated() {
         version: Some("3".into()),
         false_positives: vec!["Admins.".into()],
         note: Some("guide".into()),
+        setup: Some("set up".into()),
+        investigation_fields: vec!["@timestamp".into()],
+        building_block: true,
+        overrides: Overrides::default(),
+        limits: Limits {
+            suppression: Some(Suppression {
+                group_by: vec![eql::Field::new("host.id").unwrap()],
+                duration: Some(std::time::Duration::from_secs(300)),
+                missing_are_alike: true,
+            }),
+            ..Limits::default()
+        },
         query: "file where true".into(),
         file: rule.file.clone(),
         ruleset: rule.file.parent().unwrap().display().to_string(),

@@ -89,3 +89,71 @@ fn the_seed_rule_is_not_inert() {
     }
     assert_eq!(builtin().inert(&["/srv"]).len(), 1);
 }
+
+/// The directories that rules with these queries would have watched, and why
+/// not others.
+fn roots(queries: &[&str], watched: &[&str]) -> (Vec<String>, Vec<String>) {
+    let files: Vec<_> = queries
+        .iter()
+        .enumerate()
+        .map(|(index, query)| {
+            let text = file(&format!("'''{query}'''")).replace("\"id\"", &format!("\"{index}\""));
+            (format!("{index:04}.toml"), text)
+        })
+        .collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
+    let set = load(&directory(&files)).unwrap();
+    let roots = set.roots(watched);
+    let refused = roots
+        .refused
+        .iter()
+        .map(|(_, pattern, why)| format!("{pattern}: {why}"));
+    (roots.directories.clone(), refused.collect())
+}
+
+#[test]
+fn directories_are_derived_from_the_paths_of_rules() {
+    let paths = r#"file where file.path : ("/etc/cron.d/*", "/home/*/.config/autostart/*.desktop", "/usr/lib/*/x*",
+        "/etc/ssh/*", "/home/*/.ssh/*", "/etc/crontab", "/home/*/x", "*.service", "/a/../b/c", "/a/b[c]/d")
+        and not file.path : "/var/lib/dpkg/*""#;
+    let (directories, refused) = roots(&[paths], &["/home/*/.ssh", "/etc/ssh"]);
+    assert_eq!(
+        directories,
+        ["/etc/cron.d", "/home/*/.config/autostart", "/usr/lib"]
+    );
+    assert_eq!(
+        refused,
+        [
+            "/etc/crontab: it is too broad",
+            "/home/*/x: it is too broad",
+            "*.service: it does not begin at the root",
+            "/a/../b/c: it is no plain path",
+            "/a/b[c]/d: it has brackets or backslashes",
+        ]
+    );
+}
+
+#[test]
+fn directories_within_others_are_not_derived_twice() {
+    let deep = r#"file where file.path == "/usr/lib/systemd/system/x.service""#;
+    let broad = r#"file where file.path : "/usr/lib/*""#;
+    let never = r#"file where event.action == "open" and file.path : "/srv/a/*""#;
+    for queries in [[deep, broad, never], [never, broad, deep]] {
+        assert_eq!(roots(&queries, &[]), (vec!["/usr/lib".to_owned()], vec![]));
+    }
+    assert_eq!(roots(&[deep], &["/usr/lib/"]), (vec![], vec![]));
+    assert_eq!(roots(&[deep], &["/usr/li"]).0, ["/usr/lib/systemd/system"]);
+}
+
+#[test]
+fn the_number_of_derived_directories_is_bounded() {
+    let queries: Vec<_> = (0..MAX_ROOTS + 2)
+        .map(|index| format!("file where file.path : \"/srv/d{index}/*\""))
+        .collect();
+    let queries: Vec<_> = queries.iter().map(String::as_str).collect();
+    let (directories, refused) = roots(&queries, &[]);
+    assert_eq!((directories.len(), refused.len()), (MAX_ROOTS, 2));
+}

@@ -4,6 +4,7 @@ mod directories;
 mod exceptions;
 mod files;
 mod inert;
+mod limits;
 
 use std::fs;
 use std::path::Path;

@@ -1,0 +1,309 @@
+//! How many alerts a rule may raise, and which of them are one.
+//!
+//! Owns `max_signals` within `interval` and `alert_suppression`, as rule files
+//! write them, and the state between alerts: windows and groups. Must not look
+//! at a clock: the time is given, and may also go backwards, as it does in
+//! exports that begin with the latest event. Cannot fail; what is suppressed is
+//! counted, and told once when its window has ended ([`Suppressor::ended`]).
+//! Memory is bounded by [`MAX_GROUPS`] for each rule.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
+use super::Rule;
+use crate::eql::{self, Field, Value};
+
+/// So many groups of a rule are kept apart; further ones are not suppressed,
+/// only counted against `max_signals`.
+pub const MAX_GROUPS: usize = 1000;
+/// Longer values of a group are kept by their beginning and their hash.
+const MAX_VALUE: usize = 256;
+
+/// What a rule allows itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// At most so many alerts in an interval.
+    pub max_signals: u64,
+    /// The interval that `max_signals` counts in.
+    pub interval: Duration,
+    /// Which alerts are told as one.
+    pub suppression: Option<Suppression>,
+}
+
+impl Default for Limits {
+    /// Elastic's defaults.
+    fn default() -> Self {
+        Self {
+            max_signals: 100,
+            interval: Duration::from_secs(300),
+            suppression: None,
+        }
+    }
+}
+
+/// `alert_suppression`: only the first of alike alerts is raised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suppression {
+    /// Alerts are alike if these fields have the same values.
+    pub group_by: Vec<Field>,
+    /// For how long after the first; the rule's interval if it does not say.
+    pub duration: Option<Duration>,
+    /// Whether alerts that lack one of the fields are alike in that.
+    pub missing_are_alike: bool,
+}
+
+/// What becomes of an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is raised.
+    Raise,
+    /// It is counted, and told of later.
+    Suppress,
+}
+
+/// Why alerts were suppressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// There were more than this in an interval (`max_signals`).
+    MaxSignals(u64),
+    /// They were like one that was raised: names and values of the fields.
+    Alike(Vec<(String, Vec<String>)>),
+}
+
+/// What was suppressed in one window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suppressed {
+    /// The rule's id.
+    pub rule_id: String,
+    /// The rule's name.
+    pub rule_name: String,
+    /// Why.
+    pub cause: Cause,
+    /// How many alerts, at least one.
+    pub count: u64,
+    /// When the window began, which is when an alert was raised.
+    pub start: SystemTime,
+    /// When it ends.
+    pub end: SystemTime,
+}
+
+/// The state between alerts, of all rules. Outlives a reload of them.
+#[derive(Debug, Default)]
+pub struct Suppressor {
+    /// By the rule's id.
+    rules: HashMap<String, State>,
+    /// Of windows that ended.
+    told: Vec<Suppressed>,
+    total: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    name: String,
+    raised: Option<Window>,
+    /// How many alerts `raised` counts, those suppressed not among them.
+    count: u64,
+    max_signals: u64,
+    group_by: Vec<Field>,
+    groups: HashMap<Group, Window>,
+}
+
+/// The values of the fields that alerts are grouped by; none where one is missing.
+type Group = Vec<Vec<String>>;
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    start: SystemTime,
+    length: Duration,
+    suppressed: u64,
+}
+
+impl Window {
+    fn new(start: SystemTime, length: Duration) -> Self {
+        Self {
+            start,
+            length,
+            suppressed: 0,
+        }
+    }
+
+    /// Also of a time before its start: events need not come in order.
+    fn holds(&self, time: SystemTime) -> bool {
+        let distance = match time.duration_since(self.start) {
+            Ok(after) => after,
+            Err(before) => before.duration(),
+        };
+        distance < self.length
+    }
+}
+
+impl Suppressor {
+    /// Nothing was raised yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decides on an alert of this rule on this document. One that is alike to
+    /// another does not count against `max_signals`.
+    pub fn admit(
+        &mut self,
+        rule: &Rule,
+        document: &impl eql::Document,
+        now: SystemTime,
+    ) -> Verdict {
+        let limits = &rule.limits;
+        if !self.rules.contains_key(&rule.id) {
+            self.rules.insert(rule.id.clone(), State::default());
+        }
+        let Some(state) = self.rules.get_mut(&rule.id) else {
+            return Verdict::Raise;
+        };
+        state.take_over(rule, &mut self.told);
+        let group = limits.suppression.as_ref().and_then(|suppression| {
+            let group = group(suppression, document)?;
+            let length = suppression.duration.unwrap_or(limits.interval);
+            Some((group, length))
+        });
+        if let Some((group, _)) = &group
+            && let Some(window) = state.groups.get_mut(group)
+        {
+            if window.holds(now) {
+                window.suppressed += 1;
+                self.total += 1;
+                return Verdict::Suppress;
+            }
+            let window = state.groups.remove_entry(group);
+            self.told.extend(
+                window.and_then(|(group, window)| state.told(&rule.id, Some(group), window)),
+            );
+        }
+        match &mut state.raised {
+            Some(window) if window.holds(now) => {
+                if state.count >= limits.max_signals {
+                    window.suppressed += 1;
+                    self.total += 1;
+                    return Verdict::Suppress;
+                }
+            }
+            ended => {
+                let ended = ended.replace(Window::new(now, limits.interval));
+                state.count = 0;
+                self.told
+                    .extend(ended.and_then(|window| state.told(&rule.id, None, window)));
+            }
+        }
+        state.count += 1;
+        if let Some((group, length)) = group {
+            if state.groups.len() >= MAX_GROUPS {
+                state.end_groups(&rule.id, &mut self.told, |window| !window.holds(now));
+            }
+            if state.groups.len() < MAX_GROUPS {
+                state.groups.insert(group, Window::new(now, length));
+            }
+        }
+        Verdict::Raise
+    }
+
+    /// What was suppressed in windows that have ended by now, each told once.
+    pub fn ended(&mut self, now: SystemTime) -> Vec<Suppressed> {
+        self.end(|window| !window.holds(now))
+    }
+
+    /// What was suppressed in all windows, for nothing comes after.
+    pub fn finish(&mut self) -> Vec<Suppressed> {
+        self.end(|_| true)
+    }
+
+    /// How many alerts were suppressed, in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn end(&mut self, ends: impl Fn(&Window) -> bool) -> Vec<Suppressed> {
+        let mut told = std::mem::take(&mut self.told);
+        self.rules.retain(|id, state| {
+            state.end_groups(id, &mut told, &ends);
+            if let Some(window) = state.raised.take_if(|window| ends(window)) {
+                told.extend(state.told(id, None, window));
+            }
+            state.raised.is_some() || !state.groups.is_empty()
+        });
+        told.sort_by(|left, right| (left.start, &left.rule_id).cmp(&(right.start, &right.rule_id)));
+        told
+    }
+}
+
+impl State {
+    /// The rule as it is now; groups by other fields than before are ended.
+    fn take_over(&mut self, rule: &Rule, told: &mut Vec<Suppressed>) {
+        self.name.clone_from(&rule.name);
+        self.max_signals = rule.limits.max_signals;
+        let group_by = rule.limits.suppression.as_ref();
+        let group_by = group_by.map_or(&[][..], |suppression| &suppression.group_by);
+        if self.group_by != group_by {
+            self.end_groups(&rule.id, told, |_| true);
+            self.group_by = group_by.to_vec();
+        }
+    }
+
+    fn end_groups(&mut self, id: &str, told: &mut Vec<Suppressed>, ends: impl Fn(&Window) -> bool) {
+        let ended: Vec<_> = self.groups.extract_if(|_, window| ends(window)).collect();
+        for (group, window) in ended {
+            told.extend(self.told(id, Some(group), window));
+        }
+    }
+
+    fn told(&self, id: &str, group: Option<Group>, window: Window) -> Option<Suppressed> {
+        let cause = match group {
+            None => Cause::MaxSignals(self.max_signals),
+            Some(group) => {
+                let names = self.group_by.iter().map(|field| field.name().to_owned());
+                Cause::Alike(names.zip(group).collect())
+            }
+        };
+        (window.suppressed > 0).then(|| Suppressed {
+            rule_id: id.to_owned(),
+            rule_name: self.name.clone(),
+            cause,
+            count: window.suppressed,
+            start: window.start,
+            end: window
+                .start
+                .checked_add(window.length)
+                .unwrap_or(window.start),
+        })
+    }
+}
+
+/// The group of a document, or `None` if it is alike to no other.
+fn group(suppression: &Suppression, document: &impl eql::Document) -> Option<Group> {
+    let mut group = Vec::with_capacity(suppression.group_by.len());
+    for field in &suppression.group_by {
+        let values: Vec<String> = document.get(field).into_iter().map(shown).collect();
+        if values.is_empty() && !suppression.missing_are_alike {
+            return None;
+        }
+        group.push(values);
+    }
+    Some(group)
+}
+
+fn shown(value: Value<'_>) -> String {
+    let text = match value {
+        Value::Text(text) => text.into_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => value.to_string(),
+    };
+    if text.len() <= MAX_VALUE {
+        return text;
+    }
+    let cut = text.floor_char_boundary(MAX_VALUE);
+    let hash = HEXLOWER.encode(&Sha256::digest(&text));
+    format!("{}… (sha256 {hash})", &text[..cut])
+}
