@@ -4,6 +4,7 @@
 //! Needs root, and a C compiler for `tests/proctable/workload.c`. Watches
 //! directories of its own only; the daemon is killed by timeout(1) whatever
 //! happens to the test.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -35,7 +36,9 @@ struct Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // timeout(1) hands SIGTERM on, and SIGKILL a second later.
-        let _ = Command::new("kill").arg(self.guardian.id().to_string()).status();
+        let _ = Command::new("kill")
+            .arg(self.guardian.id().to_string())
+            .status();
         let _ = self.guardian.wait();
     }
 }
@@ -186,7 +189,10 @@ impl Bench {
                     .stdout
             };
             let said = String::from_utf8(pid).unwrap();
-            let pid: u64 = said.trim().parse().unwrap_or_else(|_| panic!("{how}: {said:?}"));
+            let pid: u64 = said
+                .trim()
+                .parse()
+                .unwrap_or_else(|_| panic!("{how}: {said:?}"));
             let alert = self
                 .alert(&target)
                 .unwrap_or_else(|| panic!("{how} {run} was not seen"));
@@ -230,6 +236,7 @@ language = "eql"
 license = "MIT"
 name = "All"
 risk_score = 1
+max_signals = 1000000
 rule_id = "00000000-0000-4000-8000-000000000001"
 severity = "low"
 type = "eql"

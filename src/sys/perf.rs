@@ -20,7 +20,7 @@ const WATERMARK: u32 = 256 * 1024;
 /// No record is longer: a path, and some numbers.
 const LONGEST: usize = 8 * 1024;
 
-/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER5` (linux/perf_event.h).
+/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER5` (`linux/perf_event.h`).
 #[repr(C)]
 #[derive(Default)]
 struct Attributes {
@@ -277,7 +277,10 @@ impl Sampler {
         if let Some(filter) = filter {
             control(SET_FILTER, filter.as_ptr() as libc::c_ulong)?;
         }
-        control(SET_OUTPUT, libc::c_ulong::from(ring.event.as_raw_fd().unsigned_abs()))?;
+        control(
+            SET_OUTPUT,
+            libc::c_ulong::from(ring.event.as_raw_fd().unsigned_abs()),
+        )?;
         control(ENABLE, 0)?;
         Ok(Self(event))
     }
