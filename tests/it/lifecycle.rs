@@ -300,7 +300,7 @@ fn an_error_in_a_rule_is_shown_where_it_is() {
         .command()
         .output();
     let parts = [
-        "/etc/ssh-keywatch/rules.d/mine.toml:16:3",
+        "/etc/ssh-keywatch/rules.d/mine.toml:17:3",
         "process.exectuable == \"/bin/cp\"",
         "^^^^",
         "process.executable",
