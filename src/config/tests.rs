@@ -93,7 +93,7 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (26, 16),
+        (27, 16),
         "where the condition stands"
     );
     assert_eq!(sites.rule_site.as_ref().unwrap().position(), (25, 16));
