@@ -167,7 +167,7 @@ impl Daemon<'_> {
         let stderr = self.stderr.so_far().join("\n  ");
         let log = self.tail.as_ref().map(|tail| tail.lines.so_far());
         let log = log.unwrap_or_default();
-        let skip = log.len().saturating_sub(40);
+        let skip = log.len().saturating_sub(12);
         format!("stderr:\n  {stderr}\nlog:{}", brief(&log[skip..]))
     }
 

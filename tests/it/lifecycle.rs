@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::document::{ANY, SEED, any_creation, rule};
 use crate::host::{ANN, BOB, Host, PROGRAM, ROOT};
-use crate::process::{Output, SOON};
+use crate::process::{Output, SOON, only};
 
 fn host() -> Host {
     let host = Host::new();
@@ -300,7 +300,7 @@ fn an_error_in_a_rule_is_shown_where_it_is() {
         .command()
         .output();
     let parts = [
-        "/etc/ssh-keywatch/rules.d/mine.toml:16:3",
+        "/etc/ssh-keywatch/rules.d/mine.toml:17:3",
         "process.exectuable == \"/bin/cp\"",
         "^^^^",
         "process.executable",
@@ -363,6 +363,30 @@ fn inotify_sees_new_files_and_says_that_it_cannot_name_who_made_them() {
     assert_eq!(files.len(), paths.len());
     // A rule that names a program cannot match what has none.
     assert_eq!(ended.alerts(SEED).len(), 0);
+}
+
+#[test]
+fn a_flood_is_bounded_and_what_was_suppressed_is_said() {
+    const KEYS: usize = 60;
+    const LIMIT: usize = 100;
+    let host = host();
+    let daemon = host.daemon().start();
+    let script =
+        format!("for i in $(seq {KEYS}); do ssh-keygen -q -t ed25519 -N '' -f .ssh/id$i; done");
+    host.sh(ANN, &script).ok();
+    let ended = daemon.stop();
+    assert_eq!(ended.alerts(SEED).len(), LIMIT);
+    let told = ended
+        .log
+        .iter()
+        .filter(|document| document.is_state("suppressed"));
+    let told: Vec<_> = told.collect();
+    let told = only(told, "word about suppression");
+    assert_eq!(told.text("rule.id"), SEED);
+    assert_eq!(
+        told.number("ssh_keywatch.suppressed.count"),
+        Some((2 * KEYS - LIMIT) as u64)
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::daemon::Daemon;
-use crate::document::{ANY, Document, SEED, any_creation};
+use crate::document::{ANY, Document, SEED, any_creation, seed_without_limit};
 use crate::host::{Host, ROOT};
 use crate::process::{Output, Process, SOON};
 
@@ -19,6 +19,13 @@ const BOUND: Duration = Duration::from_secs(150);
 fn busy(host: &Host) -> Vec<Process> {
     let spin = || host.sh(ROOT, "while :; do :; done").spawn_silent();
     (0..2).map(|_| spin()).collect()
+}
+
+fn start(host: &Host) -> Daemon<'_> {
+    host.daemon()
+        .rule("seed", &seed_without_limit())
+        .rule("any", &any_creation())
+        .start()
 }
 
 /// Runs the script once a spawner, with the spawner's number as `$1`. It says
@@ -123,7 +130,7 @@ fn each_file_of_1000_runs_is_alerted_once_on_a_busy_machine() {
          mkdir -m 700 .ssh",
     )
     .ok();
-    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let daemon = start(&host);
     let busy = busy(&host);
     // Two spawners write as root, one each as ann and bob.
     let script = format!(
@@ -163,7 +170,7 @@ fn each_first_key_of_240_fresh_accounts_is_alerted_once_on_a_busy_machine() {
         ),
     )
     .ok();
-    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let daemon = start(&host);
     let busy = busy(&host);
     // The home, its .ssh and the key come right after one another.
     let script = format!(
