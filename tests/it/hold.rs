@@ -203,18 +203,22 @@ fn no_writer_is_refused_or_left_waiting_when_the_daemon_ends() {
 fn hold_all_and_hold_off_name_a_writer_that_stays() {
     for hold in ["all", "off"] {
         let host = Host::new();
-        host.sh(ROOT, "mkdir -m 700 .ssh; echo old > .ssh/old; mkfifo go")
-            .ok();
+        host.sh(
+            ROOT,
+            "mkdir -m 700 .ssh; echo old > .ssh/old; mkfifo ready go",
+        )
+        .ok();
         let daemon = host
             .daemon()
             .args(["--hold", hold])
             .rule("any", &any_creation())
             .start();
-        let script = "read -r x < go; read -r x < go; echo > .ssh/new; cat .ssh/old; exec sleep 60";
+        let script =
+            "read -r x < ready; read -r x < go; echo > .ssh/new; cat .ssh/old; exec sleep 60";
         let shell = host.sh(ROOT, script).spawn_silent();
         // Between its exec and its deed the daemon looks at something else, so
         // that without a hold, too, only one program is possible.
-        host.sh(ROOT, "echo > go; echo > .ssh/between").ok();
+        host.sh(ROOT, "echo > ready; echo > .ssh/between").ok();
         daemon.alert(ANY, &ROOT.ssh("between"));
         host.sh(ROOT, "echo > go").ok();
         let alert = daemon.alert(ANY, &ROOT.ssh("new"));
