@@ -7,20 +7,6 @@ pub const SEED: &str = "7df3cb8b-5c0c-4228-b772-bb6cd619053c";
 /// The `rule_id` of [`any_creation`].
 pub const ANY: &str = "11111111-2222-4333-8444-555555555555";
 
-/// Where more alerts are wanted than a rule raises by default.
-const NO_LIMIT: u32 = 1_000_000;
-
-/// The shipped rule, but without a bound on how many alerts it raises.
-pub fn seed_without_limit() -> String {
-    let shipped = include_str!("../../packaging/rules/ssh_key_generated_via_ssh_keygen.toml");
-    let unbound = format!("[rule]\nmax_signals = {NO_LIMIT}\n");
-    assert!(
-        !shipped.contains("max_signals"),
-        "it has a limit of its own"
-    );
-    shipped.replace("[rule]\n", &unbound)
-}
-
 /// A rule that matches every creation, whoever the writer is.
 pub fn any_creation() -> String {
     rule(
@@ -41,7 +27,7 @@ pub fn rule(id: &str, name: &str, query: &str) -> String {
          author = [\"a test\"]\n\
          description = \"A rule of a test.\"\n\
          language = \"eql\"\n\
-         max_signals = {NO_LIMIT}\n\
+         max_signals = 100000\n\
          name = \"{name}\"\n\
          risk_score = 21\n\
          rule_id = \"{id}\"\n\

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::daemon::Daemon;
-use crate::document::{ANY, Document, SEED, any_creation, seed_without_limit};
+use crate::document::{ANY, Document, SEED, any_creation};
 use crate::host::{Host, ROOT};
 use crate::process::{Output, Process, SOON};
 
@@ -22,10 +22,7 @@ fn busy(host: &Host) -> Vec<Process> {
 }
 
 fn start(host: &Host) -> Daemon<'_> {
-    host.daemon()
-        .rule("seed", &seed_without_limit())
-        .rule("any", &any_creation())
-        .start()
+    host.daemon().rule("any", &any_creation()).start()
 }
 
 /// Runs the script once a spawner, with the spawner's number as `$1`. It says
