@@ -4,6 +4,13 @@
 //! for the same promise: hold the opener, read which executable it is, let it
 //! go on, and write a JSON line when the file is closed. Absolute times are
 //! this machine's; the ratios are the result.
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::unnecessary_debug_formatting,
+    reason = "figures are rounded for people, and Debug quotes as JSON and TOML do"
+)]
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};

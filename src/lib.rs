@@ -17,6 +17,7 @@ pub mod eql;
 pub mod event;
 pub mod exit;
 pub mod key;
+pub mod proctable;
 pub mod resolve;
 pub mod rule;
 pub mod sink;

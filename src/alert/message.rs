@@ -77,20 +77,17 @@ fn program(document: &Document) -> String {
 /// What was done to which file.
 fn deed(document: &Document) -> String {
     let path = shown(document.str("file.path").unwrap_or_default());
-    let what = match document.str("ssh_keywatch.key.kind") {
-        Some("private") => "the private key ",
-        Some("public") => "the public key ",
-        Some("certificate") => "the certificate ",
-        Some("host") => "the host key ",
-        _ => match document.str("file.type") {
+    let what = key(document).unwrap_or_else(|| {
+        let kind = match document.str("file.type") {
             Some("dir") => "the directory ",
             Some("symlink") => "the symbolic link ",
             Some("fifo") => "the FIFO ",
             Some("socket") => "the socket ",
             Some("device") => "the device ",
             _ => "",
-        },
-    };
+        };
+        kind.to_owned()
+    });
     let mut deed = match document.str("event.action") {
         Some("rename") => {
             let from = document.str("file.Ext.original.path").map(shown);
@@ -113,7 +110,99 @@ fn deed(document: &Document) -> String {
         };
         let _ = write!(deed, " ({now} {})", shown(path));
     }
+    deed.push_str(&entries(document));
     deed
+}
+
+/// The key in words: `an unencrypted ed25519 private key `.
+fn key(document: &Document) -> Option<String> {
+    let below = "ssh_keywatch.key";
+    let noun = match document.str(&format!("{below}.kind"))? {
+        "private" => "private key",
+        "host" => "host key",
+        "public" => "public key",
+        "certificate" => match document.str(&format!("{below}.certificate.type")) {
+            Some("user") => "user certificate",
+            Some("host") => "host certificate",
+            _ => "certificate",
+        },
+        _ => return None,
+    };
+    let encrypted = match document.get(&format!("{below}.encrypted")) {
+        Some(Value::Bool(true)) => Some("encrypted".to_owned()),
+        Some(Value::Bool(false)) => Some("unencrypted".to_owned()),
+        _ => None,
+    };
+    let kind = document.str(&format!("{below}.type")).map(|kind| {
+        let bits = document.number(&format!("{below}.bits"));
+        type_words(kind, bits)
+    });
+    let words: Vec<String> = encrypted.iter().cloned().chain(kind).collect();
+    // A key that is new is one of many; the public one is its other half.
+    let is_new = document.str("event.action") == Some("creation") && encrypted.is_some();
+    let article = match words.first() {
+        Some(word) if is_new && word.starts_with(['e', 'u']) => "an",
+        _ if is_new => "a",
+        _ => "the",
+    };
+    let words = words.join(" ");
+    let blank = if words.is_empty() { "" } else { " " };
+    Some(format!("{article} {words}{blank}{noun} "))
+}
+
+/// A type as people say it, with the size where it varies.
+fn type_words(kind: &str, bits: Option<u64>) -> String {
+    let plain = kind
+        .strip_suffix("-cert-v01@openssh.com")
+        .or_else(|| kind.strip_suffix("@openssh.com"))
+        .unwrap_or(kind);
+    let name = match plain {
+        "ssh-ed25519" => return "ed25519".to_owned(),
+        "sk-ssh-ed25519" => return "ed25519-sk".to_owned(),
+        "sk-ecdsa-sha2-nistp256" => return "ecdsa-sk".to_owned(),
+        "ssh-rsa" => "RSA",
+        "ssh-dss" => "DSA",
+        name if name.starts_with("ecdsa-sha2-") => "ECDSA",
+        _ => return text::printable(kind).into_owned(),
+    };
+    match bits {
+        Some(bits) => format!("{bits}-bit {name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// What was added to a list of keys, and removed from it.
+fn entries(document: &Document) -> String {
+    let mut deeds = Vec::new();
+    for (deed, name) in [("adding", "added"), ("removing", "removed")] {
+        let below = format!("ssh_keywatch.key.{name}");
+        let count = document.number(&format!("{below}_count"));
+        match count {
+            None | Some(0) => {}
+            Some(1) => {
+                let entry = document.get(&below).and_then(|list| list.get(0));
+                let text = |name| entry.and_then(|entry| entry.get(name)?.as_str());
+                let mut key = format!("{deed} the ");
+                if let Some(kind) = text("type") {
+                    let bits = entry.and_then(|entry| entry.get("bits")?.as_u64());
+                    let _ = write!(key, "{} ", type_words(kind, bits));
+                }
+                key.push_str("key");
+                for (name, mark) in [("fingerprint", ["", ""]), ("comment", ["(", ")"])] {
+                    if let Some(text) = text(name) {
+                        let [open, close] = mark;
+                        let _ = write!(key, " {open}{}{close}", text::printable(text));
+                    }
+                }
+                deeds.push(key);
+            }
+            Some(count) => deeds.push(format!("{deed} {count} keys")),
+        }
+    }
+    if deeds.is_empty() {
+        return String::new();
+    }
+    format!(", {}", deeds.join(" and "))
 }
 
 fn lineage(document: &Document) -> String {

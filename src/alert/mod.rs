@@ -10,6 +10,7 @@
 //! two kinds of line.
 
 mod document;
+mod key;
 mod message;
 mod occurrence;
 mod process;
@@ -22,6 +23,7 @@ mod tests;
 use serde_json::Value;
 
 pub use document::Document;
+pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
 pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};
 

@@ -61,6 +61,9 @@ pub struct Watch {
     pub backend: Backend,
     /// Which writers the kernel holds while they are identified.
     pub hold: Hold,
+    /// Whether forks, execs and exits are followed, so that who renames or links
+    /// can be named after its end.
+    pub process_table: bool,
     /// At most so many directories are watched.
     pub max_directories: u32,
     /// Programs that are recorded when they are executed.
@@ -75,6 +78,7 @@ impl Default for Watch {
             directories: vec!["/etc/ssh".into()],
             backend: Backend::Auto,
             hold: Hold::New,
+            process_table: true,
             max_directories: 65_536,
             key_tools: vec![
                 "/usr/bin/ssh-keygen".into(),

@@ -66,6 +66,7 @@ fn every_key_is_read() {
         directories = ["/opt/keys"]
         backend = "inotify"
         hold = "all"
+        process_table = false
         max_directories = 7
         key_tools = []
         [rules]
@@ -92,7 +93,7 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (26, 16),
+        (27, 16),
         "where the condition stands"
     );
     assert_eq!(sites.rule_site.as_ref().unwrap().position(), (25, 16));
@@ -103,6 +104,7 @@ fn every_key_is_read() {
             directories: vec!["/opt/keys".into()],
             backend: Backend::Inotify,
             hold: Hold::All,
+            process_table: false,
             max_directories: 7,
             key_tools: vec![],
         },
@@ -146,7 +148,7 @@ error: unknown key `home` in [watch]; did you mean `homes`?
 2 | home = []
   | ^^^^
   |
-  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes",
+  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes, process_table",
     );
     refuses(
         "[journal]\nxyz = 1\n",

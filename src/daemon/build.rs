@@ -9,30 +9,37 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::watching::{FileSystems, Source};
 use super::{Fatal, Message, privilege};
 use crate::config::{self, Backend, Config, Hold};
+use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
 use crate::sink::Sink;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 use crate::sys::thread;
 use crate::watch::Notice;
+use crate::watch::deadline::Deadline;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::fence::Fence;
 use crate::watch::hold::{self, Counters, Held};
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::pattern::Pattern;
 
+/// How long the answering thread has to end.
+const END_TIME: Duration = Duration::from_secs(1);
+
 /// The answering thread and what is needed to end it.
 pub(super) struct HoldThread {
     permission: Arc<PermissionGroup>,
     stop: Arc<AtomicBool>,
     control: Arc<EventFd>,
+    deadline: Arc<Deadline>,
     pub(super) counters: Arc<Counters>,
-    thread: std::thread::JoinHandle<()>,
+    ended: Receiver<()>,
 }
 
 /// What watches.
@@ -45,6 +52,8 @@ pub(super) struct Watch {
     pub(super) held: Option<Receiver<Held<Identity>>>,
     /// Tells it on which file systems homes lie.
     pub(super) file_systems: Option<FileSystems>,
+    /// Names who renames and links.
+    pub(super) table: Option<ProcTable>,
 }
 
 /// Makes the source, starts the answering thread, and marks all that exists.
@@ -70,8 +79,11 @@ pub(super) fn watch(
             hold: None,
             held: None,
             file_systems: None,
+            table: None,
         });
     };
+    // Before the first mark: the window of no record begins before it is filled.
+    let table = config.watch.process_table.then(process_table).flatten();
     let mut watch = FanotifyWatch::new(
         Arc::clone(&notification),
         groups.permission.clone(),
@@ -109,7 +121,19 @@ pub(super) fn watch(
         hold,
         held,
         file_systems,
+        table,
     })
+}
+
+fn process_table() -> Option<ProcTable> {
+    ProcTable::start()
+        .map_err(|error| {
+            tracing::warn!(
+                "forks and execs cannot be followed ({error}): who renames or links a file into \
+                 place and exits at once may go unnamed"
+            );
+        })
+        .ok()
 }
 
 /// The two groups, as far as the configuration and the kernel allow.
@@ -126,7 +150,6 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
     if watch.backend == Backend::Inotify {
         return Ok(none);
     }
-    privilege::require_fanotify()?;
     let notification = match NotificationGroup::new() {
         Ok(group) => Arc::new(group),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -172,8 +195,10 @@ impl HoldThread {
             tracing::error!("cannot close the permission group: {error}");
         }
         self.stop.store(true, Ordering::Release);
+        self.deadline.stop();
         let _ = self.control.write(1);
-        let _ = self.thread.join();
+        // Nothing is ever sent: the thread ends, or it is stuck and ends with us.
+        let _ = self.ended.recv_timeout(END_TIME);
     }
 }
 
@@ -193,6 +218,7 @@ fn start_hold(
     let (sender, receiver) = std::sync::mpsc::channel();
     let control = event_fd()?;
     let stop = Arc::new(AtomicBool::new(false));
+    let deadline = Arc::new(Deadline::new().map_err(Fatal::system("cannot make a timer"))?);
     let counters = Arc::new(Counters::default());
     let hold = hold::Hold {
         permission: Arc::clone(&parts.permission),
@@ -205,9 +231,13 @@ fn start_hold(
         control: Arc::clone(&control),
         file_systems: receiver,
         counters: Arc::clone(&counters),
+        deadline: Arc::clone(&deadline),
     };
     let permission = Arc::clone(&parts.permission);
-    let thread = spawn("hold", move || {
+    let (alive, ended) = sync_channel(0);
+    let told = messages.clone();
+    spawn("hold", move || {
+        let _alive: SyncSender<()> = alive;
         // Refused without CAP_SYS_NICE: then openers wait a little longer.
         let _ = thread::real_time(1);
         if let Err(error) = hold.run() {
@@ -216,13 +246,24 @@ fn start_hold(
             let _ = messages.try_send(Message::HoldEnded(error.to_string()));
         }
     })?;
+    let permission = Arc::clone(&parts.permission);
+    let supervisor = Arc::clone(&deadline);
+    spawn("supervise", move || {
+        // It must get its turn when the answering thread does not.
+        let _ = thread::real_time(2);
+        supervisor.supervise(&permission, |miss| {
+            // Full only if the deciding thread hangs; the counters tell it later.
+            let _ = told.try_send(Message::HoldMissed(miss));
+        });
+    })?;
     let file_systems = FileSystems::new(sender, Arc::clone(&control));
     let thread = HoldThread {
         permission: parts.permission,
         stop,
         control,
+        deadline,
         counters,
-        thread,
+        ended,
     };
     Ok((thread, file_systems))
 }

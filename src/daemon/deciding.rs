@@ -3,6 +3,7 @@
 //! Owns the rules in force, the names of accounts and the facts of files. What
 //! can be slow is here, away from the kernel's queue.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -17,14 +18,16 @@ use serde_json::{Value, json};
 
 use super::Inbox;
 use super::accounts::Accounts;
+use super::keys::Keys;
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
-use crate::event::{FileFacts, FileKind, FinalPath};
+use crate::event::{Action, FileFacts, FileKind, FinalPath};
 use crate::resolve::{Attribution, Process};
 use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::deadline::{LIMIT, Miss};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ pub enum Message {
         /// What was counted.
         counters: Value,
     },
+    /// Openers waited for the answering thread longer than they should.
+    HoldMissed(Miss),
     /// The answering thread failed; the group is closed.
     HoldEnded(String),
     /// The watching thread failed.
@@ -66,6 +71,7 @@ pub struct Deciding {
     origin: Origin,
     fanout: Arc<Fanout>,
     accounts: Accounts,
+    keys: Keys,
     suppressor: Suppressor,
     /// How many alerts were raised.
     raised: u64,
@@ -76,12 +82,18 @@ impl Deciding {
     ///
     /// # Errors
     /// Threads for slow look-ups cannot be started.
-    pub fn new(rules: RuleSet, origin: Origin, fanout: Arc<Fanout>) -> io::Result<Self> {
+    pub fn new(
+        rules: RuleSet,
+        origin: Origin,
+        fanout: Arc<Fanout>,
+        keys: Keys,
+    ) -> io::Result<Self> {
         Ok(Self {
             rules,
             origin,
             fanout,
             accounts: Accounts::new()?,
+            keys,
             suppressor: Suppressor::new(),
             raised: 0,
         })
@@ -151,17 +163,35 @@ impl Deciding {
                 };
                 self.out(alert::state(&state, &self.origin));
             }
-            Message::HoldEnded(error) => {
-                "fanotify".clone_into(&mut self.origin.mode);
-                self.degraded(&format!(
-                    "writers are not held any more ({error}): one that exits at once may go unnamed"
-                ));
+            Message::HoldMissed(Miss::Overdue(count)) => {
+                let limit = LIMIT.as_millis();
+                let reason = format!(
+                    "{count} openers waited longer than {limit} ms and were let go unidentified"
+                );
+                tracing::warn!("{reason}");
+                self.loss(&Loss {
+                    time: SystemTime::now(),
+                    since: None,
+                    kind: LossKind::Fault,
+                    code: "hold_overdue",
+                    count: Some(count),
+                    reason: &reason,
+                });
             }
+            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
+            Message::HoldEnded(error) => self.not_held(&error),
             Message::WatchEnded(error) => {
                 self.degraded(&format!("nothing is watched any more: {error}"));
             }
             Message::End => {}
         }
+    }
+
+    fn not_held(&mut self, why: &str) {
+        "fanotify".clone_into(&mut self.origin.mode);
+        self.degraded(&format!(
+            "writers are not held any more ({why}): one that exits at once may go unnamed"
+        ));
     }
 
     fn degraded(&self, reason: &str) {
@@ -183,13 +213,25 @@ impl Deciding {
             Some(FinalPath::Renamed(path)) => path.as_path(),
             _ => event.path.as_path(),
         };
-        event.facts = facts(place, object.as_ref());
+        let file = open_object(place, object.as_ref());
+        event.facts = file.as_ref().and_then(facts);
         if let Some(facts) = &mut event.facts {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
         }
         self.name(&mut event.writer);
-        let document = alert::event_document(&event, &self.origin);
+        let mut document = alert::event_document(&event, &self.origin);
+        match (file, &event.facts) {
+            (Some(file), Some(facts)) if facts.kind == FileKind::File => {
+                let original = event.original_path.as_deref();
+                let report = self.keys.report(file.into(), place, event.action, original);
+                alert::set_key(&mut document, &report);
+            }
+            (None, _) if event.action == Action::Deletion => {
+                self.keys.deleted(&event.path, &mut document);
+            }
+            _ => {}
+        }
         tracing::debug!(
             action = event.action.as_str(),
             path = %crate::text::escape_path(&event.path),
@@ -304,8 +346,8 @@ impl Deciding {
     }
 }
 
-/// Facts of the object at `path`, if it is still this object that is there.
-fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
+/// The object at `path`, if it is still this object that is there.
+fn open_object(path: &Path, object: Option<&ObjectId>) -> Option<File> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = open(path, flags, Mode::empty()).ok()?;
     if let Some(object) = object
@@ -313,7 +355,11 @@ fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
     {
         return None;
     }
-    let file = std::fs::File::from(file);
+    Some(File::from(file))
+}
+
+/// Facts of the object.
+fn facts(file: &File) -> Option<FileFacts> {
     let metadata = file.metadata().ok()?;
     let kind = match metadata.mode() & libc::S_IFMT {
         libc::S_IFREG => FileKind::File,
@@ -344,7 +390,7 @@ fn facts(path: &Path, object: Option<&ObjectId>) -> Option<FileFacts> {
         changed,
         created: metadata.created().ok(),
         target: (kind == FileKind::Symlink)
-            .then(|| readlinkat(&file, c"").ok().map(Into::into))
+            .then(|| readlinkat(file, c"").ok().map(Into::into))
             .flatten(),
     })
 }

@@ -15,6 +15,7 @@ mod accounts;
 mod build;
 mod deciding;
 mod host;
+mod keys;
 mod lock;
 mod privilege;
 mod watching;
@@ -112,7 +113,9 @@ impl Fatal {
         match self {
             Self::NoPermission(_) => Exit::NoPermission,
             Self::Config(_) | Self::Rules(_) | Self::Pattern(_) => Exit::Config,
-            Self::Log { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Self::Log { source, .. } | Self::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 Exit::NoPermission
             }
             Self::Running { .. } | Self::Log { .. } | Self::System { .. } => Exit::Internal,
@@ -221,6 +224,9 @@ pub struct Outlets {
 pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let plan = (outlets.plan)()?;
     let signals = Signals::new().map_err(Fatal::system("cannot set up signals"))?;
+    if plan.config.watch.backend != config::Backend::Inotify {
+        privilege::require_fanotify()?;
+    }
     privilege::raise_descriptors();
     privilege::be_prompt();
     crate::sys::memory::keep_heaps();
@@ -269,12 +275,15 @@ impl Daemon {
         let (messages, inbox) = sync_channel(FINDINGS);
         let wake = build::event_fd()?;
 
+        // Before the first mark: a change meanwhile is told with the next one.
+        let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
         let mut notices = Vec::new();
         let build::Watch {
             source,
             hold,
             held,
             file_systems,
+            table,
         } = build::watch(
             &config,
             patterns,
@@ -283,16 +292,16 @@ impl Daemon {
             &messages,
             &mut notices,
         )?;
-        let mode = Mode::of(&source, hold.is_some());
+        let mode = Mode::of(&source, hold.is_some(), table.is_some());
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout))
+        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
             source,
-            Resolver::new(identifier),
+            Resolver::new(identifier).with_table(table),
             held,
             file_systems,
             orders,

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::deciding::Message;
 use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::{Evidence, FinalPath};
+use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
@@ -77,20 +78,26 @@ impl Source {
 pub enum Mode {
     /// fanotify, and writers are held while they are identified.
     Held,
+    /// The same, with the process table.
+    HeldTable,
     /// fanotify without the hold.
     Fanotify,
+    /// The same, with the process table.
+    FanotifyTable,
     /// inotify: no writer is known.
     Inotify,
 }
 
 impl Mode {
-    /// The mode that `source` makes, with or without the hold.
+    /// The mode that `source` makes, with or without the hold and the process table.
     #[must_use]
-    pub fn of(source: &Source, held: bool) -> Self {
-        match source {
-            Source::Fanotify(_) if held => Self::Held,
-            Source::Fanotify(_) => Self::Fanotify,
-            Source::Inotify(_) => Self::Inotify,
+    pub fn of(source: &Source, held: bool, table: bool) -> Self {
+        match (source, held, table) {
+            (Source::Inotify(_), ..) => Self::Inotify,
+            (Source::Fanotify(_), true, true) => Self::HeldTable,
+            (Source::Fanotify(_), true, false) => Self::Held,
+            (Source::Fanotify(_), false, true) => Self::FanotifyTable,
+            (Source::Fanotify(_), false, false) => Self::Fanotify,
         }
     }
 
@@ -99,7 +106,9 @@ impl Mode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Held => "fanotify+hold",
+            Self::HeldTable => "fanotify+hold+table",
             Self::Fanotify => "fanotify",
+            Self::FanotifyTable => "fanotify+table",
             Self::Inotify => "inotify",
         }
     }
@@ -114,6 +123,8 @@ pub struct Coverage {
     pub directories: usize,
     /// Events that could not be handed on.
     pub dropped: u64,
+    /// The process table: how exact it is, and what it has lost.
+    pub table: Option<(Moments, Counters)>,
 }
 
 impl Coverage {
@@ -132,6 +143,11 @@ impl Coverage {
             "roots": roots,
             "directories": self.directories,
             "events_dropped": self.dropped,
+            "process_table": self.table.map(|(moments, counters)| json!({
+                "moments": moments.as_str(),
+                "lost": counters.lost,
+                "repaired": counters.repaired,
+            })),
         })
     }
 }
@@ -255,6 +271,9 @@ impl Watching {
     /// Runs until it is told to stop, or the source fails.
     pub fn run(mut self) {
         let mut pruned = Instant::now();
+        if let Some(table) = self.resolver.table_mut() {
+            table.attach();
+        }
         self.turn();
         while !self.stopping {
             if let Err(error) = self.wait() {
@@ -263,7 +282,7 @@ impl Watching {
             }
             self.obey();
             loop {
-                match self.source.read(&mut self.notices) {
+                match self.read() {
                     Ok(0) => break,
                     Ok(_) => self.turn(),
                     Err(error) => {
@@ -282,10 +301,41 @@ impl Watching {
         self.hand_on();
     }
 
-    fn wait(&self) -> io::Result<()> {
-        let mut fds = vec![PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+    /// Reads once. The process table must know when, and know of all that led
+    /// to the records before they are interpreted.
+    fn read(&mut self) -> io::Result<usize> {
+        if let Some(table) = self.resolver.table_mut() {
+            table.reading();
+        }
+        let count = self.source.read(&mut self.notices)?;
+        if let Some(table) = self.resolver.table_mut() {
+            table.has_read(count);
+            table.drain();
+        }
+        Ok(count)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        if let Some(table) = self.resolver.table_mut() {
+            table.waiting();
+        }
+        let result = self.poll();
+        if let Some(table) = self.resolver.table_mut() {
+            table.waked();
+        }
+        result
+    }
+
+    fn poll(&self) -> io::Result<()> {
+        let mut fds = Vec::with_capacity(3);
+        // First, for the process table: from where poll(2) has looked at the
+        // queue, each record wakes us.
         if let Source::Fanotify(watch) = &self.source {
             fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
+        }
+        fds.push(PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
+        if let Some(table) = self.resolver.table() {
+            fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
         let timeout = match self.assembler.next_due() {
             None => PollTimeout::NONE,
@@ -317,6 +367,10 @@ impl Watching {
                         roots: tree.roots(),
                         directories: tree.watched(),
                         dropped: self.dropped,
+                        table: self
+                            .resolver
+                            .table()
+                            .map(|table| (table.moments(), table.counters())),
                     });
                 }
                 Command::Stop => self.stopping = true,

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::proc::{Entry, Proc, image, place_image};
+use super::proc::{Entry, Proc, Stat, image, place_image};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
 use crate::sys::PidFd;
@@ -21,11 +21,6 @@ use crate::watch::hold::{Executor, Identify};
 const ARGS_TIME: Duration = Duration::from_millis(5);
 /// How long an exec may take until the new image runs.
 const EXEC_TIME: Duration = Duration::from_millis(200);
-/// How long it waits at most for the held thread to fall asleep. The record is
-/// queued a moment before: on a busy machine the opener needs the processor once more.
-const ASLEEP_TIME: Duration = Duration::from_millis(30);
-/// How often it looks again at once before it makes room for the opener.
-const ASLEEP_SPINS: usize = 5;
 
 /// A process that was identified while one of its threads was held.
 #[derive(Debug)]
@@ -34,6 +29,8 @@ pub struct Identity {
     pub process: Process,
     /// Its parent at that moment.
     pub parent: Option<Process>,
+    /// The inode of its mount namespace.
+    pub namespace: Option<u64>,
     /// The process itself.
     pub pidfd: Option<PidFd>,
     /// What it ran before the exec.
@@ -42,6 +39,8 @@ pub struct Identity {
     pub late: Option<Answer<Option<Called>>>,
     /// Nothing could have changed between the act and the reading.
     pub verified: bool,
+    /// The held thread, until that is sure.
+    held: Option<Entry>,
     /// It had one thread: nobody else can have acted under its pid.
     pub alone: bool,
 }
@@ -127,8 +126,14 @@ impl Identifier {
     pub fn image(&self, id: i32) -> Option<Image> {
         let entry = self.proc.entry(id).ok()?;
         let mut image = entry.image()?;
-        place_image(&mut image, &entry, self.namespace);
+        place_image(&mut image, || entry.mount_namespace(), self.namespace);
         Some(image)
+    }
+
+    /// Says whether the path of an image of a process in mount namespace
+    /// `namespace` means the same file on this host.
+    pub fn place(&self, image: &mut Image, namespace: Option<u64>) {
+        place_image(image, || namespace, self.namespace);
     }
 
     /// The arguments of process `id`, within a few milliseconds or not at all.
@@ -146,12 +151,12 @@ impl Identifier {
     fn read(&self, entry: &Entry) -> io::Result<(Process, super::proc::Status)> {
         let (mut process, status) = self.proc.snapshot(entry)?;
         if let Some(image) = &mut process.image {
-            place_image(image, entry, self.namespace);
+            place_image(image, || entry.mount_namespace(), self.namespace);
         }
         Ok((process, status))
     }
 
-    /// Reads a held thread, and its process's start and parent.
+    /// Reads a thread that is held at exec, and its process's start.
     fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, super::proc::Status)> {
         let (mut process, status) = self.read(entry).ok()?;
         if process.pid != tid {
@@ -163,37 +168,39 @@ impl Identifier {
         Some((process, status))
     }
 
-    fn parent(&self, process: &Process) -> Option<Process> {
-        let entry = self
-            .proc
-            .entry(process.parent_pid.filter(|pid| *pid > 0)?)
-            .ok()?;
-        let parent = self.read(&entry).ok()?.0;
-        // One that is younger than its child took over the pid.
-        (parent.start_ticks <= process.start_ticks).then_some(parent)
+    /// The parent `pid` of a process that started at `child_start`.
+    fn parent(&self, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
+        parent(&self.proc, pid, child_start)
+    }
+
+    /// Has read aside what else is wanted of a held process: in parallel, for
+    /// the opener waits.
+    fn ask_aside(&self, entry: &Entry, stat: &Stat) -> Option<Answer<Aside>> {
+        let entry = entry.try_clone().ok()?;
+        let proc = Arc::clone(&self.proc);
+        let (pid, start) = (stat.parent, stat.start_ticks);
+        self.pool.ask(move || Aside {
+            parent: parent(&proc, Some(pid), Some(start)),
+            login_uid: entry.login_uid(),
+            audit_session: entry.audit_session(),
+            args: entry.args(),
+        })
     }
 }
 
-/// Whether the thread is asleep in the hold. If it is so after everything was
-/// read, it was so all the time: only the answer could have woken it.
-fn still_held(entry: &Entry) -> bool {
-    for _ in 0..ASLEEP_SPINS {
-        if entry.waits_for_fanotify() {
-            return true;
-        }
-    }
-    // Yielding is not enough: this thread has real-time priority, and the
-    // opener may want the very processor it runs on.
-    let deadline = Instant::now() + ASLEEP_TIME;
-    let mut pause = Duration::from_micros(10);
-    while Instant::now() < deadline {
-        std::thread::sleep(pause);
-        if entry.waits_for_fanotify() {
-            return true;
-        }
-        pause = (pause * 2).min(Duration::from_millis(1));
-    }
-    false
+/// What is read aside of a held process.
+struct Aside {
+    parent: Option<Process>,
+    login_uid: Option<u32>,
+    audit_session: Option<u32>,
+    args: Option<Vec<OsString>>,
+}
+
+fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
+    let entry = proc.entry(pid.filter(|pid| *pid > 0)?).ok()?;
+    let parent = proc.core(&entry, entry.stat().ok()?).ok()?.0;
+    // One that is younger than its child took over the pid.
+    (parent.start_ticks <= child_start).then_some(parent)
 }
 
 impl Identify for Identifier {
@@ -201,16 +208,29 @@ impl Identify for Identifier {
 
     fn opener(&mut self, tid: i32) -> Option<Identity> {
         let entry = self.proc.entry(tid).ok()?;
-        let args = self.ask_args(&entry);
-        let (mut process, status) = self.held(tid, &entry)?;
+        let stat = entry.stat().ok()?;
+        let aside = self.ask_aside(&entry, &stat);
+        let (mut process, status) = self.proc.core(&entry, stat).ok()?;
+        if process.pid != tid {
+            // A thread's stat gives the thread's start, not the process's.
+            process.start_ticks = self.start_ticks(process.pid).ok();
+        }
         let pidfd = PidFd::open(process.pid).ok();
-        let parent = self.parent(&process);
-        process.args = args.and_then(|args| args.until(Instant::now() + ARGS_TIME)?);
+        let namespace = entry.mount_namespace();
+        let mut parent = None;
+        if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
+            process.args = aside.args;
+            process.login_uid = aside.login_uid;
+            process.audit_session = aside.audit_session;
+            parent = aside.parent;
+        }
         Some(Identity {
             alone: status.threads == Some(1),
-            verified: process.image.is_some() && still_held(&entry),
+            verified: false,
+            held: process.image.is_some().then_some(entry),
             process,
             parent,
+            namespace,
             pidfd,
             before: None,
             late: None,
@@ -224,11 +244,12 @@ impl Identify for Identifier {
         let path = nix::fcntl::readlink(link.as_c_str()).ok()?;
         let file = identity_of(nix::fcntl::AT_FDCWD, &link).ok();
         let mut new = image(path.into(), file);
-        place_image(&mut new, &entry, self.namespace);
+        place_image(&mut new, || entry.mount_namespace(), self.namespace);
         // The name a process has after exec is that of the path it was called
         // by, and its arguments are not there yet.
         process.name = None;
         let before = process.image.replace(new);
+        let namespace = entry.mount_namespace();
         let late = self.proc.entry(process.pid).ok().and_then(|entry| {
             self.execs
                 .ask(move || file.and_then(|file| called(&entry, file)))
@@ -237,17 +258,34 @@ impl Identify for Identifier {
             pid: process.pid,
             pidfd: PidFd::open(process.pid).ok(),
             identity: Identity {
-                parent: self.parent(&process),
+                parent: self.parent(process.parent_pid, process.start_ticks),
+                namespace,
                 pidfd: PidFd::open(process.pid).ok(),
                 // The only thread is the one that is held: nobody else can act
                 // under this pid until the exec is done.
                 alone: status.threads == Some(1),
-                verified: status.threads == Some(1) && still_held(&entry),
+                verified: false,
+                held: (status.threads == Some(1)).then_some(entry),
                 process,
                 before,
                 late,
             },
         })
+    }
+
+    /// If the thread is asleep in the hold after everything was read, it was so
+    /// all the time: only the answer could have woken it. The record can be
+    /// read a moment before it falls asleep.
+    fn is_sure(&mut self, identity: &mut Identity) -> bool {
+        match &identity.held {
+            None => true,
+            Some(entry) if entry.waits_for_fanotify() => {
+                identity.verified = true;
+                identity.held = None;
+                true
+            }
+            Some(_) => false,
+        }
     }
 }
 

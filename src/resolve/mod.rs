@@ -8,6 +8,7 @@ pub mod identify;
 pub mod proc;
 pub mod resolver;
 pub mod slow;
+mod tabled;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -111,7 +111,17 @@ impl Proc {
     /// # Errors
     /// Not even `stat` and `status` can be read: it is gone.
     pub fn snapshot(&self, entry: &Entry) -> io::Result<(Process, Status)> {
-        let stat = entry.stat()?;
+        let (mut process, status) = self.core(entry, entry.stat()?)?;
+        process.login_uid = entry.login_uid();
+        process.audit_session = entry.audit_session();
+        Ok((process, status))
+    }
+
+    /// The part of a snapshot that says who and what it is; `stat` is its own.
+    ///
+    /// # Errors
+    /// Its `status` cannot be read: it is gone.
+    pub fn core(&self, entry: &Entry, stat: Stat) -> io::Result<(Process, Status)> {
         let status = entry.status()?;
         let account = |id| Account { id, name: None };
         let process = Process {
@@ -135,8 +145,8 @@ impl Proc {
                 let device = u64::from(stat.tty);
                 (libc::major(device), libc::minor(device))
             }),
-            login_uid: entry.number(c"loginuid"),
-            audit_session: entry.number(c"sessionid"),
+            login_uid: None,
+            audit_session: None,
         };
         Ok((process, status))
     }
@@ -209,6 +219,18 @@ impl Entry {
         identity_of(self.dir.as_fd(), c"ns/mnt")
             .ok()
             .map(|identity| identity.inode)
+    }
+
+    /// The login uid of the audit system, if one is set.
+    #[must_use]
+    pub fn login_uid(&self) -> Option<u32> {
+        self.number(c"loginuid")
+    }
+
+    /// The session id of the audit system, if one is set.
+    #[must_use]
+    pub fn audit_session(&self) -> Option<u32> {
+        self.number(c"sessionid")
     }
 
     /// A decimal number that is not the kernel's "unset" (4294967295).
@@ -300,7 +322,7 @@ pub fn image(path: PathBuf, identity: Option<FileIdentity>) -> Image {
 
 /// What a path leads to on this host, if the kernel knows without asking a
 /// file server (`RESOLVE_CACHED`).
-fn cached_identity(path: &Path) -> Option<FileIdentity> {
+pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
     use nix::fcntl::{OpenHow, ResolveFlag, openat2};
     use std::os::unix::ffi::OsStrExt;
 
@@ -313,8 +335,13 @@ fn cached_identity(path: &Path) -> Option<FileIdentity> {
     identity_of(nix::fcntl::AT_FDCWD, &proc).ok()
 }
 
-/// Says whether the image's path means the same file on this host.
-pub fn place_image(image: &mut Image, entry: &Entry, own_namespace: Option<u64>) {
+/// Says whether the image's path means the same file on this host; `namespace`
+/// is asked for the mount namespace of the process if that matters.
+pub fn place_image(
+    image: &mut Image,
+    namespace: impl Fn() -> Option<u64>,
+    own_namespace: Option<u64>,
+) {
     if image.state.is_some() {
         return;
     }
@@ -324,14 +351,14 @@ pub fn place_image(image: &mut Image, entry: &Entry, own_namespace: Option<u64>)
     let Some(here) = cached_identity(&image.path) else {
         // Not there, or only a file server knows: say so only for a namespace
         // that explains it.
-        if entry.mount_namespace() != own_namespace && own_namespace.is_some() {
+        if namespace() != own_namespace && own_namespace.is_some() {
             image.state = Some(ImageState::Foreign);
         }
         return;
     };
     image.state = Some(if (here.device, here.inode) == (device, inode) {
         ImageState::Same
-    } else if entry.mount_namespace() == own_namespace {
+    } else if namespace() == own_namespace {
         ImageState::Replaced
     } else {
         ImageState::Foreign
@@ -481,7 +508,11 @@ mod tests {
         assert_eq!(status.process, pid);
         let mut image = process.image.unwrap();
         assert_eq!(image.path, std::env::current_exe().unwrap());
-        place_image(&mut image, &entry, entry.mount_namespace());
+        place_image(
+            &mut image,
+            || entry.mount_namespace(),
+            entry.mount_namespace(),
+        );
         assert_eq!(image.state, Some(ImageState::Same));
         assert_eq!(
             process.credentials.unwrap().effective_user.id,

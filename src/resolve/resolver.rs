@@ -1,6 +1,6 @@
 //! From what a record or a hold names to an [`Attribution`].
 //!
-//! Owns the exec records and the lineage. Certain is only what could not have
+//! Owns the exec records, the process table and the lineage. Certain is only what could not have
 //! been otherwise; a late reading of `/proc` never is, for the process may have
 //! run another program when it acted.
 
@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::identify::{Identifier, Identity};
-use super::{Attribution, Image, Method, Process};
+use super::{Attribution, Image, Method, Process, tabled};
+use crate::proctable::ProcTable;
 use crate::sys::PidFd;
 use crate::watch::Writer;
 
@@ -43,6 +44,7 @@ pub struct Resolver {
     identifier: Identifier,
     recorded: HashMap<i32, Recorded>,
     ancestors: HashMap<(i32, u64), Process>,
+    table: Option<ProcTable>,
     /// The highest fence that has been passed; its process may be heard of later.
     passed: u64,
 }
@@ -61,6 +63,11 @@ impl Attribution {
     }
 }
 
+fn same_file(one: Option<&Image>, other: Option<&Image>) -> bool {
+    one.zip(other)
+        .is_some_and(|(one, other)| one.is_same_file(other))
+}
+
 impl Image {
     /// Whether both are known to be the same file.
     fn is_same_file(&self, other: &Self) -> bool {
@@ -76,8 +83,27 @@ impl Resolver {
             identifier,
             recorded: HashMap::new(),
             ancestors: HashMap::new(),
+            table: None,
             passed: 0,
         }
+    }
+
+    /// Asks `table`, too.
+    #[must_use]
+    pub fn with_table(mut self, table: Option<ProcTable>) -> Self {
+        self.table = table;
+        self
+    }
+
+    /// The process table, if there is one.
+    #[must_use]
+    pub fn table(&self) -> Option<&ProcTable> {
+        self.table.as_ref()
+    }
+
+    /// The process table, if there is one: who reads the records tells it when.
+    pub fn table_mut(&mut self) -> Option<&mut ProcTable> {
+        self.table.as_mut()
     }
 
     /// A process was held at the exec of a key tool.
@@ -129,15 +155,18 @@ impl Resolver {
             mut process,
             parent,
             mut verified,
+            namespace,
             ..
         } = identity;
+        if let Some(image) = &mut process.image {
+            self.identifier.place(image, namespace);
+        }
         if let Some(recorded) = self.recorded.get_mut(&process.pid)
             && recorded.identity.process.start_ticks == process.start_ticks
         {
             recorded.complete();
             let known = &mut recorded.identity.process;
-            let same = known.image.as_ref().zip(process.image.as_ref());
-            if same.is_some_and(|(known, now)| known.is_same_file(now)) {
+            if same_file(known.image.as_ref(), process.image.as_ref()) {
                 if known.args.is_none() {
                     known.args.clone_from(&process.args);
                     known.name.clone_from(&process.name);
@@ -166,7 +195,15 @@ impl Resolver {
         if writer.pid <= 0 {
             return Attribution::none();
         }
-        self.recorded(writer).unwrap_or_else(|| self.live(writer))
+        let mut recorded = self.recorded(writer);
+        if recorded.as_ref().is_none_or(|recorded| !recorded.certain)
+            && let Some(table) = &self.table
+            && let Some(tabled) = tabled::attribute(table, &self.identifier, writer)
+            && (tabled.certain || recorded.is_none())
+        {
+            recorded = Some(tabled);
+        }
+        recorded.unwrap_or_else(|| self.live(writer))
     }
 
     /// Who made the directory in which a scan found a file.
@@ -216,7 +253,7 @@ impl Resolver {
             && let Some(image) = self.identifier.image(writer.pid)
             // A process that is just ending has a path and no more.
             && image.inode.is_some()
-            && !process.image.as_ref().is_some_and(|recorded| recorded.is_same_file(&image))
+            && !same_file(process.image.as_ref(), Some(&image))
         {
             // It has run another program since.
             candidates.extend(process.image.clone());
@@ -283,7 +320,7 @@ impl Resolver {
         self.complete_lineage(attribution);
     }
 
-    /// Follows the parents up to init, as far as they live.
+    /// Follows the parents up to init, as far as they live or the table knows them.
     fn complete_lineage(&mut self, attribution: &mut Attribution) {
         let Some(process) = &attribution.process else {
             return;
@@ -293,16 +330,23 @@ impl Resolver {
             && parent.args.is_none()
             && let Some(start) = parent.start_ticks
             && let Some(now) = self.ancestor(parent.pid, start)
-            && now.image == parent.image
+            && same_file(now.image.as_ref(), parent.image.as_ref())
         {
-            parent.args = now.args;
+            *parent = now;
         }
         loop {
             let child = attribution.ancestors.last().unwrap_or(process);
+            if attribution.ancestors.len() >= MAX_ANCESTORS {
+                return;
+            }
+            if let Some(ancestor) = self.ancestor_in_table(child) {
+                attribution.ancestors.push(ancestor);
+                continue;
+            }
             let (Some(pid), Some(child_start)) = (child.parent_pid, child.start_ticks) else {
                 return;
             };
-            if pid <= 0 || attribution.ancestors.len() >= MAX_ANCESTORS {
+            if pid <= 0 {
                 return;
             }
             let Ok(start) = self.identifier.start_ticks(pid) else {
@@ -317,6 +361,20 @@ impl Resolver {
             };
             attribution.ancestors.push(ancestor);
         }
+    }
+
+    /// Who made `child`, whether it lives or not.
+    fn ancestor_in_table(&mut self, child: &Process) -> Option<Process> {
+        let (_, known) = tabled::parent(self.table.as_ref()?, child)?;
+        if !known.ended
+            && let Ok(start) = self.identifier.start_ticks(known.pid)
+            && tabled::is_start(&known, start)
+        {
+            let mut ancestor = self.ancestor(known.pid, start)?;
+            ancestor.parent_pid = Some(known.parent_pid);
+            return Some(ancestor);
+        }
+        Some(tabled::from_table(&known))
     }
 
     /// A snapshot of the living process `pid` that started at `start`.

@@ -95,7 +95,7 @@ pub fn priority(document: &Map<String, Value>) -> u8 {
 }
 
 /// Journal fields that hold one ECS field each.
-const SINGLE: [(&str, &str); 20] = [
+const SINGLE: [(&str, &str); 25] = [
     ("EVENT_ID", "event.id"),
     ("EVENT_KIND", "event.kind"),
     ("EVENT_ACTION", "event.action"),
@@ -112,6 +112,11 @@ const SINGLE: [(&str, &str); 20] = [
     ("PROCESS_PARENT_EXECUTABLE", "process.parent.executable"),
     ("USER_ID", "user.id"),
     ("USER_NAME", "user.name"),
+    ("KEY_KIND", "ssh_keywatch.key.kind"),
+    ("KEY_TYPE", "ssh_keywatch.key.type"),
+    ("KEY_BITS", "ssh_keywatch.key.bits"),
+    ("KEY_COMMENT", "ssh_keywatch.key.comment"),
+    ("KEY_ENCRYPTED", "ssh_keywatch.key.encrypted"),
     ("SOURCE_IP", "source.ip"),
     ("SOURCE_PORT", "source.port"),
     ("ATTRIBUTION_METHOD", "ssh_keywatch.attribution.method"),

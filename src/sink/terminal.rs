@@ -153,7 +153,14 @@ fn alert(page: &mut Page, document: &Map<String, Value>, time: &str) {
                     .or_else(|| entry.as_str().map(str::to_owned)),
             );
         }
+        page.row(label, unnamed(document, list));
     }
+    page.row("cert", certificate(document));
+    let lists = strings(document, "ssh_keywatch.key.authorized_in");
+    page.row(
+        "logs in",
+        (!lists.is_empty()).then(|| format!("by {}", lists.join(", "))),
+    );
     page.row("program", program(document));
     let args = strings(document, "process.args");
     page.row("command", (!args.is_empty()).then(|| quote_args(&args)));
@@ -236,10 +243,71 @@ fn key(document: &Map<String, Value>) -> Option<String> {
     let entry = key_entry(key);
     parts.extend((!entry.is_empty()).then_some(entry));
     match key.get("encrypted").and_then(Value::as_bool) {
-        Some(true) => parts.push("with passphrase".to_owned()),
+        Some(true) => parts.push(match (text(key, "cipher"), text(key, "kdf.name")) {
+            (Some(cipher), Some(kdf)) => format!("with passphrase ({cipher}, {kdf})"),
+            _ => "with passphrase".to_owned(),
+        }),
         Some(false) => parts.push("without passphrase".to_owned()),
         None => {}
     }
+    if let Some(entries) = number(key, "entries") {
+        let noun = if entries == 1 { "key" } else { "keys" };
+        parts.push(format!("{entries} {noun}"));
+    }
+    if text(key, "permissions") == Some("refused") {
+        let mode = text(document, "file.mode").unwrap_or("its mode");
+        parts.push(format!("[ssh refuses it: {mode} is too open]"));
+    }
+    if text(key, "belongs_to.state") == Some("different") {
+        let path = text(key, "belongs_to.path").unwrap_or("the file beside it");
+        parts.push(format!("[{path} is another key's]"));
+    }
+    if let Some(path) = text(key, "identity_from") {
+        parts.push(format!("[as {path} says]"));
+    }
+    if let Some(damage) = text(key, "damage") {
+        parts.push(format!("[{damage}]"));
+    }
+    if key.get("too_large") == Some(&Value::Bool(true)) {
+        parts.push("[too large to be read to its end]".to_owned());
+    }
+    if let Some(reason) = text(key, "unread") {
+        parts.push(format!("[not read: {reason}]"));
+    }
+    Some(parts.join("  "))
+}
+
+/// How many entries of a list the document counts and does not name.
+fn unnamed(document: &Map<String, Value>, list: &str) -> Option<String> {
+    let count = number(document, &format!("{list}_count"))?;
+    let named = field(document, list).and_then(Value::as_array);
+    let named = u64::try_from(named.map_or(0, Vec::len)).ok()?;
+    let rest = count.checked_sub(named).filter(|rest| *rest > 0)?;
+    Some(format!("and {rest} more"))
+}
+
+/// For whom a certificate is, how long, and by whom.
+fn certificate(document: &Map<String, Value>) -> Option<String> {
+    let below = field(document, "ssh_keywatch.key.certificate")?.as_object()?;
+    let mut parts = vec![format!(
+        "{} {} serial {}",
+        text(below, "type").unwrap_or("certificate"),
+        quote_args(&[text(below, "key_id").unwrap_or_default()]),
+        text(below, "serial").unwrap_or("0"),
+    )];
+    let principals = strings(below, "principals");
+    parts.push(if principals.is_empty() {
+        "for anybody".to_owned()
+    } else {
+        format!("for {}", principals.join(", "))
+    });
+    parts.extend(text(below, "valid_after").map(|time| format!("from {time}")));
+    parts.push(match text(below, "valid_before") {
+        Some(time) => format!("until {time}"),
+        None => "for ever".to_owned(),
+    });
+    parts.extend(strings(below, "options").into_iter().map(str::to_owned));
+    parts.extend(text(below, "authority.fingerprint").map(|ca| format!("signed by {ca}")));
     Some(parts.join("  "))
 }
 
@@ -258,6 +326,7 @@ fn key_entry(key: &Map<String, Value>) -> String {
     if !options.is_empty() {
         parts.push(format!("options {}", options.join(",")));
     }
+    parts.extend(text(key, "hosts").map(|hosts| format!("of {hosts}")));
     parts.join(" ")
 }
 

@@ -458,8 +458,17 @@ impl PermissionGroup {
     /// # Errors
     /// `ENOENT` when nobody waits for this answer any more.
     pub fn allow(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.allow_raw(fd.as_raw_fd())
+    }
+
+    /// As [`PermissionGroup::allow`], by the number that the record carried;
+    /// the descriptor itself is not used.
+    ///
+    /// # Errors
+    /// `ENOENT` when nobody waits for this answer any more.
+    pub fn allow_raw(&self, fd: i32) -> io::Result<()> {
         let mut response = [0u8; 8];
-        response[..4].copy_from_slice(&fd.as_raw_fd().to_ne_bytes());
+        response[..4].copy_from_slice(&fd.to_ne_bytes());
         response[4..].copy_from_slice(&libc::FAN_ALLOW.to_ne_bytes());
         nix::unistd::write(self.group.as_fd(), &response)?;
         Ok(())

@@ -17,7 +17,7 @@
 //! every opener go on.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
+use super::deadline::{Deadline, FLIGHTS};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
@@ -42,9 +43,19 @@ const MAX_TOOLS: usize = 1024;
 /// How long the thread sleeps at most while a key tool keeps the mark.
 const TICK_MS: u16 = 1000;
 
+/// Size of a permission record, which carries no information besides its
+/// metadata (`FAN_EVENT_METADATA_LEN`).
+const RECORD: usize = 24;
+
 /// What woke the thread; a tool's token is its number.
 const PERMISSION: u64 = u64::MAX;
 const CONTROL: u64 = u64::MAX - 1;
+
+/// How long an opener is kept at most to make sure of its identity; well below
+/// [`super::deadline::LIMIT`].
+const SURE_TIME: Duration = Duration::from_millis(40);
+/// How many times it is looked at again at once, each time a little later.
+const SURE_TRIES: u32 = 5;
 
 /// Says who a held thread is. Called on the answering thread: must not block
 /// beyond some milliseconds, log, or open files in watched directories.
@@ -57,6 +68,9 @@ pub trait Identify: Send {
 
     /// Who thread id `tid` is, which waits in execve(2) for `program`.
     fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Self::Identity>>;
+
+    /// Whether the identity is sure; asked again until it is, or time is up.
+    fn is_sure(&mut self, identity: &mut Self::Identity) -> bool;
 }
 
 /// A process that waits in execve(2).
@@ -133,6 +147,8 @@ pub struct Hold<I: Identify> {
     pub file_systems: Receiver<Vec<OwnedFd>>,
     /// What it did so far.
     pub counters: Arc<Counters>,
+    /// The bound on how long an opener waits.
+    pub deadline: Arc<Deadline>,
 }
 
 /// A running key tool.
@@ -142,6 +158,22 @@ struct Tool {
     pidfd: PidFd,
     /// How long it keeps the temporary mark.
     until: Instant,
+}
+
+/// An opener whose identity is not sure yet.
+struct Flight<I> {
+    record: Record,
+    held: Held<I>,
+    until: Instant,
+}
+
+impl<I> Held<I> {
+    fn identity(&mut self) -> Option<&mut I> {
+        match self {
+            Self::Opening { identity, .. } | Self::Executing { identity, .. } => Some(identity),
+            Self::Ended { .. } => None,
+        }
+    }
 }
 
 /// What the thread keeps between two rounds.
@@ -175,11 +207,16 @@ impl<I: Identify> Hold<I> {
             file_systems: Vec::new(),
             marked: false,
         };
-        let mut buffer = vec![0u8; 4096];
+        // Room for one record: what is queued behind the one at hand can be let
+        // go by the supervisor.
+        let mut buffer = vec![0u8; 2 * RECORD - 1];
         let mut records: Vec<Record> = Vec::new();
         let mut events = [EpollEvent::empty(); 32];
+        let mut flights: Vec<Flight<I::Identity>> = Vec::with_capacity(FLIGHTS);
         loop {
-            let timeout = if round.marked {
+            let timeout = if !flights.is_empty() {
+                EpollTimeout::from(1u8)
+            } else if round.marked {
                 EpollTimeout::from(TICK_MS)
             } else {
                 EpollTimeout::NONE
@@ -199,14 +236,10 @@ impl<I: Identify> Hold<I> {
                 > 0
             {
                 for record in records.drain(..) {
-                    if record.is(mask::OPEN_EXEC_PERM) {
-                        self.executing(&record, &mut round);
-                    } else {
-                        self.opening(&record);
-                    }
-                    self.answer(&record);
+                    self.take_up(record, &mut round, &mut flights);
                 }
             }
+            self.land(&mut flights);
             for event in &events[..count] {
                 match event.data() {
                     PERMISSION => {}
@@ -217,6 +250,74 @@ impl<I: Identify> Hold<I> {
             let now = Instant::now();
             if round.marked && !round.tools.iter().any(|tool| now < tool.until) {
                 self.first_key(&mut round, false);
+            }
+        }
+    }
+
+    /// Identifies an opener and answers it, unless it takes a moment more to be sure.
+    fn take_up(
+        &mut self,
+        record: Record,
+        round: &mut Round,
+        flights: &mut Vec<Flight<I::Identity>>,
+    ) {
+        self.deadline
+            .begin(record.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd));
+        let held = if record.is(mask::OPEN_EXEC_PERM) {
+            self.executing(&record, round)
+        } else {
+            self.opening(&record)
+        };
+        match held {
+            None => self.answer(&record),
+            Some(mut held) => {
+                if self.make_sure(&mut held) || flights.len() >= FLIGHTS {
+                    self.send(held);
+                    self.answer(&record);
+                } else {
+                    self.deadline.keep(record.fd.as_ref());
+                    flights.push(Flight {
+                        record,
+                        held,
+                        until: Instant::now() + SURE_TIME,
+                    });
+                }
+            }
+        }
+        self.deadline.end();
+    }
+
+    /// The opener may need the very processor that this thread runs on: yielding
+    /// is not enough with real-time priority.
+    fn make_sure(&mut self, held: &mut Held<I::Identity>) -> bool {
+        let Some(identity) = held.identity() else {
+            return true;
+        };
+        for number in 0..SURE_TRIES {
+            if self.identify.is_sure(identity) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_micros(10 << number));
+        }
+        self.identify.is_sure(identity)
+    }
+
+    /// Answers those that are sure now, or have waited for it long enough.
+    fn land(&mut self, flights: &mut Vec<Flight<I::Identity>>) {
+        let now = Instant::now();
+        let mut index = 0;
+        while let Some(flight) = flights.get_mut(index) {
+            let sure = flight
+                .held
+                .identity()
+                .is_none_or(|identity| self.identify.is_sure(identity));
+            if sure || flight.until <= now {
+                let flight = flights.swap_remove(index);
+                self.send(flight.held);
+                self.deadline.release(flight.record.fd.as_ref());
+                self.answer(&flight.record);
+            } else {
+                index += 1;
             }
         }
     }
@@ -244,25 +345,25 @@ impl<I: Identify> Hold<I> {
         });
     }
 
-    fn opening(&mut self, record: &Record) {
-        let Some(fd) = &record.fd else { return };
+    fn opening(&mut self, record: &Record) -> Option<Held<I::Identity>> {
+        let fd = record.fd.as_ref()?;
         if thread::is_own(record.pid) {
-            return;
+            return None;
         }
         let identity = self.identify.opener(record.pid);
-        match (identity, ObjectId::of(fd.as_fd())) {
-            (Some(identity), Ok(object)) => self.send(Held::Opening { object, identity }),
-            _ => {
-                self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
-            }
+        if let (Some(identity), Ok(object)) = (identity, ObjectId::of(fd.as_fd())) {
+            Some(Held::Opening { object, identity })
+        } else {
+            self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
+            None
         }
     }
 
-    fn executing(&mut self, record: &Record, round: &mut Round) {
-        let Some(fd) = &record.fd else { return };
+    fn executing(&mut self, record: &Record, round: &mut Round) -> Option<Held<I::Identity>> {
+        let fd = record.fd.as_ref()?;
         let Some(executor) = self.identify.executor(record.pid, fd.as_fd()) else {
             self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
-            return;
+            return None;
         };
         // Marked before the answer: what the tool makes from here on is seen.
         self.first_key(round, true);
@@ -270,11 +371,11 @@ impl<I: Identify> Hold<I> {
             .pidfd
             .is_some_and(|pidfd| round.follow(executor.pid, pidfd));
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
-        self.send(Held::Executing {
+        Some(Held::Executing {
             identity: executor.identity,
             fence,
             followed,
-        });
+        })
     }
 
     fn send(&self, held: Held<I::Identity>) {

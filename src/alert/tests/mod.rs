@@ -1,6 +1,7 @@
 //! What the modules' tests share, alerts, and the vocabulary of all documents.
 
 mod events;
+mod keys;
 mod reports;
 mod sentences;
 

@@ -123,3 +123,56 @@ fn json_mode_writes_the_very_line() {
         .unwrap();
     assert_eq!(out, format!("{}\n", line.json).into_bytes());
 }
+
+#[test]
+fn what_is_wrong_with_a_key_stands_behind_it() {
+    let mut document = sample();
+    document["file"]["mode"] = "0644".into();
+    document["ssh_keywatch"]["key"] = json!({
+        "kind": "private", "type": "ssh-rsa", "encrypted": true, "cipher": "aes256-ctr",
+        "kdf": {"name": "bcrypt"}, "permissions": "refused", "damage": "truncated",
+        "belongs_to": {"path": "/root/.ssh/id.pub", "state": "different"},
+        "authorized_in": ["/root/.ssh/authorized_keys"]
+    });
+    let text = render(&document, &style(false));
+    assert!(
+        text.contains(
+            "    key       private  (ssh-rsa)  with passphrase (aes256-ctr, bcrypt)  \
+             [ssh refuses it: 0644 is too open]  [/root/.ssh/id.pub is another key's]  [truncated]\n\
+             \x20   logs in   by /root/.ssh/authorized_keys\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_list_shows_what_it_gained_and_a_certificate_whom_it_is_for() {
+    let mut document = sample();
+    document["ssh_keywatch"]["key"] = json!({
+        "kind": "authorized_keys", "entries": 3, "added_count": 2,
+        "added": [{"bits": 256, "fingerprint": "SHA256:a", "type": "ssh-ed25519",
+            "options": ["restrict", "pty"]}]
+    });
+    let text = render(&document, &style(false));
+    assert!(
+        text.contains(
+            "    key       authorized keys  3 keys\n    \
+             added     256 SHA256:a (ssh-ed25519) options restrict,pty\n    \
+             added     and 1 more\n"
+        ),
+        "{text}"
+    );
+    document["ssh_keywatch"]["key"] = json!({
+        "kind": "certificate",
+        "certificate": {"type": "user", "key_id": "ann's key", "serial": "7",
+            "options": ["force-command=/x"], "authority": {"fingerprint": "SHA256:ca"}}
+    });
+    let text = render(&document, &style(false));
+    assert!(
+        text.contains(
+            "    cert      user 'ann'\\''s key' serial 7  for anybody  for ever  \
+             force-command=/x  signed by SHA256:ca\n"
+        ),
+        "{text}"
+    );
+}

@@ -1,0 +1,180 @@
+//! The records of a perf ring, read from bytes (`perf_event_open(2)`, "MMAP
+//! layout"). Pure, and total: bytes that are no record end the reading.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// Time of `CLOCK_MONOTONIC`, in nanoseconds.
+pub type Time = u64;
+
+const LOST: u32 = 2;
+const COMM: u32 = 3;
+const EXIT: u32 = 4;
+const FORK: u32 = 7;
+const SAMPLE: u32 = 9;
+const MMAP2: u32 = 10;
+const LOST_SAMPLES: u32 = 13;
+/// `PERF_RECORD_MISC_COMM_EXEC` in a COMM, `PERF_RECORD_MISC_MMAP_DATA` in a mapping.
+const MISC_13: u16 = 1 << 13;
+/// `PERF_RECORD_MISC_MMAP_BUILD_ID`: the identity is not there; not asked for.
+const MISC_14: u16 = 1 << 14;
+
+const HEADER: usize = 8;
+/// What each record ends with: pid, tid, time, cpu.
+const TRAILER: usize = 24;
+
+/// The file behind an executable mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Program {
+    /// Its path, relative to the root of who mapped it, as the kernel gives it
+    /// (" (deleted)" included).
+    pub path: PathBuf,
+    /// Device of its file system, as `makedev(3)` makes it.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A process was made by `parent`; threads are left out.
+    Fork {
+        /// Who made it.
+        parent: i32,
+    },
+    /// A program begins: what the process did before is over. Its file is in
+    /// the next `Map`.
+    Exec {
+        /// `comm` from here on.
+        name: OsString,
+    },
+    /// The process called itself otherwise.
+    Rename {
+        /// `comm` from here on.
+        name: OsString,
+    },
+    /// A file was mapped to be executed.
+    Map(Program),
+    /// The process's first thread ended.
+    Exit,
+    /// A sample: the moment a fanotify record was made, or the watching thread waked.
+    Moment {
+        /// Which thread did it.
+        thread: i32,
+    },
+    /// The kernel lost records.
+    Lost(u64),
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When.
+    pub time: Time,
+    /// Which process.
+    pub pid: i32,
+    /// What.
+    pub what: What,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn pid_at(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(u32_at(bytes, at)?.cast_signed())
+}
+
+fn text(bytes: &[u8]) -> OsString {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    OsString::from_vec(bytes[..end.unwrap_or(bytes.len())].to_vec())
+}
+
+/// Reads all records in `bytes`; returns whether they were understood.
+pub fn parse(mut bytes: &[u8], mut take: impl FnMut(Record)) -> bool {
+    while !bytes.is_empty() {
+        let Some(size) = bytes.get(6..HEADER) else {
+            return false;
+        };
+        let size = usize::from(u16::from_ne_bytes([size[0], size[1]]));
+        if size < HEADER + TRAILER || size > bytes.len() {
+            return false;
+        }
+        let (record, rest) = bytes.split_at(size);
+        let Some(parsed) = parse_one(record) else {
+            return false;
+        };
+        if let Some(parsed) = parsed {
+            take(parsed);
+        }
+        bytes = rest;
+    }
+    true
+}
+
+/// `None`: malformed; `Some(None)`: a record of no interest.
+fn parse_one(record: &[u8]) -> Option<Option<Record>> {
+    let kind = u32_at(record, 0)?;
+    let misc = u16::from_ne_bytes([record[4], record[5]]);
+    let (body, trailer) = record[HEADER..].split_at(record.len() - HEADER - TRAILER);
+    let mut time = u64_at(trailer, 8)?;
+    let (pid, what) = match kind {
+        FORK => {
+            let (pid, parent) = (pid_at(body, 0)?, pid_at(body, 4)?);
+            // Same process: a thread.
+            if pid == parent {
+                return Some(None);
+            }
+            (pid, What::Fork { parent })
+        }
+        EXIT => {
+            let (pid, thread) = (pid_at(body, 0)?, pid_at(body, 8)?);
+            if pid != thread {
+                return Some(None);
+            }
+            (pid, What::Exit)
+        }
+        COMM => {
+            let (pid, thread) = (pid_at(body, 0)?, pid_at(body, 4)?);
+            let name = text(body.get(8..)?);
+            if misc & MISC_13 != 0 {
+                (pid, What::Exec { name })
+            } else if pid == thread {
+                (pid, What::Rename { name })
+            } else {
+                return Some(None);
+            }
+        }
+        MMAP2 => {
+            let inode = u64_at(body, 40)?;
+            if misc & (MISC_13 | MISC_14) != 0 || inode == 0 {
+                return Some(None);
+            }
+            let device = libc::makedev(u32_at(body, 32)?, u32_at(body, 36)?);
+            let path = text(body.get(64..)?).into();
+            let program = Program {
+                path,
+                device,
+                inode,
+            };
+            (pid_at(body, 0)?, What::Map(program))
+        }
+        SAMPLE => {
+            // The same fields as a trailer, and no trailer.
+            let sample = record.get(HEADER..)?;
+            time = u64_at(sample, 8)?;
+            let thread = pid_at(sample, 4)?;
+            (pid_at(sample, 0)?, What::Moment { thread })
+        }
+        LOST => (0, What::Lost(u64_at(body, 8)?)),
+        LOST_SAMPLES => (0, What::Lost(u64_at(body, 0)?)),
+        _ => return Some(None),
+    };
+    Some(Some(Record { time, pid, what }))
+}

@@ -1,0 +1,617 @@
+//! Generations of pids: who had a pid when, and which programs it ran when.
+//!
+//! ```text
+//! fork ──► image of the parent ──exec──► image ──exec──► image ──exit──► (kept a while)
+//! ```
+//!
+//! Pure: records and times are given. Everything kept is bounded, and what is
+//! dropped for a bound makes the answers about that time uncertain, never wrong.
+//!
+//! What is called a program here is the file of the first executable mapping
+//! after an exec: the code that runs, whatever `/proc/PID/exe` was made to say.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use super::record::{Program, Record, Time, What};
+
+/// How long a process that ended is kept for the lineage of others.
+const KEPT: Time = 30_000_000_000;
+/// How many processes that ended are kept at most.
+const MAX_ENDED: usize = 16 * 1024;
+/// How many processes are kept at all.
+const MAX_GENERATIONS: usize = 128 * 1024;
+/// How many images of one process are kept.
+const MAX_PHASES: usize = 32;
+/// How many ancestors that ended a process keeps alive here.
+const MAX_ANCESTORS: usize = 32;
+/// How many bytes of paths are kept.
+const MAX_PATHS: usize = 16 * 1024 * 1024;
+/// By how much two clocks that are both called `CLOCK_MONOTONIC` may differ:
+/// perf reads it in a way that is safe in an NMI, and may be off by some
+/// nanoseconds while the clock is being updated (kernel/time/timekeeping.c).
+const SKEW: Time = 2_000;
+/// How far a start in clock ticks may lie from the fork's time stamp.
+const TICK: Time = 25_000_000;
+
+/// A process that had a pid.
+pub type Id = u64;
+
+/// What a process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Running {
+    /// This file.
+    Known(Arc<Program>),
+    /// An exec has begun; until its file is mapped, none of it has run.
+    Starting,
+    /// Nobody saw.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+struct Phase {
+    from: Time,
+    running: Running,
+}
+
+#[derive(Debug)]
+struct Generation {
+    pid: i32,
+    parent: Option<Id>,
+    parent_pid: i32,
+    birth: Time,
+    exit: Option<Time>,
+    /// Read from `/proc` at this time; its fork was not seen.
+    seeded: Option<Time>,
+    /// What it did before is not known in full.
+    known_since: Time,
+    phases: Vec<Phase>,
+    name: OsString,
+    /// How many children here refer to it.
+    children: u32,
+}
+
+/// A process as `/proc` shows it when the table is filled.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    /// Its pid.
+    pub pid: i32,
+    /// Its parent's pid.
+    pub parent: i32,
+    /// When it started.
+    pub birth: Time,
+    /// What it runs.
+    pub program: Option<Program>,
+    /// Its `comm`.
+    pub name: OsString,
+}
+
+/// What is known, besides its pid, of the process that a record names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It lives: it is the newest of its pid.
+    Alive,
+    /// It had not been reaped when the record was read.
+    Ended {
+        /// The moment before the reading.
+        read: Time,
+    },
+    /// It had been reaped when the record was read.
+    Reaped,
+}
+
+/// When the act may have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Not before.
+    pub from: Time,
+    /// Not after.
+    pub until: Time,
+}
+
+/// Who it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The table does not say.
+    Unknown,
+    /// No other process and no other program is possible.
+    One(Id, Arc<Program>),
+    /// Several programs are possible, or one that is known and others that are
+    /// not; the process, if it is only one.
+    Several(Option<Id>, Vec<Arc<Program>>),
+}
+
+/// What the table knows of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its pid.
+    pub pid: i32,
+    /// The pid of who made it.
+    pub parent_pid: i32,
+    /// When it was made.
+    pub birth: Time,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// Its `comm`.
+    pub name: OsString,
+    /// What it ran at the time asked for.
+    pub program: Option<Arc<Program>>,
+}
+
+/// The process table.
+#[derive(Debug, Default)]
+pub struct Table {
+    generations: HashMap<Id, Generation>,
+    by_pid: HashMap<i32, Vec<Id>>,
+    /// Processes that ended and that no child refers to, oldest first.
+    ended: VecDeque<Id>,
+    programs: HashSet<Arc<Program>>,
+    path_bytes: usize,
+    next: Id,
+    /// Since when the records are complete.
+    complete_since: Time,
+}
+
+impl Table {
+    /// How many processes are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.generations.len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.generations.is_empty()
+    }
+
+    /// What happened before `time` may not be known: records were lost.
+    pub fn incomplete_before(&mut self, time: Time) {
+        self.complete_since = self.complete_since.max(time);
+    }
+
+    /// Takes what `/proc` shows; read between `began` and `done`. What is not
+    /// among the seeds has ended.
+    pub fn seed(&mut self, seeds: Vec<Seed>, began: Time, done: Time) {
+        let mut parents = Vec::new();
+        let mut living: HashSet<i32> = HashSet::with_capacity(seeds.len());
+        for seed in seeds {
+            living.insert(seed.pid);
+            let running = self.running(seed.program);
+            if let Some(id) = self.newest(seed.pid)
+                && let Some(known) = self.generations.get_mut(&id)
+                && known.exit.is_none()
+                && known.birth.abs_diff(seed.birth) <= TICK
+            {
+                if known.phases.last().map(|phase| &phase.running) != Some(&running) {
+                    known.phases.push(Phase {
+                        from: began,
+                        running,
+                    });
+                }
+                continue;
+            }
+            if let Some(former) = self.newest(seed.pid) {
+                self.end(former, began);
+            }
+            let id = self.insert(Generation {
+                pid: seed.pid,
+                parent: None,
+                parent_pid: seed.parent,
+                birth: seed.birth,
+                exit: None,
+                seeded: Some(done),
+                known_since: done,
+                phases: vec![Phase { from: 0, running }],
+                name: seed.name,
+                children: 0,
+            });
+            parents.extend(id);
+        }
+        for id in parents {
+            let Some(parent_pid) = self.generations.get(&id).map(|it| it.parent_pid) else {
+                continue;
+            };
+            let parent = self.newest(parent_pid).filter(|parent| *parent != id);
+            self.adopt(id, parent);
+        }
+        // Its end was among what was lost.
+        let gone: Vec<Id> = self
+            .generations
+            .iter()
+            .filter(|(_, known)| {
+                known.exit.is_none() && known.birth < began && !living.contains(&known.pid)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.end(id, done);
+        }
+        self.incomplete_before(done);
+    }
+
+    /// Takes one record; records come in the order of their time.
+    pub fn take(&mut self, record: Record) {
+        let Record { time, pid, what } = record;
+        match what {
+            What::Fork { parent } => self.fork(pid, parent, time),
+            What::Exec { name } => {
+                if let Some(known) = self.newest_mut(pid) {
+                    known.phases.push(Phase {
+                        from: time,
+                        running: Running::Starting,
+                    });
+                    known.name = name;
+                    // A thread that is not the first runs on as the first.
+                    if known.exit.take().is_some() {
+                        self.revive(pid);
+                    }
+                    self.trim(pid);
+                }
+            }
+            What::Map(program) => {
+                let starting = self.newest(pid).filter(|id| {
+                    let known = self.generations.get(id);
+                    known
+                        .and_then(|known| known.phases.last())
+                        .is_some_and(|phase| phase.running == Running::Starting)
+                });
+                if let Some(id) = starting {
+                    let running = self.running(Some(program));
+                    if let Some(phase) = self
+                        .generations
+                        .get_mut(&id)
+                        .and_then(|known| known.phases.last_mut())
+                    {
+                        phase.running = running;
+                    }
+                }
+            }
+            What::Rename { name } => {
+                if let Some(known) = self.newest_mut(pid) {
+                    known.name = name;
+                }
+            }
+            What::Exit => {
+                if let Some(id) = self.newest(pid) {
+                    self.end(id, time);
+                }
+            }
+            What::Moment { .. } => {}
+            What::Lost(_) => self.incomplete_before(time),
+        }
+    }
+
+    fn fork(&mut self, pid: i32, parent_pid: i32, time: Time) {
+        if pid <= 0 {
+            return;
+        }
+        let parent = self.newest(parent_pid);
+        let (running, known_since, name) = match parent.and_then(|id| self.generations.get(&id)) {
+            // The child is made by the thread that runs: not by one that waits in exec.
+            Some(known) => (
+                known
+                    .phases
+                    .last()
+                    .map_or(Running::Unknown, |phase| phase.running.clone()),
+                known.known_since,
+                known.name.clone(),
+            ),
+            None => (Running::Unknown, 0, OsString::new()),
+        };
+        // `/proc` showed it already; now its fork is known too.
+        if let Some(id) = self.newest(pid)
+            && let Some(known) = self.generations.get_mut(&id)
+            && known.exit.is_none()
+            && known.seeded.is_some_and(|read| time <= read)
+            && known.birth.abs_diff(time) <= TICK
+        {
+            known.birth = time;
+            known.parent_pid = parent_pid;
+            self.adopt(id, parent);
+            return;
+        }
+        // Whoever had the pid before has ended, even if that was lost.
+        if let Some(id) = self.newest(pid) {
+            self.end(id, time);
+        }
+        let id = self.insert(Generation {
+            pid,
+            parent: None,
+            parent_pid,
+            birth: time,
+            exit: None,
+            seeded: None,
+            // With an uncertain parent, so is what the child began as.
+            known_since: if known_since <= time { 0 } else { known_since },
+            phases: vec![Phase {
+                from: time,
+                running,
+            }],
+            name,
+            children: 0,
+        });
+        if let Some(id) = id {
+            self.adopt(id, parent);
+            self.bound_ancestors(id);
+        }
+    }
+
+    /// Says who did, in `window`, what a record with `pid` tells. `moments` are
+    /// the moments of all of that pid's acts in the window, where the kernel
+    /// says them.
+    #[must_use]
+    pub fn who(&self, pid: i32, fate: Fate, window: Window, moments: Option<&[Time]>) -> Verdict {
+        let read = window.until.saturating_add(SKEW);
+        let mut window = window;
+        if let Some(moments) = moments {
+            let within: Vec<Time> = moments
+                .iter()
+                .copied()
+                .filter(|moment| (window.from..=window.until).contains(moment))
+                .collect();
+            if let (Some(first), Some(last)) = (within.iter().min(), within.iter().max()) {
+                window = Window {
+                    from: *first,
+                    until: *last,
+                };
+            }
+        }
+        let from = window.from.saturating_sub(SKEW);
+        let until = window.until.saturating_add(SKEW);
+        let Some(ids) = self.by_pid.get(&pid) else {
+            return Verdict::Unknown;
+        };
+        let all: Vec<(Id, &Generation)> = ids
+            .iter()
+            .filter_map(|id| Some((*id, self.generations.get(id)?)))
+            .collect();
+        let possible = all.iter().enumerate().filter(|(index, (_, known))| {
+            // A process can act until its pid is given to another: closing its
+            // files comes after the record of its end.
+            let next = all.get(index + 1).map(|(_, next)| next.birth);
+            let overlaps = known.birth <= until && next.is_none_or(|next| next >= from);
+            overlaps
+                && match fate {
+                    Fate::Alive => next.is_none(),
+                    Fate::Ended { read } => {
+                        next.is_none_or(|next| next >= read.saturating_sub(SKEW))
+                    }
+                    Fate::Reaped => known.exit.is_some_and(|exit| exit <= read),
+                }
+        });
+        let possible: Vec<&(Id, &Generation)> = possible.map(|(_, it)| it).collect();
+        let mut complete = from >= self.complete_since;
+        let mut programs: Vec<Arc<Program>> = Vec::new();
+        for (_, known) in &possible {
+            complete &= known.known_since <= from;
+            for (index, phase) in known.phases.iter().enumerate() {
+                let next = known.phases.get(index + 1).map(|next| next.from);
+                if phase.from > until || next.is_some_and(|next| next < from) {
+                    continue;
+                }
+                match &phase.running {
+                    Running::Known(program) => {
+                        if !programs.contains(program) {
+                            programs.push(Arc::clone(program));
+                        }
+                    }
+                    Running::Starting => {}
+                    Running::Unknown => complete = false,
+                }
+            }
+        }
+        let only = match possible.as_slice() {
+            [] => return Verdict::Unknown,
+            [(id, _)] => Some(*id),
+            _ => None,
+        };
+        match (only, programs.as_slice()) {
+            (_, []) => Verdict::Unknown,
+            (Some(id), [program]) if complete => Verdict::One(id, Arc::clone(program)),
+            _ => Verdict::Several(only, programs),
+        }
+    }
+
+    /// The process that had `pid` and was born at `birth`, to a tick.
+    #[must_use]
+    pub fn find(&self, pid: i32, birth: Time) -> Option<Id> {
+        let ids = self.by_pid.get(&pid)?;
+        ids.iter()
+            .rev()
+            .copied()
+            .find(|id| {
+                let known = self.generations.get(id);
+                known.is_some_and(|known| known.birth.abs_diff(birth) <= TICK)
+            })
+    }
+
+    /// What is known of process `id`, with what it ran at `time`.
+    #[must_use]
+    pub fn get(&self, id: Id, time: Time) -> Option<Known> {
+        let known = self.generations.get(&id)?;
+        let phase = known
+            .phases
+            .iter()
+            .rev()
+            .find(|phase| phase.from <= time)
+            .or(known.phases.first());
+        Some(Known {
+            pid: known.pid,
+            parent_pid: known.parent_pid,
+            birth: known.birth,
+            ended: known.exit.is_some(),
+            name: known.name.clone(),
+            program: phase.and_then(|phase| match &phase.running {
+                Running::Known(program) => Some(Arc::clone(program)),
+                Running::Starting | Running::Unknown => None,
+            }),
+        })
+    }
+
+    /// Who made process `id`, with what it ran when it did.
+    #[must_use]
+    pub fn parent(&self, id: Id) -> Option<(Id, Known)> {
+        let child = self.generations.get(&id)?;
+        let parent = child.parent?;
+        Some((parent, self.get(parent, child.birth)?))
+    }
+
+    /// Forgets what cannot be asked for any more: no window begins before
+    /// `floor` from now on.
+    pub fn prune(&mut self, now: Time, floor: Time) {
+        while let Some(id) = self.ended.front().copied() {
+            let Some(known) = self.generations.get(&id) else {
+                self.ended.pop_front();
+                continue;
+            };
+            let exit = known.exit.unwrap_or(now);
+            let old = exit < floor && exit.saturating_add(KEPT) < now;
+            let crowded =
+                self.ended.len() > MAX_ENDED || self.generations.len() > MAX_GENERATIONS;
+            if !old && !crowded {
+                break;
+            }
+            self.ended.pop_front();
+            if exit >= floor {
+                self.incomplete_before(now);
+            }
+            self.remove(id);
+        }
+        if self.path_bytes > MAX_PATHS {
+            self.forget_programs();
+        }
+    }
+
+    fn running(&mut self, program: Option<Program>) -> Running {
+        let Some(program) = program else {
+            return Running::Unknown;
+        };
+        if let Some(known) = self.programs.get(&program) {
+            return Running::Known(Arc::clone(known));
+        }
+        let bytes = program.path.as_os_str().as_bytes().len();
+        if self.path_bytes + bytes > MAX_PATHS {
+            self.forget_programs();
+            if self.path_bytes + bytes > MAX_PATHS {
+                return Running::Unknown;
+            }
+        }
+        let program = Arc::new(program);
+        self.path_bytes += bytes;
+        self.programs.insert(Arc::clone(&program));
+        Running::Known(program)
+    }
+
+    fn forget_programs(&mut self) {
+        self.programs.retain(|program| Arc::strong_count(program) > 1);
+        self.path_bytes = self
+            .programs
+            .iter()
+            .map(|program| program.path.as_os_str().as_bytes().len())
+            .sum();
+    }
+
+    fn newest(&self, pid: i32) -> Option<Id> {
+        self.by_pid.get(&pid)?.last().copied()
+    }
+
+    fn newest_mut(&mut self, pid: i32) -> Option<&mut Generation> {
+        let id = self.newest(pid)?;
+        self.generations.get_mut(&id)
+    }
+
+    /// `None`: there is no room, and the answers are uncertain until there is.
+    fn insert(&mut self, generation: Generation) -> Option<Id> {
+        if self.generations.len() >= MAX_GENERATIONS {
+            let now = generation.birth;
+            self.prune(now, 0);
+            if self.generations.len() >= MAX_GENERATIONS {
+                self.incomplete_before(now);
+                return None;
+            }
+        }
+        let id = self.next;
+        self.next += 1;
+        self.by_pid.entry(generation.pid).or_default().push(id);
+        self.generations.insert(id, generation);
+        Some(id)
+    }
+
+    fn adopt(&mut self, id: Id, parent: Option<Id>) {
+        let Some(child) = self.generations.get_mut(&id) else {
+            return;
+        };
+        let former = std::mem::replace(&mut child.parent, parent);
+        if let Some(parent) = parent.and_then(|id| self.generations.get_mut(&id)) {
+            parent.children += 1;
+        }
+        if let Some(former) = former {
+            self.release(former);
+        }
+    }
+
+    /// A child of `id` is gone from the table, or has another parent.
+    fn release(&mut self, id: Id) {
+        if let Some(known) = self.generations.get_mut(&id) {
+            known.children = known.children.saturating_sub(1);
+            if known.children == 0 && known.exit.is_some() {
+                self.ended.push_back(id);
+            }
+        }
+    }
+
+    fn end(&mut self, id: Id, time: Time) {
+        if let Some(known) = self.generations.get_mut(&id)
+            && known.exit.is_none()
+        {
+            known.exit = Some(time);
+            if known.children == 0 {
+                self.ended.push_back(id);
+            }
+        }
+    }
+
+    fn revive(&mut self, pid: i32) {
+        let id = self.newest(pid);
+        self.ended.retain(|ended| Some(*ended) != id);
+    }
+
+    fn trim(&mut self, pid: i32) {
+        if let Some(known) = self.newest_mut(pid)
+            && known.phases.len() > MAX_PHASES
+        {
+            known.phases.remove(0);
+            known.known_since = known.known_since.max(known.phases[0].from);
+        }
+    }
+
+    /// A chain of processes that each make the next and end would grow for ever.
+    fn bound_ancestors(&mut self, id: Id) {
+        let mut at = id;
+        for _ in 0..MAX_ANCESTORS {
+            match self.generations.get(&at).and_then(|known| known.parent) {
+                Some(parent) => at = parent,
+                None => return,
+            }
+        }
+        self.adopt(at, None);
+    }
+
+    fn remove(&mut self, id: Id) {
+        let Some(known) = self.generations.remove(&id) else {
+            return;
+        };
+        if let Some(ids) = self.by_pid.get_mut(&known.pid) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_pid.remove(&known.pid);
+            }
+        }
+        if let Some(parent) = known.parent {
+            self.release(parent);
+        }
+    }
+}

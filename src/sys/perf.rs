@@ -1,0 +1,332 @@
+//! perf's side-band rings (`perf_event_open(2)`): the kernel writes each fork,
+//! exec, exit and executable mapping into them, on the processor and at the
+//! moment it happens, without waking anybody.
+//!
+//! Owns the events, their mapped rings and the barriers between the kernel and
+//! us. Gives bytes; what they mean is said in [`crate::proctable`]. Written by
+//! hand rather than with `perf-event2`: that and its three companions are
+//! 23,000 lines for the one event and the six kinds of record needed here.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of records that a ring holds; a power of two. With the page in front
+/// of it, it is what an unprivileged user may lock (`perf_event_mlock_kb`).
+pub const RING: usize = 512 * 1024;
+/// The ring asks to be read when it is half full.
+const WATERMARK: u32 = 256 * 1024;
+/// No record is longer: a path, and some numbers.
+const LONGEST: usize = 8 * 1024;
+
+/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER5` (linux/perf_event.h).
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_watermark: u32,
+    breakpoint_type: u32,
+    config1: u64,
+    config2: u64,
+    branch_sample_type: u64,
+    sample_regs_user: u64,
+    sample_stack_user: u32,
+    clock: i32,
+    sample_regs_intr: u64,
+    aux_watermark: u32,
+    sample_max_stack: u16,
+    reserved: u16,
+}
+
+const TYPE_SOFTWARE: u32 = 1;
+const TYPE_TRACEPOINT: u32 = 2;
+const COUNT_SW_DUMMY: u64 = 9;
+const SAMPLE_TID: u64 = 1 << 1;
+const SAMPLE_TIME: u64 = 1 << 2;
+const SAMPLE_CPU: u64 = 1 << 7;
+const FLAG_MMAP: u64 = 1 << 8;
+const FLAG_COMM: u64 = 1 << 9;
+const FLAG_TASK: u64 = 1 << 13;
+const FLAG_WATERMARK: u64 = 1 << 14;
+const FLAG_SAMPLE_ID_ALL: u64 = 1 << 18;
+const FLAG_MMAP2: u64 = 1 << 23;
+const FLAG_COMM_EXEC: u64 = 1 << 24;
+const FLAG_USE_CLOCKID: u64 = 1 << 25;
+const OPEN_CLOEXEC: libc::c_ulong = 1 << 3;
+/// `PERF_EVENT_IOC_SET_OUTPUT`: `_IO('$', 5)`.
+const SET_OUTPUT: libc::c_ulong = 0x2405;
+
+/// Offsets in `struct perf_event_mmap_page`.
+const DATA_HEAD: usize = 1024;
+const DATA_TAIL: usize = 1032;
+
+fn attributes() -> Attributes {
+    Attributes {
+        size: u32::try_from(size_of::<Attributes>()).unwrap_or(0),
+        sample_type: SAMPLE_TID | SAMPLE_TIME | SAMPLE_CPU,
+        flags: FLAG_WATERMARK | FLAG_SAMPLE_ID_ALL | FLAG_USE_CLOCKID,
+        wakeup_watermark: WATERMARK,
+        clock: libc::CLOCK_MONOTONIC,
+        ..Attributes::default()
+    }
+}
+
+fn open(attributes: &Attributes, pid: i32, cpu: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the attributes have the layout of struct perf_event_attr, their
+    // size is in them, and they outlive the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            std::ptr::from_ref(attributes),
+            pid,
+            cpu,
+            -1,
+            OPEN_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: `fd` was just returned as a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// How full a ring was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// There was room for more.
+    Room,
+    /// So full that a record may have found no room. The kernel says so only
+    /// in front of the next record that finds some.
+    Full,
+}
+
+/// One processor's ring of side-band records.
+#[derive(Debug)]
+pub struct Ring {
+    event: OwnedFd,
+    cpu: i32,
+    page: NonNull<u8>,
+    page_size: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone and is not bound to a
+// thread; all access goes through `&mut self`.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    /// Opens processor `cpu`'s side band of all processes: task, comm and
+    /// executable mappings, with `CLOCK_MONOTONIC` time stamps.
+    ///
+    /// # Errors
+    /// The errno of `perf_event_open(2)`: `EACCES` or `EPERM` without
+    /// `CAP_PERFMON`, `ENOSYS` where it is not there or filtered, `ENODEV` for
+    /// a processor that is offline; or of mmap(2).
+    pub fn open(cpu: i32) -> io::Result<Self> {
+        let mut attributes = attributes();
+        attributes.kind = TYPE_SOFTWARE;
+        attributes.config = COUNT_SW_DUMMY;
+        attributes.flags |= FLAG_TASK | FLAG_COMM | FLAG_COMM_EXEC | FLAG_MMAP | FLAG_MMAP2;
+        let event = open(&attributes, -1, cpu)?;
+        let page_size = page_size();
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let page = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                page_size + RING,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                event.as_raw_fd(),
+                0,
+            )
+        };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let page = NonNull::new(page.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self {
+            event,
+            cpu,
+            page,
+            page_size,
+        })
+    }
+
+    fn position(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: both offsets lie in the first page, which is mapped as long
+        // as `self` lives, and are aligned to eight bytes.
+        let pointer = unsafe { self.page.add(offset) };
+        // SAFETY: as above; the kernel and we only ever access it atomically.
+        unsafe { pointer.cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Appends what the kernel has written to `out`, whole records only, and
+    /// gives the room back.
+    pub fn read(&mut self, out: &mut Vec<u8>) -> Fill {
+        // The barriers that `struct perf_event_mmap_page` documents: head is
+        // read before the data, and the data before tail is written.
+        let head = self.position(DATA_HEAD).load(Ordering::Acquire);
+        let tail = self.position(DATA_TAIL).load(Ordering::Relaxed);
+        let length = usize::try_from(head.wrapping_sub(tail)).unwrap_or(RING);
+        let length = length.min(RING);
+        if length == 0 {
+            return Fill::Room;
+        }
+        let start = usize::try_from(tail).unwrap_or(0) % RING;
+        let first = length.min(RING - start);
+        for (from, count) in [(start, first), (0, length - first)] {
+            // SAFETY: `from + count` is at most RING, and the data follow the
+            // first page of the mapping.
+            let data = unsafe { self.page.add(self.page_size + from) };
+            // SAFETY: as above; the kernel does not write between tail and head.
+            let data = unsafe { std::slice::from_raw_parts(data.as_ptr(), count) };
+            out.extend_from_slice(data);
+        }
+        self.position(DATA_TAIL).store(head, Ordering::Release);
+        if length > RING - LONGEST {
+            Fill::Full
+        } else {
+            Fill::Room
+        }
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this address and length, and
+        // nothing borrows from it any more.
+        unsafe {
+            libc::munmap(self.page.as_ptr().cast(), self.page_size + RING);
+        }
+    }
+}
+
+/// An event that adds samples to a processor's ring.
+#[derive(Debug)]
+pub struct Sampler(#[expect(dead_code, reason = "open for as long as it lives")] OwnedFd);
+
+impl Sampler {
+    /// Samples each call of the kernel's function `name` on the ring's processor.
+    ///
+    /// `pmu` is the number in `/sys/bus/event_source/devices/kprobe/type`.
+    ///
+    /// # Errors
+    /// The errno of `perf_event_open(2)`: `ENOENT` where the kernel has no such
+    /// function, `EPERM` where it is locked down.
+    pub fn of_function(ring: &Ring, pmu: u32, name: &std::ffi::CStr) -> io::Result<Self> {
+        let mut attributes = attributes();
+        attributes.kind = pmu;
+        attributes.sample_period = 1;
+        attributes.config1 = name.as_ptr() as u64;
+        Self::into_ring(&attributes, -1, ring)
+    }
+
+    /// Samples each time when thread `tid` is waked on the ring's processor;
+    /// `tracepoint` is the number of `sched:sched_waking`. Samples carry the
+    /// ids of who woke it.
+    ///
+    /// # Errors
+    /// The errno of `perf_event_open(2)`.
+    pub fn of_waking(ring: &Ring, tracepoint: u64, tid: i32) -> io::Result<Self> {
+        let mut attributes = attributes();
+        attributes.kind = TYPE_TRACEPOINT;
+        attributes.config = tracepoint;
+        attributes.sample_period = 1;
+        Self::into_ring(&attributes, tid, ring)
+    }
+
+    fn into_ring(attributes: &Attributes, pid: i32, ring: &Ring) -> io::Result<Self> {
+        let event = open(attributes, pid, ring.cpu)?;
+        // SAFETY: both are descriptors of perf events that we own.
+        let result =
+            unsafe { libc::ioctl(event.as_raw_fd(), SET_OUTPUT, ring.event.as_raw_fd()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(event))
+    }
+}
+
+fn page_size() -> usize {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(4096)
+}
+
+/// The number of a tracepoint, such as `sched/sched_waking`. Where nobody has
+/// mounted tracefs, it is mounted for this reading, outside every mount namespace.
+///
+/// # Errors
+/// The errno of open(2), or of fsopen(2) and fsmount(2): `EPERM` without
+/// `CAP_SYS_ADMIN`, `ENODEV` where the kernel has no tracefs.
+pub fn tracepoint(name: &str) -> io::Result<u64> {
+    let path = format!("events/{name}/id");
+    let mounted = std::fs::read_to_string(format!("/sys/kernel/tracing/{path}"));
+    let text = match mounted {
+        Ok(text) => text,
+        Err(_) => read_detached(c"tracefs", &path)?,
+    };
+    text.trim().parse().map_err(io::Error::other)
+}
+
+/// Reads `path` in a file system that is mounted nowhere.
+fn read_detached(kind: &std::ffi::CStr, path: &str) -> io::Result<String> {
+    const FSOPEN_CLOEXEC: libc::c_uint = 1;
+    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+    let owned = |fd: libc::c_long| {
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the system call just returned it as a new descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    // SAFETY: the name is NUL-terminated; the kernel returns a descriptor or -1.
+    let context = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+    let context = owned(context)?;
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: this command takes no key, no value and no auxiliary number.
+    let created = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_CMD_CREATE,
+            null,
+            null,
+            0,
+        )
+    };
+    if created < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: only numbers are passed; the kernel returns a descriptor or -1.
+    let mount = unsafe {
+        libc::syscall(
+            libc::SYS_fsmount,
+            context.as_raw_fd(),
+            FSMOUNT_CLOEXEC,
+            libc::MOUNT_ATTR_RDONLY,
+        )
+    };
+    let mount = owned(mount)?;
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+    let file = nix::fcntl::openat(&mount, path, flags, nix::sys::stat::Mode::empty())?;
+    io::read_to_string(std::fs::File::from(file))
+}

@@ -1,0 +1,310 @@
+//! The daemon under test: started until it is ready, followed, ended.
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::document::{Document, brief};
+use crate::follow::Follow;
+use crate::host::{Cmd, Host, PROGRAM, User};
+use crate::process::{Process, SOON, only};
+
+/// The alert log where nothing else is said.
+pub const LOG: &str = "/var/log/ssh-keywatch/alerts.json";
+
+pub struct Builder<'h> {
+    host: &'h Host,
+    cmd: Cmd<'h>,
+    journal: bool,
+    closed_stdout: bool,
+    log: &'static str,
+}
+
+impl<'h> Builder<'h> {
+    pub fn new(host: &'h Host) -> Self {
+        Self {
+            host,
+            cmd: host.command(PROGRAM).args(["run"]).env("RUST_BACKTRACE=1"),
+            journal: false,
+            closed_stdout: false,
+            log: LOG,
+        }
+    }
+
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
+        self.cmd = self.cmd.args(args);
+        self
+    }
+
+    pub fn user(mut self, user: User) -> Self {
+        self.cmd = self.cmd.user(user);
+        self
+    }
+
+    /// Its configuration file.
+    pub fn config(self, text: &str) -> Self {
+        self.host.write("/etc/ssh-keywatch/config.toml", text);
+        self
+    }
+
+    /// A rule besides the shipped one.
+    pub fn rule(self, name: &str, text: &str) -> Self {
+        self.host
+            .write(&format!("/etc/ssh-keywatch/rules.d/{name}.toml"), text);
+        self
+    }
+
+    /// With the journal, which is otherwise off: the namespace has none.
+    pub fn journal(mut self) -> Self {
+        self.journal = true;
+        self
+    }
+
+    /// With nobody who reads what it prints.
+    pub fn closed_stdout(mut self) -> Self {
+        self.closed_stdout = true;
+        self
+    }
+
+    /// Another place for the log.
+    pub fn log(mut self, path: &'static str) -> Self {
+        self.log = path;
+        self.cmd = self.cmd.args(["--log", path]);
+        self
+    }
+
+    /// The command itself, for a start that should fail.
+    pub fn command(self) -> Cmd<'h> {
+        if self.journal {
+            self.cmd
+        } else {
+            self.cmd.args(["--no-journal"])
+        }
+    }
+
+    /// Starts it and waits until it says that all is watched.
+    #[track_caller]
+    pub fn start(self) -> Daemon<'h> {
+        let (host, log, closed_stdout) = (self.host, self.log, self.closed_stdout);
+        let (socket, path) = host.notify_socket();
+        let cmd = self.command().env(format!("NOTIFY_SOCKET={path}"));
+        let mut process = cmd.spawn();
+        let stdout = process.stdout();
+        let stdout = if closed_stdout {
+            drop(stdout);
+            Follow::new(std::io::empty(), str::to_owned)
+        } else {
+            Follow::new(stdout, str::to_owned)
+        };
+        let stderr = Follow::new(process.stderr(), str::to_owned);
+        let mut daemon = Daemon {
+            host,
+            process,
+            tail: None,
+            log,
+            stdout,
+            stderr,
+        };
+        daemon.wait_ready(&socket);
+        daemon.tail = Some(Tail::start(host, log));
+        daemon
+    }
+}
+
+pub struct Daemon<'h> {
+    host: &'h Host,
+    process: Process,
+    tail: Option<Tail>,
+    log: &'static str,
+    pub stdout: Follow<String>,
+    pub stderr: Follow<String>,
+}
+
+/// What is left of a daemon that has ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// Every line of the log as it is now.
+    pub log: Vec<Document>,
+    pub stdout: Vec<String>,
+    pub stderr: Vec<String>,
+}
+
+impl Daemon<'_> {
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    #[track_caller]
+    fn wait_ready(&self, socket: &std::os::unix::net::UnixDatagram) {
+        let until = Instant::now() + SOON;
+        let step = Duration::from_millis(200);
+        socket.set_read_timeout(Some(step)).unwrap();
+        let mut bytes = [0; 4096];
+        loop {
+            match socket.recv(&mut bytes) {
+                Ok(count) => {
+                    let text = String::from_utf8_lossy(&bytes[..count]);
+                    if text.lines().any(|line| line == "READY=1") {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("cannot read sd_notify's socket: {error}"),
+            }
+            let over = self.process.has_ended() || Instant::now() > until;
+            assert!(!over, "the daemon is not ready: {}", self.diagnostics());
+        }
+    }
+
+    fn diagnostics(&self) -> String {
+        let stderr = self.stderr.so_far().join("\n  ");
+        let log = self.tail.as_ref().map(|tail| tail.lines.so_far());
+        let log = log.unwrap_or_default();
+        let skip = log.len().saturating_sub(40);
+        format!("stderr:\n  {stderr}\nlog:{}", brief(&log[skip..]))
+    }
+
+    /// Waits for a line of the log.
+    #[track_caller]
+    pub fn line(&self, what: &str, is: impl Fn(&Document) -> bool) -> Document {
+        let mut seen = 0;
+        self.find(SOON, what, |log| {
+            let new = &log[seen..];
+            seen = log.len();
+            new.iter().find(|document| is(document)).cloned()
+        })
+    }
+
+    /// Waits until `find` finds something in the log.
+    #[track_caller]
+    pub fn find<R>(
+        &self,
+        bound: Duration,
+        what: &str,
+        find: impl FnMut(&[Document]) -> Option<R>,
+    ) -> R {
+        let lines = &self.tail.as_ref().unwrap().lines;
+        lines
+            .wait(bound, find)
+            .unwrap_or_else(|| panic!("no {what} in the log; {}", self.diagnostics()))
+    }
+
+    /// Waits for the alert that `rule` raises on `path`.
+    #[track_caller]
+    pub fn alert(&self, rule: &str, path: &str) -> Document {
+        self.line(&format!("alert on {path}"), |document| {
+            document.is_alert_of(rule) && document.is("file.path", path)
+        })
+    }
+
+    /// The state document of its start.
+    #[track_caller]
+    pub fn started(&self) -> Document {
+        self.line("start", |document| document.is_state("start"))
+    }
+
+    /// Ends it by SIGTERM, upon which it writes all it knows.
+    #[track_caller]
+    pub fn stop(self) -> Ended {
+        self.end(Signal::SIGTERM)
+    }
+
+    #[track_caller]
+    pub fn end(mut self, signal: Signal) -> Ended {
+        self.process.signal(signal);
+        let status = self.process.end(SOON);
+        let stderr = self.stderr.all(SOON);
+        assert!(
+            status.success(),
+            "{signal} ended it with {status}:\n  {}",
+            stderr.join("\n  ")
+        );
+        let panics = stderr.iter().any(|line| line.contains("panicked"));
+        assert!(!panics, "{}", stderr.join("\n  "));
+        let bytes = std::fs::read(self.host.path(self.log)).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.ends_with('\n'), "the log does not end with a newline");
+        Ended {
+            status,
+            log: text.lines().map(Document::parse).collect(),
+            stdout: self.stdout.all(SOON),
+            stderr,
+        }
+    }
+
+    /// Ends it by SIGKILL, as a crash would.
+    pub fn kill(mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.end(SOON);
+    }
+}
+
+impl Ended {
+    /// The alerts of a rule, in the order of the log.
+    pub fn alerts(&self, rule: &str) -> Vec<Document> {
+        let of = |document: &&Document| document.is_alert_of(rule);
+        self.log.iter().filter(of).cloned().collect()
+    }
+
+    /// The only alert of `rule` on `path`.
+    #[track_caller]
+    pub fn alert(&self, rule: &str, path: &str) -> Document {
+        let mut alerts = self.alerts(rule);
+        alerts.retain(|alert| alert.is("file.path", path));
+        if alerts.len() != 1 {
+            eprintln!("the log: {}", brief(&self.log));
+        }
+        only(alerts, path)
+    }
+
+    /// The paths that `rule` raised alerts on, sorted; a path stands there as
+    /// often as it was alerted.
+    pub fn paths(&self, rule: &str) -> Vec<String> {
+        let alerts = self.alerts(rule);
+        let mut paths: Vec<String> = alerts
+            .iter()
+            .map(|alert| alert.text("file.path").to_owned())
+            .collect();
+        paths.sort();
+        paths
+    }
+
+    /// Nothing of what was to be seen was lost.
+    #[track_caller]
+    pub fn assert_nothing_lost(&self) {
+        let lost: Vec<Document> = self
+            .log
+            .iter()
+            .filter(|document| document.is("event.kind", "pipeline_error"))
+            .cloned()
+            .collect();
+        assert!(lost.is_empty(), "{}", brief(&lost));
+    }
+}
+
+/// `tail -F` on the log: across rotation, and without a poll of ours.
+struct Tail {
+    _process: Process,
+    lines: Follow<Document>,
+}
+
+impl Tail {
+    fn start(host: &Host, path: &str) -> Self {
+        let mut process = host
+            .command("tail")
+            .args(["-q", "-n", "+1", "-F", path])
+            .spawn();
+        let lines = Follow::new(process.stdout(), Document::parse);
+        Self {
+            _process: process,
+            lines,
+        }
+    }
+}

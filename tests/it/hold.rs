@@ -1,0 +1,222 @@
+//! Whoever opens a file waits for the daemon only while a new one is made, and
+//! never for one that has died.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::document::{ANY, any_creation};
+use crate::host::{ANN, Host, ROOT, TOOLS};
+use crate::process::{Process, SOON};
+
+/// More than any open takes, less than a person would wait for a login.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// Waits until the process sleeps in the kernel for an answer of the daemon.
+#[track_caller]
+fn assert_held(process: &Process) {
+    let path = format!("/proc/{}/wchan", process.pid());
+    let until = Instant::now() + AT_ONCE;
+    loop {
+        let place = std::fs::read_to_string(&path).unwrap();
+        if place.starts_with("fanotify") {
+            return;
+        }
+        assert!(!process.has_ended(), "it was not held");
+        assert!(Instant::now() < until, "it is not held but in {place:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn no_login_waits_for_a_daemon_that_does_not_answer() {
+    for host in [Host::new(), Host::on_disk()] {
+        host.sh(ANN, "mkdir -m 700 .ssh; echo old > .ssh/authorized_keys")
+            .ok();
+        let daemon = host.daemon().rule("any", &any_creation()).start();
+        // Made while it runs, and settled: as free as what was there before.
+        host.sh(ANN, "echo new > .ssh/config").ok();
+        daemon.alert(ANY, &ANN.ssh("config"));
+        daemon.signal(Signal::SIGSTOP);
+        for (file, text) in [("authorized_keys", "old\n"), ("config", "new\n")] {
+            let read = host
+                .command("cat")
+                .args([ANN.ssh(file)])
+                .user(ANN)
+                .output_within(AT_ONCE);
+            assert!(read.status.success(), "{file} could not be read: {read:?}");
+            assert_eq!(read.stdout, text);
+        }
+        let changed = host
+            .sh(ANN, "echo more >> .ssh/authorized_keys; ls -l .ssh")
+            .output_within(AT_ONCE);
+        assert!(changed.status.success(), "{changed:?}");
+        daemon.kill();
+    }
+}
+
+#[test]
+fn whoever_waits_goes_on_when_the_daemon_is_killed() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().start();
+    daemon.signal(Signal::SIGSTOP);
+    let mut waiting: Vec<Process> = (0..8)
+        .map(|number| {
+            host.command(format!("{TOOLS}/creator"))
+                .args([ANN.ssh(&format!("new{number}"))])
+                .user(ANN)
+                .spawn_silent()
+        })
+        .collect();
+    for process in &waiting {
+        assert_held(process);
+    }
+    daemon.kill();
+    for process in &mut waiting {
+        let status = process.end(AT_ONCE);
+        assert!(status.success(), "an opener ended with {status}");
+    }
+}
+
+#[test]
+fn whoever_waits_can_be_killed() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    daemon.signal(Signal::SIGSTOP);
+    let mut waiting = host
+        .command(format!("{TOOLS}/creator"))
+        .args([ANN.ssh("killed")])
+        .user(ANN)
+        .spawn_silent();
+    assert_held(&waiting);
+    waiting.signal(Signal::SIGKILL);
+    assert_eq!(waiting.end(AT_ONCE).signal(), Some(9));
+    daemon.signal(Signal::SIGCONT);
+    // It goes on as if nothing had been.
+    host.command(format!("{TOOLS}/creator"))
+        .args([ANN.ssh("next")])
+        .user(ANN)
+        .ok();
+    let next = daemon.alert(ANY, &ANN.ssh("next"));
+    assert_eq!(next.text("process.executable"), "/run/it/tools/creator");
+    // The file is there, though its maker never wrote to it.
+    daemon.alert(ANY, &ANN.ssh("killed"));
+    daemon.stop();
+}
+
+#[test]
+fn a_daemon_that_was_stopped_for_a_while_names_all_who_waited() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    daemon.signal(Signal::SIGSTOP);
+    let mut waiting: Vec<(String, Process)> = (0..8)
+        .map(|number| {
+            let path = ANN.ssh(&format!("new{number}"));
+            let cmd = host.command(format!("{TOOLS}/creator")).args([&path]);
+            (path, cmd.user(ANN).spawn_silent())
+        })
+        .collect();
+    for (_, process) in &waiting {
+        assert_held(process);
+    }
+    daemon.signal(Signal::SIGCONT);
+    for (path, process) in &mut waiting {
+        assert!(process.end(AT_ONCE).success());
+        let alert = daemon.alert(ANY, path);
+        assert_eq!(alert.number("process.pid"), Some(process.pid().into()));
+        assert_eq!(alert.text("process.executable"), "/run/it/tools/creator");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_writer_that_exits_at_once_is_named() {
+    const TIMES: usize = 300;
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let script = format!(
+        "i=0
+         while [ $i -lt {TIMES} ]; do
+             {TOOLS}/creator .ssh/file$i &
+             echo $! .ssh/file$i
+             wait $!
+             i=$((i + 1))
+         done"
+    );
+    let made = host.sh(ANN, &script).ok().stdout;
+    daemon.alert(ANY, &ANN.ssh(&format!("file{}", TIMES - 1)));
+    let ended = daemon.stop();
+    assert_eq!(ended.alerts(ANY).len(), TIMES);
+    for line in made.lines() {
+        let (pid, name) = line.split_once(' ').unwrap();
+        let alert = ended.alert(ANY, &format!("{}/{name}", ANN.home));
+        let shown = alert.brief();
+        assert_eq!(
+            alert.text("process.executable"),
+            "/run/it/tools/creator",
+            "{shown}"
+        );
+        assert_eq!(alert.number("process.pid"), pid.parse().ok(), "{shown}");
+        assert_eq!(
+            alert.text("ssh_keywatch.attribution.method"),
+            "held",
+            "{shown}"
+        );
+        assert_eq!(alert.text("user.name"), "ann", "{shown}");
+    }
+    ended.assert_nothing_lost();
+}
+
+#[test]
+fn no_writer_is_refused_or_left_waiting_when_the_daemon_ends() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let writers: Vec<_> = (0..4)
+        .map(|number| {
+            let script = format!(
+                "i=0
+                 while [ $i -lt 200 ]; do
+                     echo line > .ssh/file{number}.$i; cat .ssh/file{number}.$i > /dev/null
+                     i=$((i + 1))
+                 done"
+            );
+            host.sh(ANN, &script).spawn_silent()
+        })
+        .collect();
+    daemon.line("alert in the midst", |document| {
+        document.is_alert_of(ANY) && document.text("file.path").ends_with(".20")
+    });
+    daemon.stop();
+    for mut writer in writers {
+        let status = writer.end(SOON);
+        assert!(status.success(), "a writer ended with {status}");
+    }
+}
+
+#[test]
+fn hold_all_and_hold_off_name_a_writer_that_stays() {
+    for hold in ["all", "off"] {
+        let host = Host::new();
+        host.sh(ROOT, "mkdir -m 700 .ssh; echo old > .ssh/old").ok();
+        let daemon = host
+            .daemon()
+            .args(["--hold", hold])
+            .rule("any", &any_creation())
+            .start();
+        // The shell writes, and is there until it is answered below.
+        let shell = host.sh(ROOT, "echo > .ssh/new; cat .ssh/old; exec sleep 60");
+        let shell = shell.spawn_silent();
+        let alert = daemon.alert(ANY, &ROOT.ssh("new"));
+        assert_eq!(alert.number("process.pid"), Some(shell.pid().into()));
+        let method = alert.text("ssh_keywatch.attribution.method");
+        let expected = if hold == "all" { "held" } else { "live" };
+        assert_eq!(method, expected, "{}", alert.brief());
+        daemon.stop();
+    }
+}

@@ -1,0 +1,268 @@
+//! The process table against the real kernel: programs that open nothing, act
+//! and are gone, each of which must be named rightly or not at all.
+//!
+//! Needs root, and a C compiler for `tests/proctable/workload.c`. Watches
+//! directories of its own only; the daemon is killed by timeout(1) whatever
+//! happens to the test.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const RUNS: usize = 300;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a case may end in.
+#[derive(Debug, Default)]
+struct Tally {
+    right: usize,
+    ambiguous: usize,
+    wrong: usize,
+    unattributed: usize,
+}
+
+struct Daemon {
+    guardian: Child,
+    lines: Receiver<Value>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // timeout(1) hands SIGTERM on, and SIGKILL a second later.
+        let _ = Command::new("kill").arg(self.guardian.id().to_string()).status();
+        let _ = self.guardian.wait();
+    }
+}
+
+/// A process that keeps a processor busy.
+struct Busy(Child);
+
+impl Busy {
+    fn start() -> Self {
+        let child = Command::new("timeout")
+            .args(["-k", "1", "300", "sh", "-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    daemon: Daemon,
+}
+
+impl Bench {
+    fn start() -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test watches with fanotify: run it as root"
+        );
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["home/ann/.ssh", "from", "state", "rules"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let workload = at("workload");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proctable/workload.c");
+        let compiled = Command::new("cc")
+            .args(["-static", "-O1", "-o"])
+            .arg(&workload)
+            .arg(source)
+            .status()
+            .expect("cc is needed");
+        assert!(compiled.success());
+        std::fs::copy(&workload, at("other")).unwrap();
+        std::fs::write(at("rules/all.toml"), RULE).unwrap();
+        let config = format!(
+            "[watch]\nhomes = [\"{0}/home/*\"]\ndirectories = []\nkey_tools = []\n\
+             [log]\nfile = \"{0}/alerts.json\"\ngroup = \"root\"\n\
+             [state]\ndirectory = \"{0}/state\"\n[output]\nstdout = \"json\"\n",
+            dir.path().display()
+        );
+        std::fs::write(at("config.toml"), config).unwrap();
+        let mut guardian = Command::new("timeout")
+            .args(["-k", "1", "600", env!("CARGO_BIN_EXE_ssh-keywatch"), "run"])
+            .args(["--no-journal", "--config"])
+            .arg(at("config.toml"))
+            .arg("--rules")
+            .arg(at("rules"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(guardian.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Ok(value) = serde_json::from_str(&line)
+                    && sender.send(value).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let mut stderr = BufReader::new(guardian.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("watching\n") {
+            let count = stderr.read_line(&mut said).unwrap();
+            assert!(count > 0, "the daemon did not start:\n{said}");
+        }
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
+        Self {
+            dir,
+            daemon: Daemon { guardian, lines },
+        }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The alert about `path`.
+    fn alert(&self, path: &Path) -> Option<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.daemon.lines.recv_timeout(left).ok()?;
+            let named = line.pointer("/file/path").or(line.get("file.path"));
+            if named.and_then(Value::as_str).map(Path::new) == Some(path) {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Runs `how` [`RUNS`] times, from a shell that forks for it or from here.
+    fn case(&self, how: &str, shell: bool) -> Tally {
+        let workload = self.at("workload");
+        let truth = std::fs::metadata(&workload).unwrap();
+        let mut tally = Tally::default();
+        for run in 0..RUNS {
+            let source = if how == "tmpfile" {
+                self.at("home/ann/.ssh")
+            } else {
+                let source = self.at("from").join(format!("{how}.{shell}.{run}"));
+                std::fs::write(&source, "key\n").unwrap();
+                source
+            };
+            let target = self.at("home/ann/.ssh").join(format!("{how}.{shell}.{run}"));
+            let pid = if shell {
+                let mut sh = Command::new("sh")
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let line = format!(
+                    "{} {how} {} {} {}\n",
+                    workload.display(),
+                    source.display(),
+                    target.display(),
+                    self.at("other").display()
+                );
+                sh.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+                sh.wait_with_output().unwrap().stdout
+            } else {
+                Command::new(&workload)
+                    .arg(how)
+                    .args([&source, &target, &self.at("other")])
+                    .stderr(Stdio::null())
+                    .output()
+                    .unwrap()
+                    .stdout
+            };
+            let pid: u64 = String::from_utf8(pid).unwrap().trim().parse().unwrap();
+            let alert = self
+                .alert(&target)
+                .unwrap_or_else(|| panic!("{how} {run} was not seen"));
+            tally.count(&alert, pid, &workload, truth.ino());
+        }
+        tally
+    }
+}
+
+impl Tally {
+    fn count(&mut self, alert: &Value, pid: u64, program: &Path, inode: u64) {
+        let field = |path: &str| alert.pointer(path).cloned().unwrap_or_default();
+        let certain = field("/ssh_keywatch/attribution/certain") == Value::Bool(true);
+        let executable = field("/process/executable");
+        let pid_is_right = field("/process/pid").as_u64() == Some(pid);
+        let named = executable.as_str().map(Path::new);
+        let candidates = field("/ssh_keywatch/attribution/candidates").to_string();
+        if named == Some(program) && pid_is_right {
+            let attributed = field("/ssh_keywatch/attribution/inode").as_u64();
+            assert!(attributed.is_none_or(|attributed| attributed == inode));
+            self.right += 1;
+        } else if named.is_some() || certain {
+            eprintln!("wrong: {alert}");
+            self.wrong += 1;
+        } else if candidates.contains(program.to_str().unwrap()) {
+            self.ambiguous += 1;
+        } else {
+            if self.unattributed == 0 {
+                eprintln!("unattributed: {}", field("/ssh_keywatch/attribution"));
+            }
+            self.unattributed += 1;
+        }
+    }
+}
+
+const RULE: &str = r#"
+[rule]
+author = ["test"]
+description = "all"
+language = "eql"
+license = "MIT"
+name = "All"
+risk_score = 1
+rule_id = "00000000-0000-4000-8000-000000000001"
+severity = "low"
+type = "eql"
+query = 'file where true'
+"#;
+
+/// Programs that end with the act.
+const PLAIN: [&str; 7] = [
+    "rename",
+    "link",
+    "symlink",
+    "tmpfile",
+    "fork-rename",
+    "fork-link",
+    "fork-symlink",
+];
+/// Programs that run another one right after the act.
+const ADVERSARIES: [&str; 2] = ["exec-after", "fork-exec-after"];
+
+#[test]
+fn nobody_is_named_wrongly() {
+    let bench = Bench::start();
+    let mut wrong = 0;
+    for loops in [0, 2] {
+        let busy: Vec<Busy> = (0..loops).map(|_| Busy::start()).collect();
+        for how in PLAIN.iter().chain(&ADVERSARIES) {
+            for shell in [false, true] {
+                let tally = bench.case(how, shell);
+                eprintln!("{loops} busy, {how}, shell {shell}: {tally:?}");
+                wrong += tally.wrong;
+                assert!(
+                    !PLAIN.contains(how) || tally.unattributed == 0,
+                    "{how}: {tally:?}"
+                );
+            }
+        }
+        drop(busy);
+    }
+    assert_eq!(wrong, 0);
+}
