@@ -34,7 +34,9 @@ struct Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // timeout(1) hands SIGTERM on, and SIGKILL a second later.
-        let _ = Command::new("kill").arg(self.guardian.id().to_string()).status();
+        let _ = Command::new("kill")
+            .arg(self.guardian.id().to_string())
+            .status();
         let _ = self.guardian.wait();
     }
 }
@@ -157,7 +159,9 @@ impl Bench {
                 std::fs::write(&source, "key\n").unwrap();
                 source
             };
-            let target = self.at("home/ann/.ssh").join(format!("{how}.{shell}.{run}"));
+            let target = self
+                .at("home/ann/.ssh")
+                .join(format!("{how}.{shell}.{run}"));
             let pid = if shell {
                 let mut sh = Command::new("sh")
                     .stdin(Stdio::piped())

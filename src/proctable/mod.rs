@@ -44,8 +44,8 @@ use crate::sys::stat::identity_of;
 use crate::sys::thread;
 pub use record::{Program, Time};
 use record::{Record, What};
-use table::{Seed, Table};
 pub use table::{Fate, Id, Known, Verdict, Window};
+use table::{Seed, Table};
 
 /// Which processors are online.
 const ONLINE: &str = "/sys/devices/system/cpu/online";

@@ -419,13 +419,10 @@ impl Table {
     #[must_use]
     pub fn find(&self, pid: i32, birth: Time) -> Option<Id> {
         let ids = self.by_pid.get(&pid)?;
-        ids.iter()
-            .rev()
-            .copied()
-            .find(|id| {
-                let known = self.generations.get(id);
-                known.is_some_and(|known| known.birth.abs_diff(birth) <= TICK)
-            })
+        ids.iter().rev().copied().find(|id| {
+            let known = self.generations.get(id);
+            known.is_some_and(|known| known.birth.abs_diff(birth) <= TICK)
+        })
     }
 
     /// What is known of process `id`, with what it ran at `time`.
@@ -469,8 +466,7 @@ impl Table {
             };
             let exit = known.exit.unwrap_or(now);
             let old = exit < floor && exit.saturating_add(KEPT) < now;
-            let crowded =
-                self.ended.len() > MAX_ENDED || self.generations.len() > MAX_GENERATIONS;
+            let crowded = self.ended.len() > MAX_ENDED || self.generations.len() > MAX_GENERATIONS;
             if !old && !crowded {
                 break;
             }
@@ -506,7 +502,8 @@ impl Table {
     }
 
     fn forget_programs(&mut self) {
-        self.programs.retain(|program| Arc::strong_count(program) > 1);
+        self.programs
+            .retain(|program| Arc::strong_count(program) > 1);
         self.path_bytes = self
             .programs
             .iter()

@@ -143,7 +143,8 @@ fn image(program: &Program) -> Image {
         state: None,
     };
     let here = cached_identity(&program.path);
-    let same = here.is_some_and(|here| (here.device, here.inode) == (program.device, program.inode));
+    let same =
+        here.is_some_and(|here| (here.device, here.inode) == (program.device, program.inode));
     let bytes = program.path.as_os_str().as_bytes();
     if same {
         image.state = Some(ImageState::Same);

@@ -25,7 +25,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 
@@ -158,6 +158,18 @@ impl RuleSet {
         fields: Fields,
     ) -> Result<Self, Vec<Error>> {
         let loaded = load::load(directories, builtin, fields)?;
+        Ok(Self {
+            rules: loaded.rules,
+            entries: loaded.entries,
+            exceptions: Vec::new(),
+            fields,
+        })
+    }
+
+    /// As [`load_with`](Self::load_with), from the texts of files instead of
+    /// directories.
+    pub fn from_texts(texts: &[(&Path, &str)], fields: Fields) -> Result<Self, Vec<Error>> {
+        let loaded = load::of_texts(texts, fields)?;
         Ok(Self {
             rules: loaded.rules,
             entries: loaded.entries,

@@ -252,8 +252,7 @@ impl Sampler {
     fn into_ring(attributes: &Attributes, pid: i32, ring: &Ring) -> io::Result<Self> {
         let event = open(attributes, pid, ring.cpu)?;
         // SAFETY: both are descriptors of perf events that we own.
-        let result =
-            unsafe { libc::ioctl(event.as_raw_fd(), SET_OUTPUT, ring.event.as_raw_fd()) };
+        let result = unsafe { libc::ioctl(event.as_raw_fd(), SET_OUTPUT, ring.event.as_raw_fd()) };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
