@@ -24,7 +24,7 @@ impl Numbers {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit.max(1) as u64).unwrap()
+        usize::try_from(self.0 % limit.max(1) as u64).expect("less than a usize")
     }
 }
 
@@ -47,7 +47,7 @@ fn varied(seed: &[u8], words: &[&str], numbers: &mut Numbers) -> Vec<u8> {
             }
             _ => {
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte = u8::try_from(numbers.below(256)).unwrap();
+                    *byte = u8::try_from(numbers.below(256)).expect("less than 256");
                 }
             }
         }

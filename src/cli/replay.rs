@@ -17,6 +17,7 @@ mod source;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ pub struct ReplayArgs {
     /// Where the documents come from [default: recognised one by one]
     #[arg(long, value_name = "SOURCE")]
     source: Option<Source>,
-    /// Suppress alerts as the daemon would: max_signals and alert_suppression,
+    /// Suppress alerts as the daemon would (`max_signals`, `alert_suppression`),
     /// by the time of the events
     #[arg(long)]
     suppress: bool,
@@ -74,7 +75,7 @@ pub(super) fn run(args: &ReplayArgs, common: &Common) -> Exit {
     let progress = Progress::new(
         progress::total(&args.files),
         // Typing and drawing would get into each other's way.
-        !common.quiet && !(stdin && io::stdin().is_terminal()),
+        !(common.quiet || stdin && io::stdin().is_terminal()),
     );
     let mut replay = Replay::new(rules, super::today(), args, io::stdout().lock(), progress);
     replay.live = stdin;
@@ -363,6 +364,7 @@ impl<W: Write> Replay<W> {
         let counts = &self.counts;
         let elapsed = self.progress.elapsed();
         let suppressed = self.suppressor.as_ref().map_or(0, Suppressor::total);
+        // Writing to a String cannot fail, so those results are of no interest.
         let mut summary = format!(
             "{} in {:.1} s ({}/s): {}",
             plural(counts.events, "event"),
@@ -376,16 +378,16 @@ impl<W: Write> Replay<W> {
             (counts.flawed, "not readable"),
         ] {
             if count > 0 {
-                summary.push_str(&format!(", {} {what}", grouped(count)));
+                let _ = write!(summary, ", {} {what}", grouped(count));
             }
         }
         if counts.unreadable > 0 {
             let files = plural(counts.unreadable, "file");
-            summary.push_str(&format!(", {files} not read to the end"));
+            let _ = write!(summary, ", {files} not read to the end");
         }
         summary.push('\n');
         for (name, count) in &counts.rules {
-            summary.push_str(&format!("  {:>9}  {}\n", grouped(*count), printable(name)));
+            let _ = writeln!(summary, "  {:>9}  {}", grouped(*count), printable(name));
         }
         let sources: Vec<_> = counts
             .sources
@@ -393,7 +395,7 @@ impl<W: Write> Replay<W> {
             .map(|(source, count)| format!("{} {}", grouped(*count), source.name()))
             .collect();
         if !sources.is_empty() {
-            summary.push_str(&format!("  from {}\n", sources.join(", ")));
+            let _ = writeln!(summary, "  from {}", sources.join(", "));
         }
         summary
     }

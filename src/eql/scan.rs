@@ -90,14 +90,13 @@ impl Wanted {
         self.names.push(name.into());
         let mut node = ROOT;
         for part in name.split('.') {
-            node = match self.step(node, part) {
-                Some(Step::Node(next)) => next,
-                _ => {
-                    let next = count(self.nodes.len());
-                    self.nodes.push(Node::default());
-                    self.lead(node, part, Step::Node(next));
-                    next
-                }
+            node = if let Some(Step::Node(next)) = self.step(node, part) {
+                next
+            } else {
+                let next = count(self.nodes.len());
+                self.nodes.push(Node::default());
+                self.lead(node, part, Step::Node(next));
+                next
             };
         }
         self.nodes[node as usize].slot = Some(slot);

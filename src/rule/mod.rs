@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 
-pub use cases::{Case, Cases, Trial, load_cases, parse as parse_cases};
+pub use cases::{Case, Cases, Trial, Untried, load_cases, parse as parse_cases};
 pub use exception::{Exception, Standing as ExceptionStanding, Weakness};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;

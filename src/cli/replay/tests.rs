@@ -181,7 +181,7 @@ fn both_words_for_creation_are_understood_as_the_rule_writes_them() {
     ] {
         let mut event = defend();
         event["event"]["action"] = action;
-        lines.push_str(&format!("{event}\n"));
+        lines += &format!("{event}\n");
     }
     assert_eq!(replay(&lines).lines(), [1, 2, 3]);
 }
@@ -535,7 +535,7 @@ fn suppression_is_off_unless_asked_for() {
             second / 60,
             second % 60
         ));
-        text.push_str(&format!("{event}\n"));
+        text += &format!("{event}\n");
     }
     let file: [(&str, &[u8]); 1] = [("e", text.as_bytes())];
     assert_eq!(replay_as(rules(), None, &file, false).alerts.len(), 150);
