@@ -4,6 +4,7 @@
 //! Needs root, and a C compiler for `tests/proctable/workload.c`. Watches
 //! directories of its own only; the daemon is killed by timeout(1) whatever
 //! happens to the test.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// Of each case; `PROCTABLE_RUNS` sets another number.
 const RUNS: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -146,22 +148,22 @@ impl Bench {
         }
     }
 
-    /// Runs `how` [`RUNS`] times, from a shell that forks for it or from here.
-    fn case(&self, how: &str, shell: bool) -> Tally {
+    /// Runs `how` so many times, from a shell that forks for it or from here.
+    fn case(&self, how: &str, shell: bool, round: usize) -> Tally {
         let workload = self.at("workload");
         let truth = std::fs::metadata(&workload).unwrap();
         let mut tally = Tally::default();
-        for run in 0..RUNS {
+        let runs = std::env::var("PROCTABLE_RUNS").map_or(RUNS, |runs| runs.parse().unwrap());
+        for run in 0..runs {
+            let name = format!("{how}.{shell}.{round}.{run}");
             let source = if how == "tmpfile" {
                 self.at("home/ann/.ssh")
             } else {
-                let source = self.at("from").join(format!("{how}.{shell}.{run}"));
+                let source = self.at("from").join(&name);
                 std::fs::write(&source, "key\n").unwrap();
                 source
             };
-            let target = self
-                .at("home/ann/.ssh")
-                .join(format!("{how}.{shell}.{run}"));
+            let target = self.at("home/ann/.ssh").join(&name);
             let pid = if shell {
                 let mut sh = Command::new("sh")
                     .stdin(Stdio::piped())
@@ -186,7 +188,11 @@ impl Bench {
                     .unwrap()
                     .stdout
             };
-            let pid: u64 = String::from_utf8(pid).unwrap().trim().parse().unwrap();
+            let said = String::from_utf8(pid).unwrap();
+            let pid: u64 = said
+                .trim()
+                .parse()
+                .unwrap_or_else(|_| panic!("{how}: {said:?}"));
             let alert = self
                 .alert(&target)
                 .unwrap_or_else(|| panic!("{how} {run} was not seen"));
@@ -230,6 +236,7 @@ language = "eql"
 license = "MIT"
 name = "All"
 risk_score = 1
+max_signals = 1000000
 rule_id = "00000000-0000-4000-8000-000000000001"
 severity = "low"
 type = "eql"
@@ -257,7 +264,7 @@ fn nobody_is_named_wrongly() {
         let busy: Vec<Busy> = (0..loops).map(|_| Busy::start()).collect();
         for how in PLAIN.iter().chain(&ADVERSARIES) {
             for shell in [false, true] {
-                let tally = bench.case(how, shell);
+                let tally = bench.case(how, shell, loops);
                 eprintln!("{loops} busy, {how}, shell {shell}: {tally:?}");
                 wrong += tally.wrong;
                 assert!(

@@ -190,7 +190,7 @@ fn role_of(path: &Path) -> Role {
     path.file_name().map_or(Role::Other, Role::of)
 }
 
-/// Whether sshd reads it by default (`AuthorizedKeysFile`, sshd_config(5)).
+/// Whether sshd reads it by default (`AuthorizedKeysFile` in `sshd_config(5)`).
 fn logs_in(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     name == "authorized_keys" || name == "authorized_keys2"

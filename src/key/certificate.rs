@@ -5,7 +5,7 @@
 //! too. (The `ssh-key` crate refuses certificates that are valid for ever, which
 //! ssh-keygen makes by default.)
 
-use super::wire::{CERTIFICATE, Cursor, identify, type_of};
+use super::wire::{CERTIFICATE, Cursor, blob_of, identify, type_of};
 use super::{Identity, text};
 
 /// How many principals, options or extensions are kept of one certificate;
@@ -52,7 +52,7 @@ pub(super) fn decode(blob: &[u8]) -> Option<(Identity, CertificateFacts)> {
     cursor.string()?;
     let _nonce = cursor.string()?;
     let (plain, fields) = match plain {
-        "ssh-rsa" => (plain, 2),
+        "ssh-rsa" | "rsa-sha2-256" | "rsa-sha2-512" => ("ssh-rsa", 2),
         "ssh-dss" => (plain, 4),
         "ssh-ed25519" => (plain, 1),
         "sk-ssh-ed25519" => ("sk-ssh-ed25519@openssh.com", 2),
@@ -65,8 +65,9 @@ pub(super) fn decode(blob: &[u8]) -> Option<(Identity, CertificateFacts)> {
         cursor.string()?;
     }
     let key = &key[..key.len() - cursor.0.len()];
-    let mut identity = identify(&plain_blob(plain, key))?;
-    identity.algorithm = Some(name.to_owned());
+    let mut identity = identify(&blob_of(plain, key))?;
+    let plain = plain.strip_suffix("@openssh.com").unwrap_or(plain);
+    identity.algorithm = Some(format!("{plain}{CERTIFICATE}"));
 
     let serial = cursor.u64()?;
     let role = match cursor.u32()? {
@@ -103,17 +104,6 @@ pub(super) fn decode(blob: &[u8]) -> Option<(Identity, CertificateFacts)> {
             authority,
         },
     ))
-}
-
-/// The blob of the certificate's key alone.
-fn plain_blob(name: &str, fields: &[u8]) -> Vec<u8> {
-    let mut blob = Vec::with_capacity(4 + name.len() + fields.len());
-    // Names are a handful of bytes.
-    let length = u32::try_from(name.len()).unwrap_or_default();
-    blob.extend_from_slice(&length.to_be_bytes());
-    blob.extend_from_slice(name.as_bytes());
-    blob.extend_from_slice(fields);
-    blob
 }
 
 fn principals(bytes: &[u8]) -> Option<Vec<String>> {

@@ -60,7 +60,7 @@ fn missing(from: &[Entry], other: &[Entry]) -> Vec<Entry> {
 
 /// What makes an entry the same.
 fn identity(entry: &Entry) -> impl Eq + std::hash::Hash + '_ {
-    (&entry.identity, &entry.options, &entry.hosts)
+    (&entry.identity, &entry.prefix, &entry.options, &entry.hosts)
 }
 
 struct Remembered {

@@ -1,5 +1,7 @@
 //! Lists of public keys: `authorized_keys` and `known_hosts`.
 
+use sha2::{Digest as _, Sha256};
+
 use super::certificate::{self, CertificateFacts};
 use super::line::{self, KeyText};
 use super::role::Role;
@@ -41,6 +43,9 @@ pub struct Entry {
     pub options: Vec<String>,
     /// The hosts that `known_hosts` knows it for, as they are written.
     pub hosts: Option<String>,
+    /// A hash of what stands in front of the key, which the texts above may
+    /// have cut short.
+    pub prefix: [u8; 16],
     /// Its comment.
     pub comment: Option<String>,
     /// If it is a certificate.
@@ -93,6 +98,7 @@ fn authorized_key(line: &[u8]) -> Option<Entry> {
     }
     let (options, rest) = line::options(line)?;
     let mut entry = Entry::of(&line::key(rest.trim_ascii_start())?)?;
+    entry.prefix = digest(options);
     entry.options = line::split_options(options)
         .into_iter()
         .take(OPTIONS)
@@ -110,9 +116,17 @@ fn known_host(line: &[u8]) -> Option<Entry> {
         (None, first, rest)
     };
     let mut entry = Entry::of(&line::key(rest)?)?;
+    entry.prefix = digest(&line[..line.len() - rest.len()]);
     entry.options = marker.map(text).into_iter().collect();
     entry.hosts = some_text(hosts);
     Some(entry)
+}
+
+fn digest(prefix: &[u8]) -> [u8; 16] {
+    let hash: [u8; 32] = Sha256::digest(prefix).into();
+    let mut out = [0; 16];
+    out.copy_from_slice(&hash[..16]);
+    out
 }
 
 /// Names of options, sshd(8), without values.

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use ssh_key::public::KeyData;
 use ssh_key::{EcdsaCurve, HashAlg, Mpint, PublicKey};
 
-use super::Identity;
+use super::{Identity, asn1};
 
 /// What is left to read.
 #[derive(Clone, Copy)]
@@ -49,20 +49,39 @@ impl<'a> Cursor<'a> {
 /// The suffix of the types of certificates.
 pub(super) const CERTIFICATE: &str = "-cert-v01@openssh.com";
 
-/// Types that are understood, and the short names that sshd takes for them in
-/// `authorized_keys`, in either case.
+/// Types that are understood, and the short names that OpenSSH takes for them in
+/// either case, at the head of a line and within a blob
+/// (`sshkey_type_from_name()`). Names of signatures stand for their keys.
 const TYPES: [(&str, &str); 10] = [
     ("ssh-rsa", "RSA"),
     ("rsa-sha2-256", "RSA"),
     ("rsa-sha2-512", "RSA"),
     ("ssh-dss", "DSA"),
-    ("ecdsa-sha2-nistp256", "ECDSA"),
-    ("ecdsa-sha2-nistp384", "ECDSA"),
-    ("ecdsa-sha2-nistp521", "ECDSA"),
     ("ssh-ed25519", "ED25519"),
     ("sk-ssh-ed25519@openssh.com", "ED25519-SK"),
     ("sk-ecdsa-sha2-nistp256@openssh.com", "ECDSA-SK"),
+    ("ecdsa-sha2-nistp256", "ECDSA"),
+    ("ecdsa-sha2-nistp384", "ECDSA"),
+    ("ecdsa-sha2-nistp521", "ECDSA"),
 ];
+
+/// The short name of a type that is understood.
+fn family(name: &str) -> Option<&'static str> {
+    TYPES
+        .iter()
+        .find(|(long, short)| *long == name || short.eq_ignore_ascii_case(name))
+        .map(|(_, short)| *short)
+}
+
+/// The one name of a type that is understood.
+fn canonical(name: &str) -> Option<&'static str> {
+    let short = family(name)?;
+    let exact = TYPES
+        .iter()
+        .find(|(long, _)| short == "ECDSA" && *long == name);
+    let first = || TYPES.iter().find(|(_, known)| *known == short);
+    exact.or_else(first).map(|(long, _)| *long)
+}
 
 /// The type that a blob names.
 pub(super) fn type_of(blob: &[u8]) -> Option<&str> {
@@ -75,41 +94,73 @@ pub(super) fn type_of(blob: &[u8]) -> Option<&str> {
         .flatten()
 }
 
-/// Whether `word` stands for the type `name` at the head of a line.
+/// Whether `word` at the head of a line stands for the type `name` of the blob.
 pub(super) fn is_named(word: &[u8], name: &str) -> bool {
-    word == name.as_bytes()
-        || TYPES.iter().any(|(long, short)| {
-            *long == name && word.eq_ignore_ascii_case(short.as_bytes())
-                || name == "ssh-rsa" && *short == "RSA" && word == long.as_bytes()
-        })
+    let Ok(word) = std::str::from_utf8(word) else {
+        return false;
+    };
+    let split = |name| match str::strip_suffix(name, CERTIFICATE) {
+        Some(plain) => (family(plain), true),
+        None => (family(name), false),
+    };
+    let known = split(name);
+    word == name || known.0.is_some() && split(word) == known
 }
 
 /// Which key a blob is. A type that is not known is taken by its word, so that
 /// keys of tomorrow are not overlooked; a broken key of a known type is none.
 pub(super) fn identify(blob: &[u8]) -> Option<Identity> {
-    if let Ok(key) = PublicKey::from_bytes(blob)
-        && !matches!(key.key_data(), KeyData::Other(_))
-    {
-        return Some(identity(key.key_data()));
-    }
     let name = type_of(blob)?;
-    if TYPES.iter().any(|(known, _)| *known == name) || !name.contains('-') {
-        return None;
-    }
-    // Every type's blob is a row of strings (RFC 4253 section 6.6).
     let mut rest = Cursor(&blob[4 + name.len()..]);
-    if rest.is_empty() {
-        return None;
+    match canonical(name) {
+        Some("ssh-rsa") => {
+            let [e, n] = numbers(rest)?;
+            Some(identity(&asn1::rsa_key(e, n)?))
+        }
+        Some("ssh-dss") => Some(identity(&asn1::dsa_key(numbers(rest)?)?)),
+        Some(long) => {
+            let key = PublicKey::from_bytes(&blob_of(long, rest.0)).ok()?;
+            Some(identity(key.key_data()))
+        }
+        None if !name.contains('-') || rest.is_empty() => None,
+        None => {
+            // Every type's blob is a row of strings (RFC 4253 section 6.6).
+            while !rest.is_empty() {
+                rest.string()?;
+            }
+            Some(Identity {
+                algorithm: Some(name.to_owned()),
+                // puttygen writes it, OpenSSH does not know it.
+                bits: (name == "ssh-ed448").then_some(448),
+                fingerprint: Some(fingerprint_of(blob)),
+            })
+        }
     }
-    while !rest.is_empty() {
-        rest.string()?;
+}
+
+/// The blob of a key of the type `name` with these fields.
+pub(super) fn blob_of(name: &str, fields: &[u8]) -> Vec<u8> {
+    let mut blob = Vec::with_capacity(4 + name.len() + fields.len());
+    // Names are a handful of bytes.
+    let length = u32::try_from(name.len()).unwrap_or_default();
+    blob.extend_from_slice(&length.to_be_bytes());
+    blob.extend_from_slice(name.as_bytes());
+    blob.extend_from_slice(fields);
+    blob
+}
+
+/// Positive numbers and nothing else. Zeros in front of them are as good as none
+/// to `sshbuf_get_bignum2()`, while the crate refuses them: a key written so
+/// logs in, and must not be overlooked.
+fn numbers<const N: usize>(mut cursor: Cursor<'_>) -> Option<[&[u8]; N]> {
+    let mut out: [&[u8]; N] = [&[]; N];
+    for number in &mut out {
+        *number = cursor.string()?;
+        if number.first().is_some_and(|byte| *byte >= 0x80) {
+            return None;
+        }
     }
-    Some(Identity {
-        algorithm: Some(name.to_owned()),
-        // puttygen writes it, OpenSSH does not know it.
-        bits: (name == "ssh-ed448").then_some(448),
-        fingerprint: Some(fingerprint_of(blob)),
-    })
+    cursor.is_empty().then_some(out)
 }
 
 /// The facts of a key that the crate has decoded.

@@ -107,19 +107,33 @@ pub fn parse(mut bytes: &[u8], mut take: impl FnMut(Record)) -> bool {
             return false;
         }
         let (record, rest) = bytes.split_at(size);
-        let Some(parsed) = parse_one(record) else {
-            return false;
-        };
-        if let Some(parsed) = parsed {
-            take(parsed);
+        match parse_one(record) {
+            Parsed::Record(record) => take(record),
+            Parsed::Other => {}
+            Parsed::Malformed => return false,
         }
         bytes = rest;
     }
     true
 }
 
-/// `None`: malformed; `Some(None)`: a record of no interest.
-fn parse_one(record: &[u8]) -> Option<Option<Record>> {
+enum Parsed {
+    Record(Record),
+    /// Of no interest: a thread's, or of a kind that is not asked for.
+    Other,
+    Malformed,
+}
+
+fn parse_one(record: &[u8]) -> Parsed {
+    match read(record) {
+        Some((time, Some((pid, what)))) => Parsed::Record(Record { time, pid, what }),
+        Some((_, None)) => Parsed::Other,
+        None => Parsed::Malformed,
+    }
+}
+
+/// `None`: it is too short for what it says it is.
+fn read(record: &[u8]) -> Option<(Time, Option<(i32, What)>)> {
     let kind = u32_at(record, 0)?;
     let misc = u16::from_ne_bytes([record[4], record[5]]);
     let (body, trailer) = record[HEADER..].split_at(record.len() - HEADER - TRAILER);
@@ -129,14 +143,14 @@ fn parse_one(record: &[u8]) -> Option<Option<Record>> {
             let (pid, parent) = (pid_at(body, 0)?, pid_at(body, 4)?);
             // Same process: a thread.
             if pid == parent {
-                return Some(None);
+                return Some((time, None));
             }
             (pid, What::Fork { parent })
         }
         EXIT => {
             let (pid, thread) = (pid_at(body, 0)?, pid_at(body, 8)?);
             if pid != thread {
-                return Some(None);
+                return Some((time, None));
             }
             (pid, What::Exit)
         }
@@ -148,13 +162,13 @@ fn parse_one(record: &[u8]) -> Option<Option<Record>> {
             } else if pid == thread {
                 (pid, What::Rename { name })
             } else {
-                return Some(None);
+                return Some((time, None));
             }
         }
         MMAP2 => {
             let inode = u64_at(body, 40)?;
             if misc & (MISC_13 | MISC_14) != 0 || inode == 0 {
-                return Some(None);
+                return Some((time, None));
             }
             let device = libc::makedev(u32_at(body, 32)?, u32_at(body, 36)?);
             let path = text(body.get(64..)?).into();
@@ -174,7 +188,7 @@ fn parse_one(record: &[u8]) -> Option<Option<Record>> {
         }
         LOST => (0, What::Lost(u64_at(body, 8)?)),
         LOST_SAMPLES => (0, What::Lost(u64_at(body, 0)?)),
-        _ => return Some(None),
+        _ => return Some((time, None)),
     };
-    Some(Some(Record { time, pid, what }))
+    Some((time, Some((pid, what))))
 }

@@ -1,1 +1,433 @@
+use std::path::Path;
 
+use super::record::{Record, What, parse};
+use super::table::Seed;
+use super::*;
+
+/// A table and a clock in microseconds.
+#[derive(Default)]
+struct Bench(Table);
+
+const US: Time = 1_000;
+
+fn program(path: &str) -> Program {
+    let inode = path.bytes().map(u64::from).sum();
+    Program {
+        path: path.into(),
+        device: 8,
+        inode,
+    }
+}
+
+impl Bench {
+    /// A shell with pid 10, seen from its exec on.
+    fn new() -> Self {
+        let mut bench = Self::default();
+        bench.fork(10, 1, 1);
+        bench.exec(10, "/bin/sh", 2);
+        bench
+    }
+
+    fn take(&mut self, pid: i32, at: Time, what: What) {
+        let time = at * US;
+        self.0.take(Record { time, pid, what });
+    }
+
+    fn fork(&mut self, pid: i32, parent: i32, at: Time) {
+        self.take(pid, at, What::Fork { parent });
+    }
+
+    fn exec(&mut self, pid: i32, path: &str, at: Time) {
+        let name = Path::new(path).file_name().unwrap().to_owned();
+        self.take(pid, at, What::Exec { name });
+        let time = at * US + 1;
+        let what = What::Map(program(path));
+        self.0.take(Record { time, pid, what });
+        // Its libraries are mapped, too.
+        let what = What::Map(program("/lib/libc.so.6"));
+        self.0.take(Record { time, pid, what });
+    }
+
+    fn exit(&mut self, pid: i32, at: Time) {
+        self.take(pid, at, What::Exit);
+    }
+
+    /// The programs that are possible, the only one alone.
+    fn who(&self, pid: i32, fate: Fate, window: (Time, Time)) -> Vec<String> {
+        self.who_at(pid, fate, window, None)
+    }
+
+    fn who_at(
+        &self,
+        pid: i32,
+        fate: Fate,
+        (from, until): (Time, Time),
+        moments: Option<&[Time]>,
+    ) -> Vec<String> {
+        let window = Window {
+            from: from * US,
+            until: until * US,
+        };
+        let moments: Option<Vec<Time>> =
+            moments.map(|moments| moments.iter().map(|at| at * US).collect());
+        let path = |program: &std::sync::Arc<Program>| program.path.to_str().unwrap().to_owned();
+        match self.0.who(pid, fate, window, moments.as_deref()) {
+            Verdict::Unknown => vec!["unknown".into()],
+            Verdict::One(_, program) => vec![path(&program)],
+            Verdict::Several(_, programs) => programs
+                .iter()
+                .map(path)
+                .chain(["or another".into()])
+                .collect(),
+        }
+    }
+}
+
+/// A shell forks pid 20 at 100 µs, which becomes mv at 300 and ends at 600.
+fn moved() -> Bench {
+    let mut bench = Bench::new();
+    bench.fork(20, 10, 100);
+    bench.exec(20, "/bin/mv", 300);
+    bench.exit(20, 600);
+    bench
+}
+
+const AMBIGUOUS: [&str; 3] = ["/bin/sh", "/bin/mv", "or another"];
+
+#[test]
+fn a_short_life_is_named_where_the_window_lies_in_its_program() {
+    let bench = moved();
+    assert_eq!(bench.who(20, Fate::Reaped, (500, 700)), ["/bin/mv"]);
+    assert_eq!(bench.who(20, Fate::Reaped, (150, 200)), ["unknown"]);
+    assert_eq!(
+        bench.who(20, Fate::Ended { read: 700 * US }, (150, 200)),
+        ["/bin/sh"]
+    );
+}
+
+#[test]
+fn a_fresh_child_may_have_acted_before_its_exec() {
+    let bench = moved();
+    assert_eq!(bench.who(20, Fate::Reaped, (50, 700)), AMBIGUOUS);
+    assert_eq!(bench.who(20, Fate::Reaped, (299, 700)), AMBIGUOUS);
+}
+
+#[test]
+fn the_moment_of_the_act_decides() {
+    let bench = moved();
+    let at = |moments: &[Time]| bench.who_at(20, Fate::Reaped, (50, 700), Some(moments));
+    assert_eq!(at(&[500]), ["/bin/mv"]);
+    assert_eq!(at(&[200]), ["/bin/sh"]);
+    assert_eq!(at(&[200, 500]), AMBIGUOUS);
+    // So near that two clocks may disagree.
+    assert_eq!(at(&[301]), AMBIGUOUS);
+    // Without any in the window nothing has been sampled.
+    assert_eq!(at(&[20]), AMBIGUOUS);
+}
+
+#[test]
+fn a_program_that_execs_right_after_its_act_is_ambiguous() {
+    let mut bench = moved();
+    bench.fork(21, 10, 1000);
+    bench.exec(21, "/x/evil", 1100);
+    bench.exec(21, "/bin/true", 1200);
+    let possible = bench.who(21, Fate::Alive, (1150, 1300));
+    assert_eq!(possible, ["/x/evil", "/bin/true", "or another"]);
+    assert_eq!(bench.who(21, Fate::Alive, (1150, 1190)), ["/x/evil"]);
+    assert_eq!(bench.who(21, Fate::Alive, (1210, 1300)), ["/bin/true"]);
+}
+
+#[test]
+fn an_exec_that_has_not_mapped_its_program_has_not_acted() {
+    let mut bench = Bench::new();
+    bench.fork(21, 10, 100);
+    let name = "mv".into();
+    bench.take(21, 200, What::Exec { name });
+    assert_eq!(bench.who(21, Fate::Alive, (150, 300)), ["/bin/sh"]);
+}
+
+#[test]
+fn a_child_without_exec_runs_what_its_parent_ran() {
+    let mut bench = Bench::new();
+    bench.fork(20, 10, 100);
+    bench.exit(20, 200);
+    bench.exec(10, "/bin/other", 150);
+    assert_eq!(bench.who(20, Fate::Reaped, (50, 300)), ["/bin/sh"]);
+}
+
+#[test]
+fn the_same_program_twice_is_one() {
+    let mut bench = Bench::new();
+    bench.fork(20, 10, 100);
+    bench.exec(20, "/bin/sh", 200);
+    assert_eq!(bench.who(20, Fate::Alive, (50, 300)), ["/bin/sh"]);
+}
+
+#[test]
+fn a_pid_that_came_round_belongs_to_several() {
+    let mut bench = moved();
+    bench.fork(20, 10, 1000);
+    bench.exec(20, "/bin/ln", 1100);
+    bench.exit(20, 1200);
+    bench.fork(20, 10, 2000);
+    bench.exec(20, "/bin/cp", 2100);
+    // Both ended ones overlap the window; the living one cannot have been reaped.
+    assert_eq!(
+        bench.who(20, Fate::Reaped, (500, 3000)),
+        ["/bin/mv", "/bin/sh", "/bin/ln", "or another"]
+    );
+    assert_eq!(bench.who(20, Fate::Reaped, (1150, 3000)), ["/bin/ln"]);
+    // Alive: the newest, whatever the window.
+    assert_eq!(bench.who(20, Fate::Alive, (2200, 3000)), ["/bin/cp"]);
+    // Not reaped when the record was read at 1150: not the first.
+    let ended = Fate::Ended { read: 1150 * US };
+    assert_eq!(bench.who(20, ended, (1150, 1190)), ["/bin/ln"]);
+}
+
+#[test]
+fn what_a_process_closes_after_the_record_of_its_end_is_its_act() {
+    let bench = moved();
+    assert_eq!(bench.who(20, Fate::Reaped, (650, 700)), ["/bin/mv"]);
+}
+
+#[test]
+fn a_process_that_was_never_seen_is_unknown() {
+    let mut bench = moved();
+    assert_eq!(bench.who(99, Fate::Alive, (1, 700)), ["unknown"]);
+    bench.fork(30, 99, 800);
+    assert_eq!(bench.who(30, Fate::Alive, (850, 900)), ["unknown"]);
+    bench.exec(30, "/bin/ln", 1000);
+    assert_eq!(bench.who(30, Fate::Alive, (1010, 1100)), ["/bin/ln"]);
+    assert_eq!(
+        bench.who(30, Fate::Alive, (850, 1100)),
+        ["/bin/ln", "or another"]
+    );
+}
+
+#[test]
+fn an_exec_by_another_thread_ends_the_first_thread_and_not_the_process() {
+    let mut bench = Bench::new();
+    bench.exit(10, 100);
+    bench.exec(10, "/bin/ls", 101);
+    assert_eq!(bench.who(10, Fate::Alive, (110, 200)), ["/bin/ls"]);
+    assert_eq!(bench.who(10, Fate::Reaped, (110, 200)), ["unknown"]);
+    bench.0.prune(1 << 50, 1 << 49);
+    assert_eq!(bench.who(10, Fate::Alive, (110, 200)), ["/bin/ls"]);
+}
+
+#[test]
+fn what_was_done_before_a_repair_is_never_certain() {
+    let mut bench = moved();
+    bench.take(0, 700, What::Lost(3));
+    assert_eq!(
+        bench.who(20, Fate::Reaped, (500, 800)),
+        ["/bin/mv", "or another"]
+    );
+    let seed = |pid: i32, birth: Time, path: &str| Seed {
+        pid,
+        parent: 1,
+        birth: birth * US,
+        program: Some(program(path)),
+        name: "x".into(),
+    };
+    let seeds = vec![seed(10, 1, "/bin/sh"), seed(40, 750, "/bin/new")];
+    bench.0.seed(seeds, 900 * US, 1000 * US);
+    assert_eq!(bench.who(10, Fate::Alive, (1010, 1100)), ["/bin/sh"]);
+    assert_eq!(bench.who(40, Fate::Alive, (1010, 1100)), ["/bin/new"]);
+    assert_eq!(
+        bench.who(40, Fate::Alive, (990, 1100)),
+        ["/bin/new", "or another"]
+    );
+    // Its fork was in a ring all the while: the same process.
+    bench.fork(40, 10, 751);
+    assert_eq!(bench.who(40, Fate::Alive, (1010, 1100)), ["/bin/new"]);
+    let id = bench.0.find(40, 751 * US).unwrap();
+    assert_eq!(bench.0.parent(id).unwrap().1.pid, 10);
+}
+
+#[test]
+fn what_proc_does_not_show_any_more_has_ended() {
+    let mut bench = Bench::new();
+    bench.0.seed(Vec::new(), 900 * US, 1000 * US);
+    let id = bench.0.find(10, US).unwrap();
+    assert!(bench.0.get(id, 0).unwrap().ended);
+}
+
+#[test]
+fn ancestors_that_ended_are_kept_as_long_as_their_children() {
+    let mut bench = moved();
+    bench.fork(20, 10, 700);
+    bench.exec(20, "/bin/bash", 800);
+    bench.fork(21, 20, 900);
+    bench.exit(20, 950);
+    bench.exit(10, 960);
+    bench.0.prune(1 << 50, 1 << 49);
+    let id = bench.0.find(21, 900 * US).unwrap();
+    let (parent, known) = bench.0.parent(id).unwrap();
+    assert_eq!(known.program.unwrap().path, Path::new("/bin/bash"));
+    assert!(known.ended);
+    let (_, known) = bench.0.parent(parent).unwrap();
+    assert_eq!((known.pid, known.ended), (10, true));
+    bench.exit(21, 1000);
+    bench.0.prune(1 << 50, 1 << 49);
+    assert!(bench.0.is_empty(), "{} are left", bench.0.len());
+}
+
+#[test]
+fn a_window_that_is_still_open_keeps_who_ended_in_it() {
+    let mut bench = moved();
+    bench.0.prune(1 << 50, 550 * US);
+    assert_eq!(bench.who(20, Fate::Reaped, (550, 700)), ["/bin/mv"]);
+}
+
+#[test]
+fn a_storm_is_bounded_and_what_it_displaces_is_not_certain() {
+    let mut bench = Bench::new();
+    for run in 0..40_000 {
+        let at = 1000 + Time::try_from(run).unwrap() * 10;
+        bench.fork(1000 + run, 10, at);
+        bench.exec(1000 + run, "/bin/mv", at + 1);
+        bench.exit(1000 + run, at + 5);
+        if run % 1000 == 0 {
+            bench.0.prune(at * US, 500 * US);
+        }
+    }
+    let end = 1000 + 40_000 * 10;
+    bench.0.prune(end * US, 500 * US);
+    assert!(bench.0.len() < 20_000, "{}", bench.0.len());
+    assert_eq!(bench.who(1000, Fate::Reaped, (500, end)), ["unknown"]);
+    let last = 1000 + 39_999;
+    assert_eq!(
+        bench.who(last, Fate::Reaped, (end - 6, end)),
+        ["/bin/mv", "or another"]
+    );
+    assert_eq!(bench.who(10, Fate::Alive, (end + 3, end + 9)), ["/bin/sh"]);
+}
+
+#[test]
+fn processes_that_each_make_the_next_and_end_do_not_pile_up() {
+    let mut bench = Bench::new();
+    for run in 0..10_000 {
+        let at = 1000 + Time::try_from(run).unwrap() * 10;
+        bench.fork(11 + run, 10 + run, at);
+        bench.exit(10 + run, at + 5);
+        bench.0.prune(1 << 50, at * US);
+    }
+    assert!(bench.0.len() < 50, "{}", bench.0.len());
+}
+
+#[test]
+fn a_process_that_execs_for_ever_is_bounded() {
+    let mut bench = Bench::new();
+    for run in 0..100 {
+        bench.exec(10, if run % 2 == 0 { "/bin/a" } else { "/bin/b" }, 10 + run);
+    }
+    assert_eq!(
+        bench.who(10, Fate::Alive, (5, 300)),
+        ["/bin/a", "/bin/b", "or another"]
+    );
+    assert_eq!(bench.who(10, Fate::Alive, (200, 300)), ["/bin/b"]);
+    // The first ones are forgotten.
+    assert_eq!(
+        bench.who(10, Fate::Alive, (12, 13)),
+        ["unknown"],
+        "the images of that time are gone"
+    );
+}
+
+#[test]
+fn a_list_of_processors_is_read() {
+    assert_eq!(processors("0-3,8\n"), [0, 1, 2, 3, 8]);
+    assert_eq!(processors("0\n"), [0]);
+}
+
+/// A record as the kernel lays it out, with the trailer that we ask for.
+fn bytes(kind: u32, misc: u16, body: &[u8]) -> Vec<u8> {
+    let size = u16::try_from(8 + body.len() + 24).unwrap();
+    let mut bytes = Vec::new();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(misc.to_ne_bytes());
+    bytes.extend(size.to_ne_bytes());
+    bytes.extend(body);
+    bytes.extend(numbers(&[7, 7]));
+    bytes.extend(123_456_u64.to_ne_bytes());
+    bytes.extend(0_u64.to_ne_bytes());
+    bytes
+}
+
+fn numbers(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|it| it.to_ne_bytes()).collect()
+}
+
+fn map(misc: u16, inode: u64, path: &[u8]) -> Vec<u8> {
+    let mut body = numbers(&[20, 20]);
+    body.extend([0; 24]);
+    body.extend(numbers(&[254, 1]));
+    body.extend(inode.to_ne_bytes());
+    body.extend([0; 16]);
+    body.extend(path);
+    bytes(10, misc, &body)
+}
+
+fn parsed(bytes: &[u8]) -> Vec<What> {
+    let mut all = Vec::new();
+    assert!(parse(bytes, |record| {
+        assert_eq!(record.time, 123_456);
+        all.push(record.what);
+    }));
+    all
+}
+
+#[test]
+fn records_are_read_as_the_kernel_lays_them_out() {
+    const EXEC: u16 = 1 << 13;
+    let task = |ids: [u32; 4]| [numbers(&ids), vec![0; 8]].concat();
+    let comm = |ids: [u32; 2]| [numbers(&ids), b"mv\0\0\0\0\0\0".to_vec()].concat();
+    let all = [
+        bytes(7, 0, &task([20, 10, 20, 10])),
+        bytes(7, 0, &task([20, 20, 21, 20])),
+        bytes(3, EXEC, &comm([20, 20])),
+        bytes(3, 0, &comm([20, 20])),
+        bytes(3, 0, &comm([20, 21])),
+        map(0, 99, b"/bin/m\xffv\0\0\0"),
+        map(0, 0, b"[vdso]\0\0"),
+        map(EXEC, 98, b"/etc/ld.so.cache\0\0\0\0\0\0\0\0"),
+        bytes(9, 0, &[]),
+        bytes(2, 0, &[1_u64.to_ne_bytes(), 5_u64.to_ne_bytes()].concat()),
+        bytes(4, 0, &task([20, 10, 21, 10])),
+        bytes(4, 0, &task([20, 10, 20, 10])),
+        bytes(77, 0, &[]),
+    ]
+    .concat();
+    let path = std::os::unix::ffi::OsStringExt::from_vec(b"/bin/m\xffv".to_vec());
+    let path: std::ffi::OsString = path;
+    assert_eq!(
+        parsed(&all),
+        [
+            What::Fork { parent: 10 },
+            What::Exec { name: "mv".into() },
+            What::Rename { name: "mv".into() },
+            What::Map(Program {
+                path: path.into(),
+                device: libc::makedev(254, 1),
+                inode: 99,
+            }),
+            What::Moment { thread: 7 },
+            What::Lost(5),
+            What::Exit,
+        ]
+    );
+}
+
+#[test]
+fn bytes_that_are_no_record_end_the_reading() {
+    let record = map(0, 99, b"/bin/mv\0");
+    for length in 1..record.len() {
+        assert!(!parse(&record[..length], |_| panic!("at {length}")));
+    }
+    let mut short = record.clone();
+    short[6..8].copy_from_slice(&40_u16.to_ne_bytes());
+    assert!(!parse(&short, |_| panic!("a mapping without its fields")));
+    short[6..8].copy_from_slice(&0_u16.to_ne_bytes());
+    assert!(!parse(&short, |_| panic!("a record of no length")));
+}

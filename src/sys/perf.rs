@@ -20,7 +20,7 @@ const WATERMARK: u32 = 256 * 1024;
 /// No record is longer: a path, and some numbers.
 const LONGEST: usize = 8 * 1024;
 
-/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER5` (linux/perf_event.h).
+/// `struct perf_event_attr` up to `PERF_ATTR_SIZE_VER5` (`linux/perf_event.h`).
 #[repr(C)]
 #[derive(Default)]
 struct Attributes {
@@ -51,6 +51,7 @@ const COUNT_SW_DUMMY: u64 = 9;
 const SAMPLE_TID: u64 = 1 << 1;
 const SAMPLE_TIME: u64 = 1 << 2;
 const SAMPLE_CPU: u64 = 1 << 7;
+const FLAG_DISABLED: u64 = 1;
 const FLAG_MMAP: u64 = 1 << 8;
 const FLAG_COMM: u64 = 1 << 9;
 const FLAG_TASK: u64 = 1 << 13;
@@ -60,8 +61,12 @@ const FLAG_MMAP2: u64 = 1 << 23;
 const FLAG_COMM_EXEC: u64 = 1 << 24;
 const FLAG_USE_CLOCKID: u64 = 1 << 25;
 const OPEN_CLOEXEC: libc::c_ulong = 1 << 3;
+/// `PERF_EVENT_IOC_ENABLE`: `_IO('$', 0)`.
+const ENABLE: libc::c_ulong = 0x2400;
 /// `PERF_EVENT_IOC_SET_OUTPUT`: `_IO('$', 5)`.
 const SET_OUTPUT: libc::c_ulong = 0x2405;
+/// `PERF_EVENT_IOC_SET_FILTER`: `_IOW('$', 6, char *)`.
+const SET_FILTER: libc::c_ulong = 0x4008_2406;
 
 /// Offsets in `struct perf_event_mmap_page`.
 const DATA_HEAD: usize = 1024;
@@ -231,8 +236,9 @@ impl Sampler {
         let mut attributes = attributes();
         attributes.kind = pmu;
         attributes.sample_period = 1;
+        attributes.flags |= FLAG_DISABLED;
         attributes.config1 = name.as_ptr() as u64;
-        Self::into_ring(&attributes, -1, ring)
+        Self::into_ring(&attributes, ring, None)
     }
 
     /// Samples each time when thread `tid` is waked on the ring's processor;
@@ -246,16 +252,36 @@ impl Sampler {
         attributes.kind = TYPE_TRACEPOINT;
         attributes.config = tracepoint;
         attributes.sample_period = 1;
-        Self::into_ring(&attributes, tid, ring)
+        attributes.flags |= FLAG_DISABLED;
+        // An event of the thread itself counts those, but samples none of them.
+        let filter = std::ffi::CString::new(format!("pid == {tid}"))?;
+        Self::into_ring(&attributes, ring, Some(&filter))
     }
 
-    fn into_ring(attributes: &Attributes, pid: i32, ring: &Ring) -> io::Result<Self> {
-        let event = open(attributes, pid, ring.cpu)?;
-        // SAFETY: both are descriptors of perf events that we own.
-        let result = unsafe { libc::ioctl(event.as_raw_fd(), SET_OUTPUT, ring.event.as_raw_fd()) };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
+    fn into_ring(
+        attributes: &Attributes,
+        ring: &Ring,
+        filter: Option<&std::ffi::CStr>,
+    ) -> io::Result<Self> {
+        let event = open(attributes, -1, ring.cpu)?;
+        let control = |request: libc::c_ulong, argument: libc::c_ulong| {
+            // SAFETY: the requests used here take a descriptor, which is ours,
+            // a NUL-terminated string, which outlives the call, or nothing.
+            let result = unsafe { libc::ioctl(event.as_raw_fd(), request, argument) };
+            if result == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        };
+        if let Some(filter) = filter {
+            control(SET_FILTER, filter.as_ptr() as libc::c_ulong)?;
         }
+        control(
+            SET_OUTPUT,
+            libc::c_ulong::from(ring.event.as_raw_fd().unsigned_abs()),
+        )?;
+        control(ENABLE, 0)?;
         Ok(Self(event))
     }
 }

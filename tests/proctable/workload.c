@@ -54,7 +54,7 @@ int main(int argc, char **argv)
 	if (!strcmp(how, "exec-after")) {
 		if (argc < 5 || rename(argv[2], argv[3]))
 			_exit(1);
-		execl(argv[4], argv[4], "rename", "/nonexistent/a", "/nonexistent/b", NULL);
+		execl(argv[4], argv[4], NULL);
 		_exit(1);
 	}
 	_exit(act(how, argv[2], argv[3]) != 0);

@@ -47,9 +47,8 @@ fn entry(fingerprint: &str) -> Entry {
     Entry {
         identity: identity("ssh-ed25519", 256, fingerprint),
         options: vec!["command=\"x\"".into()],
-        hosts: None,
         comment: Some("bob\u{1b}[2J".into()),
-        certificate: None,
+        ..Entry::default()
     }
 }
 

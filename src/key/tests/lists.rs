@@ -150,6 +150,19 @@ fn a_change_is_a_key_or_its_options_and_not_a_comment_or_a_place() {
 }
 
 #[test]
+fn an_option_too_long_to_be_shown_is_still_compared() {
+    let list = |end: &str| {
+        let command = "x".repeat(5000);
+        let many = "pty,".repeat(100);
+        authorized(&format!("{many}command=\"{command}{end}\" {ED25519_LINE}")).entries
+    };
+    assert_eq!(list("a")[0].options, list("b")[0].options);
+    let change = Change::between(&list("a"), &list("b"));
+    assert_eq!((change.added.len(), change.removed.len()), (1, 1));
+    assert!(Change::between(&list("a"), &list("a")).is_empty());
+}
+
+#[test]
 fn what_was_known_is_compared_and_what_was_not_is_not() {
     let mut known = Known::default();
     let path = Path::new("/root/.ssh/authorized_keys");

@@ -233,6 +233,78 @@ fn security_keys_agree() {
     }
 }
 
+/// A line of this type with this blob: does ssh-keygen take it, and as what?
+fn printed_line(dir: &Path, word: &str, name: &str, fields: &[&[u8]]) -> (String, Option<String>) {
+    let mut blob = Vec::new();
+    for field in [&[name.as_bytes()], fields].concat() {
+        blob.extend_from_slice(&u32::try_from(field.len()).unwrap().to_be_bytes());
+        blob.extend_from_slice(field);
+    }
+    let text = data_encoding::BASE64.encode(&blob);
+    let line = format!("{word} {text} x\n");
+    fs::write(dir.join("line"), &line).unwrap();
+    (line, keygen(dir, &["-l", "-f", "line"]))
+}
+
+fn first_entry(line: &str) -> Option<String> {
+    let facts = examine(line.as_bytes(), Role::AuthorizedKeys).unwrap();
+    let entries = facts.list.unwrap().entries;
+    let entry = entries.first()?;
+    Some(printed_as(&entry.identity, entry.comment.as_deref()))
+}
+
+/// What OpenSSH takes for a key lets somebody in, however oddly it is written.
+#[test]
+fn no_spelling_of_a_key_is_overlooked() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    assert!(make(dir, "rsa", &["-t", "rsa", "-b", "1024"], &["-N", ""]));
+    let line = fs::read_to_string(dir.join("rsa.pub")).unwrap();
+    let blob = data_encoding::BASE64
+        .decode(line.split(' ').nth(1).unwrap().as_bytes())
+        .unwrap();
+    let mut cursor = wire::Cursor(&blob);
+    let [_, e, n] = [(); 3].map(|()| cursor.string().unwrap());
+    let zeros = [&[0; 3], n].concat();
+    let mut negative = n.to_vec();
+    negative[0] = 0x80;
+    let ed25519: &[&[u8]] = &[&[7; 32]];
+    let mut taken = 0;
+    let sound: [(&str, &str, &[&[u8]]); 10] = [
+        ("ssh-rsa", "ssh-rsa", &[e, n]),
+        ("ssh-rsa", "ssh-rsa", &[e, &zeros]),
+        ("ssh-rsa", "ssh-rsa", &[&zeros, n]),
+        ("ssh-rsa", "RSA", &[e, n]),
+        ("rsa-sha2-512", "ssh-rsa", &[e, n]),
+        ("ssh-rsa", "rsa-sha2-256", &[e, &zeros]),
+        ("ssh-ed25519", "eD25519", ed25519),
+        // Which of these are taken is another matter in another version.
+        ("rsa", "rsa", &[e, n]),
+        ("rsa", "ssh-rsa", &[e, n]),
+        ("Ed25519", "ssh-ed25519", ed25519),
+    ];
+    for (word, name, fields) in sound {
+        let (line, printed) = printed_line(dir, word, name, fields);
+        let ours = first_entry(&line).expect(word);
+        if let Some(printed) = printed {
+            taken += 1;
+            assert_eq!(ours, printed, "{word} {name}");
+        }
+    }
+    let broken: [(&str, &str, &[&[u8]]); 5] = [
+        ("ssh-rsa", "ssh-rsa", &[e, &negative]),
+        ("ssh-rsa", "ssh-rsa", &[e, n, n]),
+        ("ssh-rsa", "ssh-dss", &[e, n]),
+        ("ssh-ed25519", "ssh-rsa", ed25519),
+        ("ssh-ed25519", "ssh-ed25519", &[&[7; 33]]),
+    ];
+    for (word, name, fields) in broken {
+        let (line, printed) = printed_line(dir, word, name, fields);
+        assert_eq!((first_entry(&line), printed), (None, None), "{word} {name}");
+    }
+    assert!(taken >= 7, "ssh-keygen took {taken}");
+}
+
 fn authority() -> (TempDir, String) {
     let dir = tempdir().unwrap();
     assert!(make(dir.path(), "ca", &["-t", "ed25519"], &["-N", ""]));
