@@ -19,6 +19,7 @@ mod roots;
 mod schema;
 mod settings;
 pub mod shipped;
+mod types;
 
 #[cfg(test)]
 mod tests;
