@@ -162,11 +162,12 @@ fn a_writer_that_exits_at_once_is_named() {
             "{shown}"
         );
         assert_eq!(alert.number("process.pid"), pid.parse().ok(), "{shown}");
-        assert_eq!(
-            alert.text("ssh_keywatch.attribution.method"),
-            "held",
-            "{shown}"
-        );
+        // Where the processor is so busy that the hold cannot be made sure, the
+        // process table is.
+        let method = alert.text("ssh_keywatch.attribution.method");
+        assert!(matches!(method, "held" | "recorded"), "{shown}");
+        let certain = alert.get("ssh_keywatch.attribution.certain");
+        assert_eq!(certain.as_bool(), Some(true), "{shown}");
         assert_eq!(alert.text("user.name"), "ann", "{shown}");
     }
     ended.assert_nothing_lost();
