@@ -1,0 +1,164 @@
+//! The rules of the house that no compiler keeps: which part may import which,
+//! and documents that must agree with the code.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each part and the parts that it may import (ARCHITECTURE.md).
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("sys", &[]),
+    ("text", &[]),
+    ("exit", &[]),
+    ("watch", &["sys"]),
+    ("event", &["sys", "watch"]),
+    ("proctable", &["sys"]),
+    ("resolve", &["sys", "watch", "proctable"]),
+    ("key", &["text"]),
+    ("eql", &[]),
+    ("config", &[]),
+    ("rule", &["config", "eql"]),
+    (
+        "alert",
+        &["event", "key", "resolve", "rule", "eql", "config", "text"],
+    ),
+    ("sink", &["text"]),
+    (
+        "daemon",
+        &[
+            "alert",
+            "config",
+            "event",
+            "exit",
+            "key",
+            "proctable",
+            "resolve",
+            "rule",
+            "sink",
+            "sys",
+            "text",
+            "watch",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "alert", "config", "daemon", "eql", "exit", "rule", "sink", "sys", "text",
+        ],
+    ),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The part that a source file belongs to.
+fn part(path: &Path) -> String {
+    let below = path.strip_prefix(root().join("src")).unwrap();
+    let first = below.components().next().unwrap().as_os_str();
+    first.to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn imports_point_against_the_arrow() {
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for path in sources(&root().join("src")) {
+        let own = part(&path);
+        if own == "lib" || own == "main" {
+            continue;
+        }
+        let (_, allowed) = IMPORTS
+            .iter()
+            .find(|(name, _)| *name == own)
+            .unwrap_or_else(|| panic!("src/{own} is not in the table of imports"));
+        seen.insert(own.clone());
+        let text = fs::read_to_string(&path).unwrap();
+        // Comments may speak of everything.
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for used in line.split("crate::").skip(1) {
+                let used: String = used
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+                    .collect();
+                let is_part = IMPORTS.iter().any(|(name, _)| *name == used);
+                if is_part && used != own && !allowed.contains(&used.as_str()) {
+                    wrong.push(format!("{}: {own} imports {used}", path.display()));
+                }
+            }
+        }
+    }
+    assert_eq!(seen.len(), IMPORTS.len(), "{seen:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_has_one_room() {
+    for path in sources(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let has = code
+            .filter(|line| line.contains("allow(unsafe_code)") || line.contains("unsafe {"))
+            .count();
+        assert!(has == 0 || part(&path) == "sys", "{}", path.display());
+    }
+}
+
+#[test]
+fn the_architecture_names_every_part_and_every_dependency() {
+    let text = read("ARCHITECTURE.md");
+    for (part, _) in IMPORTS.iter().filter(|(part, _)| *part != "exit") {
+        assert!(
+            text.contains(&format!("`{part}/`")) || text.contains(&format!("`{part}`")),
+            "ARCHITECTURE.md does not say what {part} owns"
+        );
+    }
+    let table = text.split("## Dependencies").nth(1).unwrap();
+    let manifest = read("Cargo.toml");
+    let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
+    for line in dependencies
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+    {
+        let Some((name, _)) = line.split_once(" = ") else {
+            continue;
+        };
+        let named = table
+            .split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'))
+            .any(|word| word == name);
+        assert!(named, "ARCHITECTURE.md does not say what {name} is for");
+    }
+}
+
+#[test]
+fn the_changelog_begins_with_this_version() {
+    let text = read("CHANGELOG.md");
+    let heading = text.lines().find(|line| line.starts_with("## ")).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(
+        heading.starts_with(&format!("## {version}")),
+        "CHANGELOG.md begins with {heading:?}, Cargo.toml says {version}"
+    );
+}
