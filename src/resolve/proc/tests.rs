@@ -1,0 +1,88 @@
+use super::*;
+
+const STAT: &[u8] = b"4711 (evil) R 1 2 (x) S 4242 4711 4242 34816 4711 4194304 100 0 0 0 1 2 0 0 20 0 1 0 987654 4096 100 18446744073709551615";
+
+#[test]
+fn a_hostile_name_does_not_shift_the_fields_of_stat() {
+    let stat = parse_stat(STAT).unwrap();
+    assert_eq!(stat.name, "evil) R 1 2 (x");
+    assert_eq!(stat.state, b'S');
+    assert_eq!(stat.parent, 4242);
+    assert_eq!(stat.session, 4242);
+    assert_eq!(stat.tty, 34816);
+    assert_eq!(stat.start_ticks, 987_654);
+}
+
+#[test]
+fn stat_cut_short_is_an_error() {
+    for length in 0..80 {
+        assert_eq!(parse_stat(&STAT[..length]), None, "at {length}");
+    }
+}
+
+#[test]
+fn status_gives_real_and_effective_ids() {
+    let status = b"Name:\tssh-keygen\nUmask:\t0022\nState:\tR (running)\nTgid:\t77\nNgid:\t0\nPid:\t78\nPPid:\t1\nTracerPid:\t0\nUid:\t1000\t0\t0\t0\nGid:\t1001\t1002\t1002\t1002\nFDSize:\t64\nThreads:\t3\n";
+    let status = parse_status(status).unwrap();
+    assert_eq!(status.process, 77);
+    assert_eq!(status.users, [1000, 0]);
+    assert_eq!(status.groups, [1001, 1002]);
+    assert_eq!(status.threads, Some(3));
+}
+
+#[test]
+fn args_keep_empty_ones_and_bytes() {
+    assert_eq!(
+        split_args(b"ssh-keygen\0-N\0\0-f\0/x\xff\0"),
+        ["ssh-keygen", "-N", "", "-f"]
+            .into_iter()
+            .map(OsString::from)
+            .chain([OsString::from_vec(b"/x\xff".to_vec())])
+            .collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn an_unlinked_image_loses_the_kernels_remark_and_a_lying_name_does_not() {
+    let gone = FileIdentity {
+        device: 1,
+        inode: 2,
+        links: 0,
+    };
+    let there = FileIdentity { links: 1, ..gone };
+    let deleted = image("/usr/bin/x (deleted)".into(), Some(gone));
+    assert_eq!(deleted.path, Path::new("/usr/bin/x"));
+    assert_eq!(deleted.state, Some(ImageState::Deleted));
+    let named_so = image("/tmp/x (deleted)".into(), Some(there));
+    assert_eq!(named_so.path, Path::new("/tmp/x (deleted)"));
+    assert_eq!(named_so.state, None);
+    let memfd = image("/memfd:ssh-keygen (deleted)".into(), Some(gone));
+    assert_eq!(memfd.state, Some(ImageState::Memfd));
+}
+
+#[test]
+fn our_own_process_is_read_from_the_real_proc() {
+    let proc = Proc::open(Path::new("/proc")).unwrap();
+    let pid = nix::unistd::getpid().as_raw();
+    let entry = proc.entry(pid).unwrap();
+    let (process, status) = proc.snapshot(&entry).unwrap();
+    assert_eq!(process.pid, pid);
+    assert_eq!(status.process, pid);
+    let mut image = process.image.unwrap();
+    assert_eq!(image.path, std::env::current_exe().unwrap());
+    place_image(
+        &mut image,
+        || entry.mount_namespace(),
+        entry.mount_namespace(),
+    );
+    assert_eq!(image.state, Some(ImageState::Same));
+    assert_eq!(
+        process.credentials.unwrap().effective_user.id,
+        nix::unistd::geteuid().as_raw()
+    );
+    assert_eq!(
+        entry.args().unwrap(),
+        std::env::args_os().collect::<Vec<_>>()
+    );
+    assert!(process.start.unwrap() <= SystemTime::now() + Duration::from_secs(1));
+}

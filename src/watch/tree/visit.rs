@@ -1,0 +1,360 @@
+//! Coming to a directory, looking into it, and letting it go.
+//!
+//! Owns the order "mark first, scan then", and how a directory is opened so
+//! that nobody can lead us astray.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, fstatat};
+
+use super::{Finds, Known, MAX_DEPTH, MAX_ENTRIES, Node, NodeId, Role, Tree};
+use crate::sys::ObjectId;
+use crate::sys::handle::FileSystem;
+use crate::watch::{Evidence, Notice, Problem, What};
+
+impl Tree {
+    #[expect(clippy::too_many_arguments, reason = "one call site shape, all needed")]
+    pub(super) fn visit(
+        &mut self,
+        dir: &OwnedFd,
+        parent: Option<NodeId>,
+        name: &OsStr,
+        role: Role,
+        linked: bool,
+        finds: &Finds,
+        out: &mut Vec<Notice>,
+    ) {
+        let (path, depth) = match parent.and_then(|parent| self.nodes.get(&parent)) {
+            Some(node) => (
+                node.path.join(name),
+                if node.role.watched { node.depth + 1 } else { 0 },
+            ),
+            None => (PathBuf::from("/"), 0),
+        };
+        let (id, fsid) = match ObjectId::of(dir.as_fd())
+            .and_then(|id| FileSystem::of(dir).map(|file_system| (id, file_system.id)))
+        {
+            Ok(found) => found,
+            Err(error) => {
+                out.push(Notice::Problem(Problem::Unwatched {
+                    path,
+                    reason: error.to_string(),
+                }));
+                return;
+            }
+        };
+        if let Some(known) = self.by_object(&id) {
+            // Reached again, by a second record or through another link. If it
+            // is no longer where it was known, this is its place now.
+            if self.nodes[&known].path == path || self.open(known).is_some() {
+                return;
+            }
+            self.detach(known);
+        }
+        if depth > MAX_DEPTH {
+            out.push(Notice::Problem(Problem::TooDeep {
+                path,
+                limit: MAX_DEPTH,
+            }));
+            return;
+        }
+        if self.nodes.len() >= self.limit {
+            if !self.limit_said {
+                self.limit_said = true;
+                out.push(Notice::Problem(Problem::TooMany {
+                    path,
+                    limit: self.limit,
+                }));
+            }
+            return;
+        }
+        if !self.mark(dir.as_fd(), &path, role.watched, out) {
+            return;
+        }
+        // A stale namesake: its own record of deletion is still to come.
+        if let Some(stale) = self.by_path(&path) {
+            self.detach(stale);
+        }
+        if self.is_home(&role) && !self.file_systems.contains(&fsid) {
+            self.file_systems.push(fsid);
+        }
+        let node = NodeId(self.next);
+        self.next += 1;
+        self.by_object.insert(id.clone(), node);
+        self.by_path.insert(path.clone(), node);
+        if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(&parent)) {
+            parent.children.insert(name.to_owned(), node);
+        }
+        self.nodes.insert(
+            node,
+            Node {
+                id,
+                parent,
+                path,
+                role,
+                depth,
+                linked,
+                fsid,
+                children: HashMap::new(),
+                entries: HashMap::new(),
+            },
+        );
+        self.scan(dir, node, finds, out);
+    }
+
+    /// Looks at what is in a marked directory.
+    pub(super) fn scan(
+        &mut self,
+        dir: &OwnedFd,
+        node: NodeId,
+        finds: &Finds,
+        out: &mut Vec<Notice>,
+    ) {
+        let Some(entry) = self.nodes.get(&node) else {
+            return;
+        };
+        let listed = entry.role.watched
+            || entry
+                .role
+                .waypoints
+                .iter()
+                .any(|(index, done)| self.patterns[*index].name(*done).is_none());
+        let mut names: Vec<(OsString, Option<Type>)> = Vec::new();
+        if listed {
+            match list(dir.as_fd()) {
+                Ok(found) => names = found,
+                Err(error) => out.push(Notice::Problem(Problem::Unlisted {
+                    path: entry.path.clone(),
+                    reason: error.to_string(),
+                })),
+            }
+        } else {
+            // Every name that could matter is known: a home is not listed for one.
+            for (index, done) in &entry.role.waypoints {
+                if let Some(name) = self.patterns[*index].name(*done)
+                    && !names.iter().any(|(listed, _)| listed == name)
+                {
+                    names.push((name.to_owned(), None));
+                }
+            }
+        }
+        let watched = entry.role.watched;
+        let fsid = entry.fsid;
+        for (name, kind) in names {
+            let directory = kind.is_none_or(|kind| kind == Type::Directory);
+            if directory || kind == Some(Type::Symlink) {
+                let role = self.child_role(node, &name);
+                if !role.is_none() {
+                    self.enter_from(dir, node, &name, role, finds, out);
+                }
+            }
+            if watched && kind != Some(Type::Directory) {
+                self.find(dir.as_fd(), node, &name, fsid, finds, out);
+            }
+        }
+    }
+
+    /// Takes note of a file that a scan found.
+    pub(super) fn find(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        node: NodeId,
+        name: &OsStr,
+        fsid: [u8; 8],
+        finds: &Finds,
+        out: &mut Vec<Notice>,
+    ) {
+        let Ok(stat) = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+            return;
+        };
+        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return;
+        }
+        let object = ObjectId::at(dir, name, fsid).ok();
+        match finds {
+            Finds::Stock => {
+                self.marker.settle(dir, name);
+                let known = Known {
+                    object,
+                    reported: false,
+                };
+                if self.remembered < MAX_ENTRIES
+                    && let Some(node) = self.nodes.get_mut(&node)
+                    && !node.entries.contains_key(name)
+                {
+                    self.remembered += 1;
+                    node.entries.insert(name.to_owned(), known);
+                }
+            }
+            Finds::News(writer) => {
+                let known = self
+                    .nodes
+                    .get(&node)
+                    .and_then(|node| node.entries.get(name));
+                if known.is_some_and(|known| known.object == object) {
+                    return;
+                }
+                self.remember(node, name, object.clone());
+                let path = self.nodes[&node].path.join(name);
+                Self::report(
+                    What::Created { again: false },
+                    path,
+                    object,
+                    writer.clone(),
+                    Evidence::Scan,
+                    out,
+                );
+            }
+        }
+    }
+
+    /// Lets go of a directory and all below it.
+    pub(super) fn detach(&mut self, node: NodeId) {
+        self.detach_at(node, None);
+    }
+
+    /// Lets go of a directory that is at `place` now, and all below it.
+    pub(super) fn detach_at(&mut self, node: NodeId, place: Option<(NodeId, &OsStr)>) {
+        let root = place
+            .and_then(|(parent, name)| {
+                let parent = self.open(parent)?;
+                open_directory(Some(parent.as_fd()), name, false).ok()
+            })
+            .or_else(|| self.open(node));
+        let Some(entry) = self.nodes.get(&node) else {
+            return;
+        };
+        if let Some(parent) = entry.parent
+            && let Some(name) = entry.path.file_name().map(OsStr::to_owned)
+            && let Some(parent) = self.nodes.get_mut(&parent)
+            && parent.children.get(&name) == Some(&node)
+        {
+            parent.children.remove(&name);
+        }
+        let mut left = vec![(node, root)];
+        while let Some((node, dir)) = left.pop() {
+            let Some(entry) = self.nodes.remove(&node) else {
+                continue;
+            };
+            self.remembered -= entry.entries.len();
+            if self.by_object.get(&entry.id) == Some(&node) {
+                self.by_object.remove(&entry.id);
+            }
+            if self.by_path.get(&entry.path) == Some(&node) {
+                self.by_path.remove(&entry.path);
+            }
+            self.marker
+                .unmark(dir.as_ref().map(AsFd::as_fd), &entry.path);
+            for (name, child) in entry.children {
+                let child_dir = dir
+                    .as_ref()
+                    .and_then(|dir| open_directory(Some(dir.as_fd()), &name, false).ok());
+                left.push((child, child_dir));
+            }
+        }
+    }
+
+    /// A directory kept its role and got another path.
+    pub(super) fn relabel(&mut self, node: NodeId, parent: NodeId, name: &OsStr) {
+        let Some(new_parent) = self.nodes.get(&parent) else {
+            return;
+        };
+        let new_path = new_parent.path.join(name);
+        let old = &self.nodes[&node];
+        let (old_parent, old_name) = (old.parent, old.path.file_name().map(OsStr::to_owned));
+        if let (Some(old_parent), Some(old_name)) = (old_parent, old_name)
+            && let Some(old_parent) = self.nodes.get_mut(&old_parent)
+        {
+            old_parent.children.remove(&old_name);
+        }
+        if let Some(stale) = self.by_path(&new_path)
+            && stale != node
+        {
+            self.detach(stale);
+        }
+        if let Some(new_parent) = self.nodes.get_mut(&parent) {
+            new_parent.children.insert(name.to_owned(), node);
+        }
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.parent = Some(parent);
+        }
+        let mut left = vec![(node, new_path)];
+        while let Some((node, path)) = left.pop() {
+            let Some(entry) = self.nodes.get_mut(&node) else {
+                continue;
+            };
+            let old = std::mem::replace(&mut entry.path, path.clone());
+            let watched = entry.role.watched;
+            left.extend(
+                entry
+                    .children
+                    .iter()
+                    .map(|(name, child)| (*child, path.join(name))),
+            );
+            if self.by_path.get(&old) == Some(&node) {
+                self.by_path.remove(&old);
+            }
+            self.marker.moved(&old, &path, watched);
+            self.by_path.insert(path, node);
+        }
+    }
+}
+
+/// Opens a directory with `O_PATH`; a symbolic link in its last component is
+/// an error unless `follow`.
+pub(super) fn open_directory(
+    dir: Option<BorrowedFd<'_>>,
+    name: &OsStr,
+    follow: bool,
+) -> io::Result<OwnedFd> {
+    let mut flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    if !follow {
+        flags |= OFlag::O_NOFOLLOW;
+    }
+    match dir {
+        Some(dir) => openat(dir, name, flags, Mode::empty()),
+        None => nix::fcntl::open(name, flags, Mode::empty()),
+    }
+    .map_err(io::Error::from)
+}
+
+/// Follows a link at a place that a pattern names, if that cannot be used to
+/// lead us astray: root made the link, or it leads to a directory that belongs
+/// to the link's owner.
+pub(super) fn follow(dir: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
+    let link = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+    if link.st_mode & libc::S_IFMT != libc::S_IFLNK {
+        return None;
+    }
+    let target = open_directory(Some(dir), name, true).ok()?;
+    let owner = fstat(&target).ok()?.st_uid;
+    (link.st_uid == 0 || link.st_uid == owner).then_some(target)
+}
+
+/// The names in a directory, without `.` and `..`.
+pub(super) fn list(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, Option<Type>)>, Errno> {
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut dir = Dir::openat(
+        dir,
+        ".",
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    Ok(names)
+}
