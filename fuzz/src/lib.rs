@@ -199,7 +199,7 @@ pub fn replay(data: &[u8]) {
         .expect("a vector takes everything");
     let alerts = String::from_utf8(alerts).expect("alerts are text");
     assert_eq!(alerts.lines().count() as u64, counted.alerts);
-    let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
+    let lines = data.split(|byte| *byte == b'\n').count() as u64;
     let packed = data.starts_with(&[0x1f, 0x8b]);
     for alert in alerts.lines() {
         let alert: Value = serde_json::from_str(alert).expect("an alert is JSON");

@@ -542,7 +542,7 @@ fn suppression_is_off_unless_asked_for() {
     let shipped = include_str!("../../../packaging/rules/ssh_key_generated_via_ssh_keygen.toml");
     let dir = tempfile::tempdir().unwrap();
     let capped = shipped.replace("max_signals = 10000", "max_signals = 100");
-    std::fs::write(dir.path().join("capped.toml"), capped).unwrap();
+    fs::write(dir.path().join("capped.toml"), capped).unwrap();
     let rules = || RuleSet::load(&[dir.path().to_owned()], false).unwrap();
     assert_eq!(replay_as(rules(), None, &file, false).alerts.len(), 150);
     let suppressed = replay_as(rules(), None, &file, true);

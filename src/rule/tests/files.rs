@@ -402,9 +402,9 @@ error: `process.pid` is a number, which this text is not
         (r#"not process.pid in ("1", "x")"#, false),
         (r#""yes" != ssh_keywatch.attribution.certain"#, false),
         (r#"ssh_keywatch.attribution.certain == "true""#, true),
-        (r#"file.size > 1 or file.size == null"#, true),
+        (r"file.size > 1 or file.size == null", true),
         (r#"process.pid : "1*""#, true),
-        (r#"user.id == 0"#, true),
+        (r"user.id == 0", true),
         (r#"@timestamp > "2026""#, true),
         (r#"?file.Ext.entropy == "x""#, true),
     ] {
