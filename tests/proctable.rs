@@ -47,9 +47,11 @@ impl Drop for Daemon {
 struct Busy(Child);
 
 impl Busy {
-    fn start() -> Self {
+    /// `what` is a shell's command, done over and over.
+    fn start(what: &str) -> Self {
         let child = Command::new("timeout")
-            .args(["-k", "1", "300", "sh", "-c", "while :; do :; done"])
+            .args(["-k", "1", "600", "sh", "-c"])
+            .arg(format!("while :; do {what}; done"))
             .spawn()
             .unwrap();
         Self(child)
@@ -149,13 +151,13 @@ impl Bench {
     }
 
     /// Runs `how` so many times, from a shell that forks for it or from here.
-    fn case(&self, how: &str, shell: bool, round: usize) -> Tally {
+    fn case(&self, how: &str, shell: bool, load: &str) -> Tally {
         let workload = self.at("workload");
         let truth = std::fs::metadata(&workload).unwrap();
         let mut tally = Tally::default();
         let runs = std::env::var("PROCTABLE_RUNS").map_or(RUNS, |runs| runs.parse().unwrap());
         for run in 0..runs {
-            let name = format!("{how}.{shell}.{round}.{run}");
+            let name = format!("{load}.{how}.{shell}.{run}");
             let source = if how == "tmpfile" {
                 self.at("home/ann/.ssh")
             } else {
@@ -260,12 +262,20 @@ const ADVERSARIES: [&str; 2] = ["exec-after", "fork-exec-after"];
 fn nobody_is_named_wrongly() {
     let bench = Bench::start();
     let mut wrong = 0;
-    for loops in [0, 2] {
-        let busy: Vec<Busy> = (0..loops).map(|_| Busy::start()).collect();
+    for (load, command) in [
+        ("idle", None),
+        ("busy", Some(":")),
+        ("storm", Some("/bin/true")),
+    ] {
+        let busy: Vec<Busy> = command
+            .map(|command| [Busy::start(command), Busy::start(command)])
+            .into_iter()
+            .flatten()
+            .collect();
         for how in PLAIN.iter().chain(&ADVERSARIES) {
             for shell in [false, true] {
-                let tally = bench.case(how, shell, loops);
-                eprintln!("{loops} busy, {how}, shell {shell}: {tally:?}");
+                let tally = bench.case(how, shell, load);
+                eprintln!("{load}, {how}, from a shell {shell}: {tally:?}");
                 wrong += tally.wrong;
                 assert!(
                     !PLAIN.contains(how) || tally.unattributed == 0,
