@@ -120,6 +120,7 @@ name = "Any creation"
 risk_score = 21
 rule_id = "00000000-0000-4000-8000-000000000001"
 severity = "low"
+max_signals = 100000
 type = "eql"
 language = "eql"
 query = 'file where event.action == "creation" and process.executable != null'

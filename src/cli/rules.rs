@@ -492,7 +492,7 @@ mod tests {
         for part in [
             "SSH Key Generated via ssh-keygen\n  id        7df3cb8b-",
             "  severity  low (risk score 21)\n",
-            "  limits    at most 100 alerts in 5 min\n",
+            "  limits    at most 10000 alerts in 5 min\n",
             "  threat    MITRE ATT&CK TA0003 Persistence\n              T1098 Account Manipulation\n                T1098.004 SSH Authorized Keys\n",
             "\nQuery\n  file where host.os.type == \"linux\"\n",
             "\nInvestigation guide\n  ## Questions",

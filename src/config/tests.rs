@@ -96,7 +96,7 @@ fn every_key_is_read() {
         (27, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (25, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (26, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],

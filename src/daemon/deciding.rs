@@ -22,7 +22,7 @@ use super::keys::Keys;
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, FileFacts, FileKind, FinalPath};
-use crate::resolve::{Attribution, Process};
+use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
@@ -220,6 +220,7 @@ impl Deciding {
             facts.group = self.accounts.group(facts.gid);
         }
         self.name(&mut event.writer);
+        secrets::hide(&mut event.writer);
         let mut document = alert::event_document(&event, &self.origin);
         match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {

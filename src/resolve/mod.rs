@@ -7,6 +7,7 @@
 pub mod identify;
 pub mod proc;
 pub mod resolver;
+pub mod secrets;
 pub mod slow;
 mod tabled;
 

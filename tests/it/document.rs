@@ -27,6 +27,7 @@ pub fn rule(id: &str, name: &str, query: &str) -> String {
          author = [\"a test\"]\n\
          description = \"A rule of a test.\"\n\
          language = \"eql\"\n\
+         max_signals = 100000\n\
          name = \"{name}\"\n\
          risk_score = 21\n\
          rule_id = \"{id}\"\n\

@@ -528,16 +528,22 @@ fn alerts_that_cannot_be_written_end_it() {
 #[test]
 fn suppression_is_off_unless_asked_for() {
     let mut text = String::new();
-    for second in 0..150 {
+    for number in 0..150 {
         let mut event = defend();
         event["@timestamp"] = json!(format!(
-            "2026-11-03T10:{:02}:{:02}Z",
-            second / 60,
-            second % 60
+            "2026-11-03T10:00:{:02}.{:03}Z",
+            number / 1000,
+            number % 1000
         ));
         text.push_str(&format!("{event}\n"));
     }
     let file: [(&str, &[u8]); 1] = [("e", text.as_bytes())];
+    // The shipped rule with Elastic's own cap.
+    let shipped = include_str!("../../../packaging/rules/ssh_key_generated_via_ssh_keygen.toml");
+    let dir = tempfile::tempdir().unwrap();
+    let capped = shipped.replace("max_signals = 10000", "max_signals = 100");
+    std::fs::write(dir.path().join("capped.toml"), capped).unwrap();
+    let rules = || RuleSet::load(&[dir.path().to_owned()], false).unwrap();
     assert_eq!(replay_as(rules(), None, &file, false).alerts.len(), 150);
     let suppressed = replay_as(rules(), None, &file, true);
     assert_eq!(suppressed.alerts.len(), 100, "max_signals");
