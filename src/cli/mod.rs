@@ -5,7 +5,7 @@
 
 mod check;
 mod color;
-mod replay;
+pub mod replay;
 mod rules;
 mod run;
 mod tail;

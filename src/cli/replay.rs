@@ -17,8 +17,9 @@ mod source;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -53,14 +54,14 @@ pub struct ReplayArgs {
     /// Where the documents come from [default: recognised one by one]
     #[arg(long, value_name = "SOURCE")]
     source: Option<Source>,
-    /// Suppress alerts as the daemon would: max_signals and alert_suppression,
+    /// Suppress alerts as the daemon would (`max_signals`, `alert_suppression`),
     /// by the time of the events
     #[arg(long)]
     suppress: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &ReplayArgs, common: &Common) -> Exit {
+pub(super) fn run(args: &ReplayArgs, common: &Common) -> Exit {
     let rules = common.config().map_err(Fatal::from).and_then(|config| {
         RuleSet::load_with(&config.rules.directories, common.builtin(), Fields::Any)
             .and_then(|rules| rules.with_exceptions(&config.exceptions))
@@ -74,7 +75,7 @@ pub fn run(args: &ReplayArgs, common: &Common) -> Exit {
     let progress = Progress::new(
         progress::total(&args.files),
         // Typing and drawing would get into each other's way.
-        !common.quiet && !(stdin && io::stdin().is_terminal()),
+        !(common.quiet || stdin && io::stdin().is_terminal()),
     );
     let mut replay = Replay::new(rules, super::today(), args, io::stdout().lock(), progress);
     replay.live = stdin;
@@ -101,15 +102,41 @@ pub fn run(args: &ReplayArgs, common: &Common) -> Exit {
 
 /// What was counted.
 #[derive(Debug, Default)]
-struct Counts {
-    events: u64,
-    flawed: u64,
-    unreadable: u64,
-    alerts: u64,
-    excepted: u64,
+pub struct Counts {
+    /// Events about which rules were asked.
+    pub events: u64,
+    /// Records that could not be read.
+    pub flawed: u64,
+    /// Files that could not be read to their end.
+    pub unreadable: u64,
+    /// Alerts that were written.
+    pub alerts: u64,
+    /// Matches that exceptions kept quiet.
+    pub excepted: u64,
     sources: BTreeMap<Source, u64>,
     /// Alerts by the name of their rule.
     rules: BTreeMap<String, u64>,
+}
+
+/// Replays one stream, and says nothing but alerts. Fails only where these
+/// cannot be written.
+pub fn stream(
+    rules: RuleSet,
+    input: impl Read + 'static,
+    out: &mut impl Write,
+) -> io::Result<Counts> {
+    let args = ReplayArgs {
+        files: Vec::new(),
+        source: None,
+        suppress: false,
+    };
+    let progress = Progress::new(None, false);
+    let mut replay = Replay::new(rules, super::today(), &args, out, progress);
+    replay.silent = true;
+    let input = read::unpacked(input);
+    replay.input("-", input)?;
+    replay.out.flush()?;
+    Ok(std::mem::take(&mut replay.counts))
 }
 
 struct Replay<W: Write> {
@@ -121,6 +148,8 @@ struct Replay<W: Write> {
     out: BufWriter<W>,
     /// Whether alerts are written at once, for somebody may be waiting.
     live: bool,
+    /// Whether nothing is said of what could not be read.
+    silent: bool,
     progress: Progress,
     counts: Counts,
     /// The event of our own log that was decided last.
@@ -148,6 +177,7 @@ impl<W: Write> Replay<W> {
             signs,
             out: BufWriter::new(out),
             live: false,
+            silent: false,
             progress,
             counts: Counts::default(),
             last: None,
@@ -169,17 +199,21 @@ impl<W: Write> Replay<W> {
             });
             (path.display().to_string(), file)
         };
+        self.input(&name, input)
+    }
+
+    fn input(&mut self, name: &str, input: io::Result<Box<dyn BufRead>>) -> io::Result<()> {
         let mut input = match input {
             Ok(input) => input,
             Err(error) => {
-                self.unreadable(&name, &error);
+                self.unreadable(name, &error);
                 return Ok(());
             }
         };
         let mut written = Ok(());
         let mut flaws = 0;
         let read = read::records(&mut *input, MAX_RECORD, &mut |record, line| {
-            let place = Place { file: &name, line };
+            let place = Place { file: name, line };
             let flaw = match record {
                 Ok(bytes) => match self.record(bytes, place) {
                     Ok(flaw) => flaw,
@@ -206,12 +240,15 @@ impl<W: Write> Replay<W> {
         }
         written?;
         if let Err(error) = read {
-            self.unreadable(&name, &error);
+            self.unreadable(name, &error);
         }
         Ok(())
     }
 
     fn say(&mut self, line: &str) {
+        if self.silent {
+            return;
+        }
         self.progress.clear();
         eprintln!("ssh-keywatch: {}", printable(line));
     }
@@ -327,6 +364,7 @@ impl<W: Write> Replay<W> {
         let counts = &self.counts;
         let elapsed = self.progress.elapsed();
         let suppressed = self.suppressor.as_ref().map_or(0, Suppressor::total);
+        // Writing to a String cannot fail, so those results are of no interest.
         let mut summary = format!(
             "{} in {:.1} s ({}/s): {}",
             plural(counts.events, "event"),
@@ -340,16 +378,16 @@ impl<W: Write> Replay<W> {
             (counts.flawed, "not readable"),
         ] {
             if count > 0 {
-                summary.push_str(&format!(", {} {what}", grouped(count)));
+                let _ = write!(summary, ", {} {what}", grouped(count));
             }
         }
         if counts.unreadable > 0 {
             let files = plural(counts.unreadable, "file");
-            summary.push_str(&format!(", {files} not read to the end"));
+            let _ = write!(summary, ", {files} not read to the end");
         }
         summary.push('\n');
         for (name, count) in &counts.rules {
-            summary.push_str(&format!("  {:>9}  {}\n", grouped(*count), printable(name)));
+            let _ = writeln!(summary, "  {:>9}  {}", grouped(*count), printable(name));
         }
         let sources: Vec<_> = counts
             .sources
@@ -357,7 +395,7 @@ impl<W: Write> Replay<W> {
             .map(|(source, count)| format!("{} {}", grouped(*count), source.name()))
             .collect();
         if !sources.is_empty() {
-            summary.push_str(&format!("  from {}\n", sources.join(", ")));
+            let _ = writeln!(summary, "  from {}", sources.join(", "));
         }
         summary
     }

@@ -4,6 +4,7 @@
 //! Must not decide anything itself. Ends with 1 where a case fails, where a
 //! rule that comes with the program has none, or where there is no such rule.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use serde_json::json;
 use super::{Common, fail};
 use crate::config::Config;
 use crate::daemon::Fatal;
+use crate::eql;
 use crate::exit::Exit;
-use crate::rule::{Cases, Entry, Limits, Rule, RuleSet, Standing, Threat, load_cases};
+use crate::rule::{Cases, Entry, Limits, Rule, RuleSet, Standing, Threat, Untried, load_cases};
 use crate::text::{escape_path, printable};
 
 /// List rules, show one, or try their cases.
@@ -217,17 +219,14 @@ fn limits(limits: &Limits) -> String {
         duration(limits.interval)
     );
     if let Some(suppression) = &limits.suppression {
-        let fields: Vec<_> = suppression
-            .group_by
-            .iter()
-            .map(|field| field.name())
-            .collect();
+        let fields: Vec<_> = suppression.group_by.iter().map(eql::Field::name).collect();
         let time = suppression.duration.unwrap_or(limits.interval);
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "; one for the same {} in {}",
             fields.join(" and "),
             duration(time)
-        ));
+        );
     }
     text
 }
@@ -322,16 +321,13 @@ fn test(
             };
             let file = escape_path(&cases.file);
             match found {
-                Some(found) => {
+                Untried::NotRunning(found) => {
                     let (word, why) = standing(found);
                     let why = why.unwrap_or_default();
-                    writeln!(
-                        out,
-                        "not run   {file}: the rule is {word}: {}",
-                        printable(&why)
-                    )?;
+                    let why = printable(&why);
+                    writeln!(out, "not run   {file}: the rule is {word}: {why}")?;
                 }
-                None => {
+                Untried::NoRule => {
                     failed += 1;
                     let id = printable(&cases.rule);
                     writeln!(out, "FAILED    {file}: there is no rule with the id {id}")?;

@@ -188,7 +188,7 @@ impl Deciding {
     }
 
     fn not_held(&mut self, why: &str) {
-        "fanotify".clone_into(&mut self.origin.mode);
+        self.origin.mode = self.origin.mode.replace("+hold", "");
         self.degraded(&format!(
             "writers are not held any more ({why}): one that exits at once may go unnamed"
         ));

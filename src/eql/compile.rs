@@ -67,9 +67,35 @@ fn combined(mut parts: Vec<Predicate>, deciding: bool) -> Predicate {
     if parts.is_empty() {
         Predicate::Constant(!deciding)
     } else if deciding {
+        parts.sort_by_key(cost);
         Predicate::Any(parts)
     } else {
+        parts.sort_by_key(cost);
         Predicate::All(parts)
+    }
+}
+
+/// What is cheap is asked first, for it may be enough: which part decides makes
+/// no difference to the answer.
+fn cost(part: &Predicate) -> u8 {
+    let plain = |operand: &Operand, cost| match operand {
+        Operand::Null | Operand::Constant(_) | Operand::Field(_) => cost,
+        _ => cost + 3,
+    };
+    match part {
+        Predicate::Constant(_) => 0,
+        Predicate::Absent(operand) | Predicate::True(operand) | Predicate::Compare(operand, ..) => {
+            plain(operand, 1)
+        }
+        Predicate::In(operand, _) => plain(operand, 2),
+        Predicate::Like(operand, patterns) => {
+            plain(operand, if patterns.len() > 1 { 4 } else { 3 })
+        }
+        Predicate::Regex(operand, _) => plain(operand, 6),
+        Predicate::Not(inner) => cost(inner),
+        Predicate::All(parts) | Predicate::Any(parts) => {
+            parts.iter().map(cost).max().unwrap_or(0).saturating_add(1)
+        }
     }
 }
 

@@ -58,6 +58,20 @@ impl Pattern {
                     };
                     // Whole characters, so that `?` never meets half of one.
                     t = began + width(text[began]);
+                    // What stands behind the star begins with this byte, and a
+                    // byte that begins a character is found nowhere else.
+                    if let Some(&first) = pattern.get(after)
+                        && first != b'?'
+                        && first != b'*'
+                    {
+                        match text[t.min(text.len())..]
+                            .iter()
+                            .position(|&byte| self.same(first, byte))
+                        {
+                            Some(distance) => t += distance,
+                            None => return false,
+                        }
+                    }
                     p = after;
                     retry = Some((after, t));
                 }

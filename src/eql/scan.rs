@@ -90,14 +90,13 @@ impl Wanted {
         self.names.push(name.into());
         let mut node = ROOT;
         for part in name.split('.') {
-            node = match self.step(node, part) {
-                Some(Step::Node(next)) => next,
-                _ => {
-                    let next = count(self.nodes.len());
-                    self.nodes.push(Node::default());
-                    self.lead(node, part, Step::Node(next));
-                    next
-                }
+            node = if let Some(Step::Node(next)) = self.step(node, part) {
+                next
+            } else {
+                let next = count(self.nodes.len());
+                self.nodes.push(Node::default());
+                self.lead(node, part, Step::Node(next));
+                next
             };
         }
         self.nodes[node as usize].slot = Some(slot);
@@ -301,8 +300,7 @@ impl<'t> Reader<'t> {
             let step = if self.unwrapped && depth == 1 {
                 None
             } else {
-                let key = self.decode(key)?;
-                self.wanted.walk(node, &key)
+                self.step(node, key)?
             };
             match step {
                 Some(Step::Node(below)) => self.value(below, depth)?,
@@ -327,6 +325,36 @@ impl<'t> Reader<'t> {
                 _ => return Err(self.expected("`,` or `}`")),
             }
         }
+    }
+
+    /// Where a key leads.
+    #[inline]
+    fn step(&self, node: u32, key: Raw) -> Result<Option<Step>, NotJson> {
+        if key.escaped {
+            let key = self.decode(key)?;
+            return Ok(self.wanted.walk(node, &key));
+        }
+        let name = &self.bytes[key.start..key.end];
+        // Something always follows a key, so a whole word can nearly always be read.
+        let word = match self.bytes[key.start..].first_chunk() {
+            Some(chunk) if name.len() < 8 => {
+                u64::from_le_bytes(*chunk) & ((1 << (8 * name.len())) - 1)
+            }
+            Some(chunk) => u64::from_le_bytes(*chunk),
+            None => head(name),
+        };
+        for known in &self.wanted.nodes[node as usize].below {
+            if known.head == word
+                && known.name.len() == name.len()
+                && (name.len() <= 8 || known.name.as_bytes() == name)
+            {
+                return Ok(Some(known.step));
+            }
+        }
+        if name.contains(&b'.') {
+            return Ok(self.wanted.walk(node, &self.text[key.start..key.end]));
+        }
+        Ok(None)
     }
 
     /// A value whose fields may be wanted. `depth` counts what is open.
@@ -360,7 +388,12 @@ impl<'t> Reader<'t> {
             _ => match self.wanted.nodes[node as usize].slot {
                 Some(slot) if first != Some(b'{') => {
                     if let Some(value) = self.scalar()? {
-                        self.values[slot as usize].push(value);
+                        let values = &mut self.values[slot as usize];
+                        if values.is_empty() {
+                            *values = Values::one(value);
+                        } else {
+                            values.push(value);
+                        }
                     }
                     Ok(())
                 }
@@ -525,10 +558,26 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Passes a string, from its opening quote on.
+    /// Passes a string, from its opening quote on. Most are short and plain.
     #[inline]
     fn string(&mut self) -> Result<Raw, NotJson> {
         let start = self.at + 1;
+        if let Some(chunk) = self.bytes[start..].first_chunk() {
+            let end = start + special_place(chunk);
+            if self.bytes.get(end) == Some(&b'"') {
+                self.at = end + 1;
+                return Ok(Raw {
+                    start,
+                    end,
+                    escaped: false,
+                });
+            }
+        }
+        self.long_string(start)
+    }
+
+    #[inline(never)]
+    fn long_string(&mut self, start: usize) -> Result<Raw, NotJson> {
         let mut escaped = false;
         self.at = start;
         loop {
@@ -588,32 +637,39 @@ struct Raw {
     escaped: bool,
 }
 
+/// So many bytes are looked at at once, for this is where the time goes.
+const BLOCK: usize = 16;
+
 /// The next place of a quote, a backslash or a control character, or the end.
-/// This is where most of the time goes: sixteen bytes are looked at at once, so
-/// that most texts end in the first round and the processor can foresee it.
-#[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
-    const HALF: usize = 8;
-    while let Some(chunk) = bytes[at..].first_chunk::<{ 2 * HALF }>() {
-        let whole = u128::from_le_bytes(*chunk);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the two halves, each as it is"
-        )]
-        let (first, second) = (special(whole as u64), special((whole >> 64) as u64));
-        if first | second != 0 {
-            let place = if first == 0 {
-                HALF + second.trailing_zeros() as usize / 8
-            } else {
-                first.trailing_zeros() as usize / 8
-            };
-            return at + place;
+    while let Some(chunk) = bytes[at..].first_chunk() {
+        let place = special_place(chunk);
+        at += place;
+        if place < BLOCK {
+            return at;
         }
-        at += 2 * HALF;
     }
     let rest = &bytes[at..];
     let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
     at + rest.iter().take_while(|byte| plain(byte)).count()
+}
+
+/// The same within a block; its length if there is none.
+#[inline]
+fn special_place(block: &[u8; BLOCK]) -> usize {
+    const HALF: usize = BLOCK / 2;
+    let whole = u128::from_le_bytes(*block);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves, each as it is"
+    )]
+    let (first, second) = (special(whole as u64), special((whole >> 64) as u64));
+    // Without a bit set, trailing_zeros is all of the 64, and the place 8.
+    if first == 0 {
+        HALF + second.trailing_zeros() as usize / 8
+    } else {
+        first.trailing_zeros() as usize / 8
+    }
 }
 
 /// A bit in the lowest byte that is special; those above it need not be right.
@@ -621,11 +677,11 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
 fn special(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote = zero(word ^ (ONES * 0x22));
-    let backslash = zero(word ^ (ONES * 0x5c));
-    (control | quote | backslash) & HIGH
+    let quote = (word ^ (ONES * 0x22)).wrapping_sub(ONES);
+    let backslash = (word ^ (ONES * 0x5c)).wrapping_sub(ONES);
+    let control = word.wrapping_sub(ONES * 0x20);
+    // Bytes of 0x80 and more, which none of the three is, are masked out.
+    (quote | backslash | control) & !word & HIGH
 }
 
 #[cfg(test)]

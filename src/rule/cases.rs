@@ -66,6 +66,15 @@ impl Trial {
     }
 }
 
+/// Why cases are not tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untried<'a> {
+    /// Their rule does not run.
+    NotRunning(&'a Standing),
+    /// There is no rule with this id.
+    NoRule,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
@@ -230,15 +239,16 @@ impl RuleSet {
         trial
     }
 
-    /// What became of the rule that cases are for, if it does not run; `None`
-    /// within it if there is no such rule.
+    /// Why cases are not tried, if they are not.
     #[must_use]
-    pub fn not_tried(&self, cases: &Cases) -> Option<Option<&Standing>> {
+    pub fn not_tried(&self, cases: &Cases) -> Option<Untried<'_>> {
         if self.rules().any(|rule| rule.id == cases.rule) {
             return None;
         }
         let mut entries = self.entries().iter().rev();
         let entry = entries.find(|entry| entry.id == cases.rule);
-        Some(entry.map(|entry| &entry.standing))
+        Some(entry.map_or(Untried::NoRule, |entry| {
+            Untried::NotRunning(&entry.standing)
+        }))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::civil::Date;
 
 use super::file::unknown_field;
+use super::types;
 use super::{Error, Fields, Rule};
 use crate::config;
 use crate::config::snippet::{Fault, Source};
@@ -94,11 +95,11 @@ impl Exception {
             )]
         })?;
         if fields == Fields::Known {
-            let faults: Vec<_> = condition
+            let unknown = condition
                 .fields()
-                .filter_map(|field| unknown_field(field, fault))
-                .map(Error::Invalid)
-                .collect();
+                .filter_map(|field| unknown_field(field, fault));
+            let mistyped = types::faults(condition.expr(), fault);
+            let faults: Vec<_> = unknown.chain(mistyped).map(Error::Invalid).collect();
             if !faults.is_empty() {
                 return Err(faults);
             }

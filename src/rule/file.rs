@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::facts::{Reference, Rule, Severity, Technique, Threat};
-use super::{schema, settings};
+use super::{schema, settings, types};
 use crate::config::snippet::{Fault, Source};
 use crate::eql;
 
@@ -350,10 +350,12 @@ fn query(
                 field.name()
             )));
         }
-        let faults: Vec<_> = query
+        let mut faults: Vec<_> = query
             .fields()
             .filter_map(|field| unknown_field(field, |span, text| site.fault(span, text)))
             .collect();
+        let mistyped = types::faults(query.expr(), |span, text| site.fault(span, text));
+        faults.extend(mistyped);
         if !faults.is_empty() {
             return Err(faults);
         }

@@ -303,7 +303,7 @@ fn shown(value: Value<'_>) -> String {
     if text.len() <= MAX_VALUE {
         return text;
     }
-    let cut = text.floor_char_boundary(MAX_VALUE);
+    let cut = (0..=MAX_VALUE).rfind(|end| text.is_char_boundary(*end));
     let hash = HEXLOWER.encode(&Sha256::digest(&text));
-    format!("{}… (sha256 {hash})", &text[..cut])
+    format!("{}… (sha256 {hash})", &text[..cut.unwrap_or(0)])
 }

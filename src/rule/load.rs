@@ -64,6 +64,32 @@ pub(super) fn load(
     })
 }
 
+/// The same from texts, all of one directory.
+pub(super) fn of_texts(texts: &[(&Path, &str)], fields: Fields) -> Result<Loaded, Vec<Error>> {
+    let (mut entries, mut errors) = (Vec::new(), Vec::new());
+    let texts = texts.iter();
+    let texts = texts.map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+    let found = read_all(
+        Path::new(""),
+        texts.collect(),
+        fields,
+        &mut entries,
+        &mut errors,
+    );
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut rules: Vec<_> = found.into_values().collect();
+    rules.sort_by_key(|(index, _)| *index);
+    Ok(Loaded {
+        rules: rules
+            .into_iter()
+            .filter_map(|(_, rule)| Some(*rule?))
+            .collect(),
+        entries,
+    })
+}
+
 /// Parses a directory's files; no two of them may have the same `rule_id`.
 fn read_all(
     directory: &Path,

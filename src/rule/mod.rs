@@ -19,17 +19,18 @@ mod roots;
 mod schema;
 mod settings;
 pub mod shipped;
+mod types;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 
-pub use cases::{Case, Cases, Trial, load_cases, parse as parse_cases};
+pub use cases::{Case, Cases, Trial, Untried, load_cases, parse as parse_cases};
 pub use exception::{Exception, Standing as ExceptionStanding, Weakness};
 pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
@@ -158,6 +159,18 @@ impl RuleSet {
         fields: Fields,
     ) -> Result<Self, Vec<Error>> {
         let loaded = load::load(directories, builtin, fields)?;
+        Ok(Self {
+            rules: loaded.rules,
+            entries: loaded.entries,
+            exceptions: Vec::new(),
+            fields,
+        })
+    }
+
+    /// As [`load_with`](Self::load_with), from the texts of files instead of
+    /// directories.
+    pub fn from_texts(texts: &[(&Path, &str)], fields: Fields) -> Result<Self, Vec<Error>> {
+        let loaded = load::of_texts(texts, fields)?;
         Ok(Self {
             rules: loaded.rules,
             entries: loaded.entries,

@@ -38,6 +38,11 @@ static FIELDS: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(||
         .collect()
 });
 
+/// The type of a listed field, as ECS names it.
+pub(super) fn kind(field: &str) -> Option<&'static str> {
+    FIELDS.get(field).copied()
+}
+
 /// Whether a document can have this field.
 #[must_use]
 pub fn knows(field: &str) -> bool {

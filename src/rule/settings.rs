@@ -112,11 +112,11 @@ impl Reader<'_> {
         limits.suppression = rule
             .alert_suppression
             .as_ref()
-            .and_then(|raw| self.suppression(raw));
+            .map(|raw| self.suppression(raw));
         limits
     }
 
-    fn suppression(&mut self, raw: &RawSuppression) -> Option<Suppression> {
+    fn suppression(&mut self, raw: &RawSuppression) -> Suppression {
         let names = raw.group_by.get_ref();
         if names.is_empty() || names.len() > MAX_GROUP_BY {
             let message = format!("alerts are grouped by 1 to {MAX_GROUP_BY} fields");
@@ -163,11 +163,11 @@ impl Reader<'_> {
                 true
             }
         };
-        Some(Suppression {
+        Suppression {
             group_by,
             duration,
             missing_are_alike,
-        })
+        }
     }
 
     fn overrides(&mut self, rule: &Raw) -> Overrides {

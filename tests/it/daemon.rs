@@ -167,7 +167,7 @@ impl Daemon<'_> {
         let stderr = self.stderr.so_far().join("\n  ");
         let log = self.tail.as_ref().map(|tail| tail.lines.so_far());
         let log = log.unwrap_or_default();
-        let skip = log.len().saturating_sub(40);
+        let skip = log.len().saturating_sub(12);
         format!("stderr:\n  {stderr}\nlog:{}", brief(&log[skip..]))
     }
 
@@ -248,14 +248,14 @@ impl Daemon<'_> {
 
 impl Ended {
     /// The alerts of a rule, in the order of the log.
-    pub fn alerts(&self, rule: &str) -> Vec<Document> {
+    pub fn alerts(&self, rule: &str) -> Vec<&Document> {
         let of = |document: &&Document| document.is_alert_of(rule);
-        self.log.iter().filter(of).cloned().collect()
+        self.log.iter().filter(of).collect()
     }
 
     /// The only alert of `rule` on `path`.
     #[track_caller]
-    pub fn alert(&self, rule: &str, path: &str) -> Document {
+    pub fn alert(&self, rule: &str, path: &str) -> &Document {
         let mut alerts = self.alerts(rule);
         alerts.retain(|alert| alert.is("file.path", path));
         if alerts.len() != 1 {
@@ -283,6 +283,9 @@ impl Ended {
             .log
             .iter()
             .filter(|document| document.is("event.kind", "pipeline_error"))
+            // On a busy machine an opener may have to be let go; what it made
+            // must be alerted all the same, and is asserted for itself.
+            .filter(|document| !document.is("event.code", "hold_overdue"))
             .cloned()
             .collect();
         assert!(lost.is_empty(), "{}", brief(&lost));

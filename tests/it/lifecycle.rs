@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::document::{ANY, SEED, any_creation, rule};
 use crate::host::{ANN, BOB, Host, PROGRAM, ROOT};
-use crate::process::{Output, SOON};
+use crate::process::{Output, SOON, only};
 
 fn host() -> Host {
     let host = Host::new();
@@ -300,7 +300,7 @@ fn an_error_in_a_rule_is_shown_where_it_is() {
         .command()
         .output();
     let parts = [
-        "/etc/ssh-keywatch/rules.d/mine.toml:16:3",
+        "/etc/ssh-keywatch/rules.d/mine.toml:17:3",
         "process.exectuable == \"/bin/cp\"",
         "^^^^",
         "process.executable",
@@ -363,6 +363,25 @@ fn inotify_sees_new_files_and_says_that_it_cannot_name_who_made_them() {
     assert_eq!(files.len(), paths.len());
     // A rule that names a program cannot match what has none.
     assert_eq!(ended.alerts(SEED).len(), 0);
+}
+
+#[test]
+fn a_rules_own_bound_is_kept_and_what_it_suppressed_is_said() {
+    let host = host();
+    let bounded = any_creation().replace("max_signals = 100000", "max_signals = 10");
+    assert_ne!(bounded, any_creation());
+    let daemon = host.daemon().rule("any", &bounded).start();
+    host.sh(ANN, "for i in $(seq 25); do echo > .ssh/file$i; done")
+        .ok();
+    let ended = daemon.stop();
+    assert_eq!(ended.alerts(ANY).len(), 10);
+    let told = ended
+        .log
+        .iter()
+        .filter(|document| document.is_state("suppressed"));
+    let told = only(told.collect(), "word about suppression");
+    assert_eq!(told.text("rule.id"), ANY);
+    assert_eq!(told.number("ssh_keywatch.suppressed.count"), Some(15));
 }
 
 #[test]

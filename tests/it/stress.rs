@@ -21,6 +21,10 @@ fn busy(host: &Host) -> Vec<Process> {
     (0..2).map(|_| spin()).collect()
 }
 
+fn start(host: &Host) -> Daemon<'_> {
+    host.daemon().rule("any", &any_creation()).start()
+}
+
 /// Runs the script once a spawner, with the spawner's number as `$1`. It says
 /// `PID UID PATH` of each key that it has made.
 fn spawn_all(host: &Host, script: &str) -> BTreeMap<String, (u64, String)> {
@@ -123,7 +127,7 @@ fn each_file_of_1000_runs_is_alerted_once_on_a_busy_machine() {
          mkdir -m 700 .ssh",
     )
     .ok();
-    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let daemon = start(&host);
     let busy = busy(&host);
     // Two spawners write as root, one each as ann and bob.
     let script = format!(
@@ -163,7 +167,7 @@ fn each_first_key_of_240_fresh_accounts_is_alerted_once_on_a_busy_machine() {
         ),
     )
     .ok();
-    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let daemon = start(&host);
     let busy = busy(&host);
     // The home, its .ssh and the key come right after one another.
     let script = format!(

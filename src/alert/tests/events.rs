@@ -185,3 +185,36 @@ fn a_broken_clock_breaks_nothing() {
     let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1 << 50);
     assert!(value::time(early).starts_with("-009999-01-"));
 }
+
+#[test]
+fn an_event_decides_what_its_rule_lets_it_decide() {
+    let field = |name: &str| crate::eql::Field::new(name);
+    let mut rule = rule();
+    rule.building_block = true;
+    rule.investigation_fields = vec!["user.name".into()];
+    rule.overrides = Overrides {
+        severity: vec![crate::rule::SeverityMapping {
+            field: field("event.action").unwrap(),
+            value: "creation".into(),
+            severity: Severity::Critical,
+        }],
+        risk_score: field("process.args_count"),
+        name: field("file.name"),
+    };
+    let document = event_document(&event(), &origin());
+    let alert = alert(&document, &rule);
+    assert_eq!(alert.number("event.severity"), Some(99));
+    assert_eq!(
+        alert.number("event.risk_score"),
+        document.number("process.args_count")
+    );
+    assert_eq!(alert.str("rule.name"), document.str("file.name"));
+    assert_eq!(
+        alert.get("ssh_keywatch.rule.building_block"),
+        Some(&json!(true))
+    );
+    assert_eq!(
+        alert.str("ssh_keywatch.rule.investigation_fields"),
+        Some("user.name")
+    );
+}

@@ -130,6 +130,10 @@ fn is_cut_by_brackets(line: &[u8], rest: &mut dyn BufRead) -> io::Result<bool> {
 const NOWHERE: u64 = u64::MAX;
 
 /// Cuts a stream at the brackets that stand outside of strings.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "where in a text it is, and what was noticed, in any combination"
+)]
 struct Cutter {
     line: u64,
     most: usize,
@@ -396,7 +400,7 @@ mod tests {
     #[test]
     fn a_line_that_is_too_long_to_hold_is_cut_into_its_hits() {
         let hit = format!("{{\"_source\":{{\"a\":\"{}\"}}}}", "x".repeat(MOST / 8));
-        let hits = vec![hit.as_str(); 10].join(",");
+        let hits = [hit.as_str(); 10].join(",");
         let page = format!("{{\"hits\":{{\"hits\":[{hits}]}}}}\n");
         let input = format!("{{\"first\":1}}\n{page}{{\"last\":1}}\n");
         assert!(page.len() > MOST);

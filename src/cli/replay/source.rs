@@ -2,7 +2,7 @@
 //!
 //! Owns the shapes in which exports wrap documents (search hits, responses,
 //! bulk actions), the recognition of data sources, and the mapping of
-//! SentinelOne's raw lines. Must not decide anything. Cannot fail: what it does
+//! `SentinelOne`'s raw lines. Must not decide anything. Cannot fail: what it does
 //! not know is an ECS document as it stands.
 
 use clap::ValueEnum;
@@ -121,7 +121,7 @@ pub fn documents(record: Value) -> Vec<Map<String, Value>> {
         && let Some(Value::Array(hits)) = inner.get_mut("hits")
     {
         let hits = std::mem::take(hits).into_iter();
-        return hits.flat_map(hit).collect();
+        return hits.filter_map(hit).collect();
     }
     hit(Value::Object(record)).into_iter().collect()
 }

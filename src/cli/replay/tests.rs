@@ -181,7 +181,7 @@ fn both_words_for_creation_are_understood_as_the_rule_writes_them() {
     ] {
         let mut event = defend();
         event["event"]["action"] = action;
-        lines.push_str(&format!("{event}\n"));
+        lines.extend([event.to_string().as_str(), "\n"]);
     }
     assert_eq!(replay(&lines).lines(), [1, 2, 3]);
 }
@@ -535,7 +535,7 @@ fn suppression_is_off_unless_asked_for() {
             number / 1000,
             number % 1000
         ));
-        text.push_str(&format!("{event}\n"));
+        text.extend([event.to_string().as_str(), "\n"]);
     }
     let file: [(&str, &[u8]); 1] = [("e", text.as_bytes())];
     // The shipped rule with Elastic's own cap.

@@ -383,3 +383,33 @@ error: unknown field `proces.executable`; did you mean `process.executable`?
     let set = RuleSet::load_with(&[foreign.path().into()], false, Fields::Any).unwrap();
     assert_eq!(ids(&set.decide(&keygen(), today())), ["id"]);
 }
+
+#[test]
+fn text_that_a_field_can_never_be_is_a_mistake() {
+    refuses(
+        &file(r#"'file where process.pid == "init" and user.id == "0"'"#),
+        r#"
+error: `process.pid` is a number, which this text is not
+ --> DIR/r.toml:6:36
+  |
+6 | query = 'file where process.pid == "init" and user.id == "0"'
+  |                                    ^^^^^^
+  |
+  = help: write it as in `process.pid == 1`"#,
+    );
+    for (query, good) in [
+        (r#"process.pid == "1""#, true),
+        (r#"not process.pid in ("1", "x")"#, false),
+        (r#""yes" != ssh_keywatch.attribution.certain"#, false),
+        (r#"ssh_keywatch.attribution.certain == "true""#, true),
+        (r#"file.size > 1 or file.size == null"#, true),
+        (r#"process.pid : "1*""#, true),
+        (r#"user.id == 0"#, true),
+        (r#"@timestamp > "2026""#, true),
+        (r#"?file.Ext.entropy == "x""#, true),
+    ] {
+        let text = file(&format!("'''file where {query}'''"));
+        let loaded = load(&directory(&[("r.toml", &text)]));
+        assert_eq!(loaded.is_ok(), good, "{query}");
+    }
+}
