@@ -111,7 +111,9 @@ pub struct ProcTable {
     wakes: Vec<Time>,
     counters: Counters,
     damaged: bool,
+    /// When the last repair, and the last opening of rings, was tried.
     repaired: Time,
+    opened: Time,
 }
 
 /// The moments of waiting and reading.
@@ -149,6 +151,7 @@ impl ProcTable {
             counters: Counters::default(),
             damaged: false,
             repaired: 0,
+            opened: 0,
         };
         table.open()?;
         table.fill()?;
@@ -235,11 +238,13 @@ impl ProcTable {
             self.wakes.clear();
         }
         if self.damaged && now() >= self.repaired.saturating_add(REPAIR_PAUSE) {
-            self.damaged = false;
-            self.counters.repaired += 1;
-            if let Err(error) = self.fill() {
-                self.damaged = true;
-                tracing::debug!("the process table cannot be repaired: {error}");
+            self.repaired = now();
+            match self.fill() {
+                Ok(()) => {
+                    self.damaged = false;
+                    self.counters.repaired += 1;
+                }
+                Err(error) => tracing::warn!("the process table cannot be repaired: {error}"),
             }
         }
     }
@@ -382,12 +387,20 @@ impl ProcTable {
         if !changed && suspended.abs_diff(self.suspended) < 1_000_000 {
             return;
         }
-        self.suspended = suspended;
         self.damaged = true;
-        self.repaired = 0;
-        self.table.incomplete_before(now());
-        if let Err(error) = self.open() {
-            tracing::warn!("the process table has no rings any more: {error}");
+        let now = now();
+        self.table.incomplete_before(now);
+        if now < self.opened.saturating_add(REPAIR_PAUSE) {
+            return;
+        }
+        self.opened = now;
+        match self.open() {
+            Ok(()) => {
+                self.suspended = suspended;
+                self.repaired = 0;
+            }
+            // Until it succeeds every window lies before the repair.
+            Err(error) => tracing::warn!("the process table has no rings: {error}"),
         }
     }
 

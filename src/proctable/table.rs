@@ -384,6 +384,12 @@ impl Table {
         });
         let possible: Vec<&(Id, &Generation)> = possible.map(|(_, it)| it).collect();
         let mut complete = from >= self.complete_since;
+        // A record has no pidfd either where the kernel could not make one.
+        if fate == Fate::Reaped
+            && let Some((_, newest)) = all.last()
+        {
+            complete &= newest.exit.is_some() || newest.birth > until;
+        }
         let mut programs: Vec<Arc<Program>> = Vec::new();
         for (_, known) in &possible {
             complete &= known.known_since <= from;
