@@ -200,6 +200,10 @@ impl Subject for Attribution {
         self.method == Method::Held
     }
 
+    fn is_certain(&self) -> bool {
+        self.certain
+    }
+
     fn is_weak(&self) -> bool {
         matches!(
             self.method,

@@ -35,6 +35,8 @@ pub trait Subject: Clone {
     fn pid(&self) -> Option<i32>;
     /// It was held while it acted: nothing better can come.
     fn is_held(&self) -> bool;
+    /// No other program is possible.
+    fn is_certain(&self) -> bool;
     /// It is a guess from who made the directory, or nothing at all.
     fn is_weak(&self) -> bool;
     /// It is ssh-keygen, whose temporary host keys get their final names by rename.
@@ -114,7 +116,9 @@ impl<W: Subject> Assembler<W> {
             && pending.action == Action::Creation
             && pending.evidence != Evidence::Scan
         {
-            if pending.pid == writer.pid() && !pending.writer.is_held() {
+            // A hold that could not be made sure is no better than a certain record.
+            let better = writer.is_certain() || !pending.writer.is_certain();
+            if pending.pid == writer.pid() && !pending.writer.is_held() && better {
                 pending.writer = writer;
             }
             return;
@@ -217,7 +221,7 @@ impl<W: Subject> Assembler<W> {
             .filter(|_| change.evidence == Evidence::Fanotify)
             .map(|writer| writer.pid);
         let hold = self.matching_hold(change.object.as_ref(), pid);
-        let writer = hold.unwrap_or_else(|| attribute(&change));
+        let writer = surest(hold, || attribute(&change));
         self.wait(Action::Creation, change, time, now, pid, writer);
     }
 
@@ -244,7 +248,7 @@ impl<W: Subject> Assembler<W> {
             return;
         }
         let hold = self.matching_hold(change.object.as_ref(), Some(pid));
-        let writer = hold.unwrap_or_else(|| attribute(change));
+        let writer = surest(hold, || attribute(change));
         if let Some(pending) = self.pending.get_mut(&change.path) {
             pending.evidence = change.evidence;
             pending.pid = Some(pid);
@@ -396,6 +400,15 @@ impl<W: Subject> Assembler<W> {
     }
 }
 
+/// The hold, unless it could not be made sure and the record can.
+fn surest<W: Subject>(hold: Option<W>, attribute: impl FnOnce() -> W) -> W {
+    match hold {
+        Some(hold) if hold.is_certain() => hold,
+        Some(hold) => Some(attribute()).filter(W::is_certain).unwrap_or(hold),
+        None => attribute(),
+    }
+}
+
 /// Who writes a file that a scan found says more about who made it than who
 /// made its directory.
 fn improve<W: Subject>(
@@ -439,6 +452,9 @@ mod tests {
         fn is_held(&self) -> bool {
             self.how == "held"
         }
+        fn is_certain(&self) -> bool {
+            matches!(self.how, "held" | "recorded")
+        }
         fn is_weak(&self) -> bool {
             self.how == "inferred"
         }
@@ -465,6 +481,8 @@ mod tests {
     struct Bench {
         assembler: Assembler<Who>,
         now: Instant,
+        /// The process table knows the writer.
+        certain: bool,
     }
 
     impl Bench {
@@ -472,12 +490,14 @@ mod tests {
             Self {
                 assembler: Assembler::default(),
                 now: Instant::now(),
+                certain: false,
             }
         }
 
         fn take(&mut self, change: Change) {
             let how = match change.evidence {
                 Evidence::Scan => "inferred",
+                _ if self.certain => "recorded",
                 _ => "live",
             };
             self.assembler
@@ -538,6 +558,33 @@ mod tests {
         assert_eq!(
             bench.finished(),
             [(Action::Creation, "/h/id".to_owned(), "held")]
+        );
+    }
+
+    #[test]
+    fn a_hold_that_is_not_sure_gives_way_to_a_certain_record() {
+        let mut bench = Bench::new();
+        let unsure = Who {
+            pid: 7,
+            how: "held, unsure",
+        };
+        bench.assembler.held(object(1), unsure.clone(), bench.now);
+        bench.certain = true;
+        bench.take(change(CREATED, "/h/id", 7));
+        bench.assembler.held(object(1), unsure.clone(), bench.now);
+        bench.assembler.flush();
+        assert_eq!(
+            bench.finished(),
+            [(Action::Creation, "/h/id".to_owned(), "recorded")]
+        );
+        // Where nothing is certain, what was held says most.
+        bench.certain = false;
+        bench.assembler.held(object(1), unsure, bench.now);
+        bench.take(change(CREATED, "/h/id", 7));
+        bench.assembler.flush();
+        assert_eq!(
+            bench.finished(),
+            [(Action::Creation, "/h/id".to_owned(), "held, unsure")]
         );
     }
 

@@ -163,8 +163,8 @@ fn a_writer_that_exits_at_once_is_named() {
         );
         assert_eq!(alert.number("process.pid"), pid.parse().ok(), "{shown}");
         assert_eq!(
-            alert.text("ssh_keywatch.attribution.method"),
-            "held",
+            *alert.get("ssh_keywatch.attribution.certain"),
+            true,
             "{shown}"
         );
         assert_eq!(alert.text("user.name"), "ann", "{shown}");
