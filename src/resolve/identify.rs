@@ -31,7 +31,7 @@ pub struct Identity {
     pub parent: Option<Process>,
     /// The inode of its mount namespace.
     pub namespace: Option<u64>,
-    /// The process itself.
+    /// The process itself, if it runs a key tool.
     pub pidfd: Option<PidFd>,
     /// What it ran before the exec.
     pub before: Option<Image>,
@@ -41,7 +41,7 @@ pub struct Identity {
     pub verified: bool,
     /// The held thread, until that is sure.
     held: Option<Entry>,
-    /// It had one thread: nobody else can have acted under its pid.
+    /// At exec: it had one thread, nobody else can have acted under its pid.
     pub alone: bool,
 }
 
@@ -210,12 +210,85 @@ impl Identify for Identifier {
         let entry = self.proc.entry(tid).ok()?;
         let stat = entry.stat().ok()?;
         let aside = self.ask_aside(&entry, &stat);
-        let (mut process, status) = self.proc.core(&entry, stat).ok()?;
+        // A thread that a pidfd can be had for leads its process, whose ids
+        // one call tells; else they are in the text of `status`.
+        let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
+        let (mut process, alone) = if let Ok(info) = info {
+            let (users, groups) = (info.users, info.groups);
+            (self.proc.process(&entry, stat, tid, users, groups), false)
+        } else {
+            let (process, status) = self.proc.core(&entry, stat).ok()?;
+            (process, status.threads == Some(1))
+        };
+        if process.pid != tid {
+            // A thread's stat gives the thread's start, not the process's.
+            if let Ok(ticks) = self.start_ticks(process.pid) {
+                process.start_ticks = Some(ticks);
+            }
+        }
+        Some((process, status))
+    }
+
+    /// The parent `pid` of a process that started at `child_start`.
+    fn parent(&self, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
+        parent(&self.proc, pid, child_start)
+    }
+
+    /// Has read aside what else is wanted of a held process: in parallel, for
+    /// the opener waits.
+    fn ask_aside(&self, entry: &Entry, stat: &Stat) -> Option<Answer<Aside>> {
+        let entry = entry.try_clone().ok()?;
+        let proc = Arc::clone(&self.proc);
+        let (pid, start) = (stat.parent, stat.start_ticks);
+        self.pool.ask(move || Aside {
+            parent: parent(&proc, Some(pid), Some(start)),
+            login_uid: entry.login_uid(),
+            audit_session: entry.audit_session(),
+            args: entry.args(),
+        })
+    }
+}
+
+/// What is read aside of a held process.
+struct Aside {
+    parent: Option<Process>,
+    login_uid: Option<u32>,
+    audit_session: Option<u32>,
+    args: Option<Vec<OsString>>,
+}
+
+fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
+    let entry = proc.entry(pid.filter(|pid| *pid > 0)?).ok()?;
+    let parent = proc.core(&entry, entry.stat().ok()?).ok()?.0;
+    // One that is younger than its child took over the pid.
+    (parent.start_ticks <= child_start).then_some(parent)
+}
+
+impl Identify for Identifier {
+    type Identity = Identity;
+
+    fn opener(&mut self, tid: i32) -> Option<Identity> {
+        let entry = self.proc.entry(tid).ok()?;
+        let stat = entry.stat().ok()?;
+        let aside = self.ask_aside(&entry, &stat);
+        // A thread that a pidfd can be had for leads its process, whose ids
+        // one call tells; else they are in the text of `status`.
+        let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
+        let (mut process, alone) = match info {
+            Ok(info) => (
+                self.proc
+                    .process(&entry, stat, tid, info.users, info.groups),
+                false,
+            ),
+            Err(_) => {
+                let (process, status) = self.proc.core(&entry, stat).ok()?;
+                (process, status.threads == Some(1))
+            }
+        };
         if process.pid != tid {
             // A thread's stat gives the thread's start, not the process's.
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
-        let pidfd = PidFd::open(process.pid).ok();
         let namespace = entry.mount_namespace();
         let mut parent = None;
         if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
@@ -225,13 +298,13 @@ impl Identify for Identifier {
             parent = aside.parent;
         }
         Some(Identity {
-            alone: status.threads == Some(1),
+            alone,
             verified: false,
             held: process.image.is_some().then_some(entry),
             process,
             parent,
             namespace,
-            pidfd,
+            pidfd: None,
             before: None,
             late: None,
         })
