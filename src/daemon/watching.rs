@@ -4,14 +4,17 @@
 //! writes a log line of alerts, resolves a name or evaluates a rule: it must be
 //! back at the kernel's queue while the writers still live.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::time::TimeSpec;
 use serde_json::json;
 
 use super::deciding::Message;
@@ -26,8 +29,11 @@ use crate::watch::hold::Held;
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::pattern::Pattern;
 use crate::watch::tree::Tree;
-use crate::watch::{Change, Notice, Writer};
+use crate::watch::{Change, Notice, What, Writer};
 
+/// How soon a hold is heard of after the record of its creation. Whoever is
+/// not held is read then: sooner would be in the way of whoever is.
+const HELD_TIME: Duration = Duration::from_micros(500);
 /// How often ended processes are forgotten.
 const PRUNE: Duration = Duration::from_secs(1);
 
@@ -118,7 +124,7 @@ impl Mode {
 #[derive(Clone, Debug)]
 pub struct Coverage {
     /// The directories that the configuration names, as far as they exist.
-    pub roots: Vec<std::path::PathBuf>,
+    pub roots: Vec<PathBuf>,
     /// All watched directories.
     pub directories: usize,
     /// Events that could not be handed on.
@@ -236,6 +242,8 @@ pub struct Watching {
     messages: SyncSender<Message>,
     notices: Vec<Notice>,
     assembler: Assembler<Attribution>,
+    /// Events whose writer is to be read unless its hold is heard of until then.
+    unheld: VecDeque<(Instant, PathBuf)>,
     dropped: u64,
     stopping: bool,
 }
@@ -267,6 +275,7 @@ impl Watching {
             messages,
             notices,
             assembler: Assembler::default(),
+            unheld: VecDeque::new(),
             dropped: 0,
             stopping: false,
         }
@@ -341,15 +350,13 @@ impl Watching {
         if let Some(table) = self.resolver.table() {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
-        let timeout = match self.assembler.next_due() {
-            None => PollTimeout::NONE,
-            Some(due) => {
-                // One more, for poll(2) counts whole milliseconds.
-                let left = due.saturating_duration_since(Instant::now()).as_millis() + 1;
-                PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
-            }
-        };
-        match poll(&mut fds, timeout) {
+        let read = self.unheld.front().map(|(due, _)| *due);
+        let due = self.assembler.next_due().into_iter().chain(read).min();
+        let left = due.map(|due| {
+            let left = due.saturating_duration_since(Instant::now());
+            TimeSpec::from_duration(left)
+        });
+        match ppoll(&mut fds, left, None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -407,6 +414,10 @@ impl Watching {
         for notice in notices.drain(..) {
             match notice {
                 Notice::Change(change) => {
+                    if matches!(change.what, What::Created { .. } | What::Modified) {
+                        self.unheld
+                            .push_back((now + HELD_TIME, change.path.clone()));
+                    }
                     let resolver = &mut self.resolver;
                     self.assembler
                         .take(change, time, now, |change| attribute(resolver, change));
@@ -421,6 +432,13 @@ impl Watching {
             }
         }
         self.notices = notices;
+        while self.unheld.front().is_some_and(|(due, _)| *due <= now)
+            && let Some((_, path)) = self.unheld.pop_front()
+        {
+            if let Some(writer) = self.assembler.unheld(&path) {
+                self.resolver.enrich(writer);
+            }
+        }
         self.assembler.expire(now);
         self.hand_on();
         if let Some(file_systems) = &mut self.file_systems {

@@ -109,6 +109,12 @@ impl<W: Subject> Assembler<W> {
         self.order.front().map(|(due, _, _)| *due)
     }
 
+    /// The writer of the event that waits at `path`, if it was not held.
+    pub fn unheld(&mut self, path: &Path) -> Option<&mut W> {
+        let pending = self.pending.get_mut(path)?;
+        (!pending.writer.is_held()).then_some(&mut pending.writer)
+    }
+
     /// An opener was identified while it was held.
     pub fn held(&mut self, object: ObjectId, writer: W, now: Instant) {
         if let Some(path) = self.paths.get(&object)

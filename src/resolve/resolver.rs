@@ -63,7 +63,7 @@ impl Attribution {
     }
 }
 
-fn same_file(one: Option<&Image>, other: Option<&Image>) -> bool {
+pub(super) fn same_file(one: Option<&Image>, other: Option<&Image>) -> bool {
     one.zip(other)
         .is_some_and(|(one, other)| one.is_same_file(other))
 }
@@ -198,7 +198,7 @@ impl Resolver {
         let mut recorded = self.recorded(writer);
         if recorded.as_ref().is_none_or(|recorded| !recorded.certain)
             && let Some(table) = &self.table
-            && let Some(tabled) = tabled::attribute(table, &self.identifier, writer)
+            && let Some(tabled) = tabled::attribute(table, writer)
             && (tabled.certain || recorded.is_none())
         {
             recorded = Some(tabled);
@@ -295,8 +295,19 @@ impl Resolver {
         attribution
     }
 
+    /// Reads what a moment later may be gone: for a writer that nobody holds.
+    pub fn enrich(&self, attribution: &mut Attribution) {
+        if attribution.method == Method::Recorded
+            && self.table.is_some()
+            && let Some(process) = &mut attribution.process
+        {
+            tabled::complete(process, &self.identifier);
+        }
+    }
+
     /// Adds what has become known since the record was read.
     pub fn finish(&mut self, attribution: &mut Attribution) {
+        self.enrich(attribution);
         if let Some(process) = &mut attribution.process
             && process.args.is_none()
             && process.image.is_some()
@@ -309,10 +320,11 @@ impl Resolver {
                 recorded.complete();
                 process.args.clone_from(&recorded.identity.process.args);
                 process.name.clone_from(&recorded.identity.process.name);
-            } else if attribution.method == Method::Live
+            } else if matches!(attribution.method, Method::Live | Method::Recorded)
+                && process.credentials.is_some()
                 && let Ok(now) = self.identifier.snapshot(process.pid)
                 && now.start_ticks == process.start_ticks
-                && now.image == process.image
+                && same_file(now.image.as_ref(), process.image.as_ref())
             {
                 process.args = now.args;
             }

@@ -17,11 +17,8 @@ use crate::watch::Writer;
 const TICK: Time = 25_000_000;
 
 /// Who wrote, as far as the table alone can say; `None` where `/proc` says more.
-pub(super) fn attribute(
-    table: &ProcTable,
-    identifier: &Identifier,
-    writer: &Writer,
-) -> Option<Attribution> {
+/// Reads nothing: [`complete`] does, when it is known that it is worth it.
+pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attribution> {
     let life = match &writer.pidfd {
         Some(pidfd) if pidfd.is_alive() => Life::Alive,
         Some(_) => Life::Ended,
@@ -36,44 +33,52 @@ pub(super) fn attribute(
     };
     // Of several processes with one pid neither's ids are known.
     let known = id.and_then(|id| table.table().get(id, Time::MAX));
-    let read = known
-        .as_ref()
-        .filter(|_| life != Life::Reaped)
-        .and_then(|known| read(identifier, known));
-    let process = match (read, &known) {
-        (Some(mut process), _) => {
-            let now = process.image.take();
-            process.image = program.as_deref().map(|program| {
-                now.filter(|now| is_file(now, program))
-                    .unwrap_or_else(|| image(program))
-            });
-            if program.is_none() || now_differs(known.as_ref(), program.as_deref()) {
-                // They are those of what it runs now.
-                process.args = None;
-                process.name = None;
-            }
-            process
-        }
-        (None, Some(known)) => Process {
-            image: program.as_deref().map(image),
-            ..from_table(known)
-        },
-        (None, None) => nameless(writer.pid),
+    let process = Process {
+        image: program.as_deref().map(unplaced),
+        ..known
+            .as_ref()
+            .map_or_else(|| nameless(writer.pid), from_table_alone)
     };
-    let mut attribution = Attribution {
+    Some(Attribution {
         method: Method::Recorded,
         certain: program.is_some(),
         process: Some(process),
         ancestors: Vec::new(),
         candidates: candidates.iter().map(|program| image(program)).collect(),
-    };
-    if let (Some(process), Some(known)) = (&mut attribution.process, &known)
-        && known.parent_pid > 0
+    })
+}
+
+/// Adds what `/proc` says of a process that the table named, if it is still there.
+pub(super) fn complete(process: &mut Process, identifier: &Identifier) {
+    if let Some(image) = &mut process.image
+        && image.state.is_none()
     {
-        // `/proc` names who adopted it when its parent had ended.
-        process.parent_pid = Some(known.parent_pid);
+        place(image);
     }
-    Some(attribution)
+    if process.credentials.is_some() {
+        return;
+    }
+    let Some(ticks) = process.start_ticks else {
+        return;
+    };
+    let Ok(now) = identifier.brief(process.pid) else {
+        return;
+    };
+    // Not one that has got the pid since.
+    let birth = now.start_ticks.map(proctable::from_ticks);
+    if birth.is_none_or(|birth| birth.abs_diff(proctable::from_ticks(ticks)) > 2 * TICK) {
+        return;
+    }
+    let image = process.image.take();
+    let same = super::resolver::same_file(image.as_ref(), now.image.as_ref());
+    *process = Process {
+        // `/proc` names who adopted it when its parent had ended.
+        parent_pid: process.parent_pid.filter(|pid| *pid > 0).or(now.parent_pid),
+        // It is that of what it runs now.
+        name: now.name.filter(|_| same),
+        image,
+        ..now
+    };
 }
 
 /// The process that made `child`, if the table knows.
@@ -86,10 +91,16 @@ pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> 
 /// A process that has ended, as the table remembers it.
 pub(super) fn from_table(known: &Known) -> Process {
     Process {
+        image: known.program.as_deref().map(image),
+        ..from_table_alone(known)
+    }
+}
+
+fn from_table_alone(known: &Known) -> Process {
+    Process {
         parent_pid: Some(known.parent_pid),
         start: Some(proctable::wall_clock(known.birth)),
         start_ticks: Some(proctable::to_ticks(known.birth)),
-        image: known.program.as_deref().map(image),
         name: Some(known.name.clone()),
         ..nameless(known.pid)
     }
@@ -98,20 +109,6 @@ pub(super) fn from_table(known: &Known) -> Process {
 /// Whether a start in clock ticks is that of `known`.
 pub(super) fn is_start(known: &Known, ticks: u64) -> bool {
     proctable::from_ticks(ticks).abs_diff(known.birth) <= TICK
-}
-
-fn read(identifier: &Identifier, known: &Known) -> Option<Process> {
-    let process = identifier.snapshot(known.pid).ok()?;
-    // Not one that has got the pid since.
-    is_start(known, process.start_ticks?).then_some(process)
-}
-
-fn now_differs(known: Option<&Known>, program: Option<&Program>) -> bool {
-    known.and_then(|known| known.program.as_deref()) != program
-}
-
-fn is_file(image: &Image, program: &Program) -> bool {
-    (image.device, image.inode) == (Some(program.device), Some(program.inode))
 }
 
 fn nameless(pid: i32) -> Process {
@@ -135,18 +132,29 @@ fn nameless(pid: i32) -> Process {
 
 /// The image that `program` is on this host.
 fn image(program: &Program) -> Image {
-    const DELETED: &[u8] = b" (deleted)";
-    let mut image = Image {
+    let mut image = unplaced(program);
+    place(&mut image);
+    image
+}
+
+fn unplaced(program: &Program) -> Image {
+    Image {
         path: program.path.clone(),
         device: Some(program.device),
         inode: Some(program.inode),
         state: None,
+    }
+}
+
+/// Says what the path that the kernel gave means on this host.
+fn place(image: &mut Image) {
+    const DELETED: &[u8] = b" (deleted)";
+    let (Some(device), Some(inode)) = (image.device, image.inode) else {
+        return;
     };
-    let here = cached_identity(&program.path);
-    let same =
-        here.is_some_and(|here| (here.device, here.inode) == (program.device, program.inode));
-    let bytes = program.path.as_os_str().as_bytes();
-    if same {
+    let here = cached_identity(&image.path);
+    let bytes = image.path.as_os_str().as_bytes();
+    if here.is_some_and(|here| (here.device, here.inode) == (device, inode)) {
         image.state = Some(ImageState::Same);
     } else if let Some(bare) = bytes.strip_suffix(DELETED) {
         image.state = Some(if bytes.starts_with(b"/memfd:") {
@@ -158,8 +166,7 @@ fn image(program: &Program) -> Image {
     } else if let Some(here) = here {
         // The kernel names a file system by another number than stat(2) does
         // on overlay and btrfs; their numbers have no major part.
-        let comparable = libc::major(program.device) != 0 || here.inode != program.inode;
+        let comparable = libc::major(device) != 0 || here.inode != inode;
         image.state = comparable.then_some(ImageState::Replaced);
     }
-    image
 }
