@@ -1,5 +1,9 @@
 //! The rules of the house that no compiler keeps: which part may import which,
 //! and documents that must agree with the code.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on panics and says where"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -66,8 +66,9 @@ impl Drop for Busy {
 }
 
 struct Bench {
-    dir: tempfile::TempDir,
+    // Ends before its directory does.
     daemon: Daemon,
+    dir: tempfile::TempDir,
     /// Whether this kernel says anything about the moment of an act.
     timed: bool,
 }

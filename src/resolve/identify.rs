@@ -31,7 +31,7 @@ pub struct Identity {
     pub parent: Option<Process>,
     /// The inode of its mount namespace.
     pub namespace: Option<u64>,
-    /// The process itself.
+    /// The process itself, if it runs a key tool.
     pub pidfd: Option<PidFd>,
     /// What it ran before the exec.
     pub before: Option<Image>,
@@ -41,7 +41,7 @@ pub struct Identity {
     pub verified: bool,
     /// The held thread, until that is sure.
     held: Option<Entry>,
-    /// It had one thread: nobody else can have acted under its pid.
+    /// At exec: it had one thread, nobody else can have acted under its pid.
     pub alone: bool,
 }
 
@@ -210,12 +210,20 @@ impl Identify for Identifier {
         let entry = self.proc.entry(tid).ok()?;
         let stat = entry.stat().ok()?;
         let aside = self.ask_aside(&entry, &stat);
-        let (mut process, status) = self.proc.core(&entry, stat).ok()?;
+        // A thread that a pidfd can be had for leads its process, whose ids
+        // one call tells; else they are in the text of `status`.
+        let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
+        let (mut process, alone) = if let Ok(info) = info {
+            let (users, groups) = (info.users, info.groups);
+            (self.proc.process(&entry, stat, tid, users, groups), false)
+        } else {
+            let (process, status) = self.proc.core(&entry, stat).ok()?;
+            (process, status.threads == Some(1))
+        };
         if process.pid != tid {
             // A thread's stat gives the thread's start, not the process's.
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
-        let pidfd = PidFd::open(process.pid).ok();
         let namespace = entry.mount_namespace();
         let mut parent = None;
         if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
@@ -225,13 +233,13 @@ impl Identify for Identifier {
             parent = aside.parent;
         }
         Some(Identity {
-            alone: status.threads == Some(1),
+            alone,
             verified: false,
             held: process.image.is_some().then_some(entry),
             process,
             parent,
             namespace,
-            pidfd,
+            pidfd: None,
             before: None,
             late: None,
         })

@@ -123,9 +123,23 @@ impl Proc {
     /// Its `status` cannot be read: it is gone.
     pub fn core(&self, entry: &Entry, stat: Stat) -> io::Result<(Process, Status)> {
         let status = entry.status()?;
+        let process = self.process(entry, stat, status.process, status.users, status.groups);
+        Ok((process, status))
+    }
+
+    /// The same where the ids are known from elsewhere.
+    #[must_use]
+    pub fn process(
+        &self,
+        entry: &Entry,
+        stat: Stat,
+        pid: i32,
+        users: [u32; 2],
+        groups: [u32; 2],
+    ) -> Process {
         let account = |id| Account { id, name: None };
-        let process = Process {
-            pid: status.process,
+        Process {
+            pid,
             parent_pid: Some(stat.parent),
             start: Some(self.start(stat.start_ticks)),
             start_ticks: Some(stat.start_ticks),
@@ -134,10 +148,10 @@ impl Proc {
             args: None,
             working_directory: entry.link(c"cwd"),
             credentials: Some(Credentials {
-                real_user: account(status.users[0]),
-                effective_user: account(status.users[1]),
-                real_group: account(status.groups[0]),
-                effective_group: account(status.groups[1]),
+                real_user: account(users[0]),
+                effective_user: account(users[1]),
+                real_group: account(groups[0]),
+                effective_group: account(groups[1]),
             }),
             session: Some(stat.session),
             process_group: Some(stat.process_group),
@@ -147,8 +161,7 @@ impl Proc {
             }),
             login_uid: None,
             audit_session: None,
-        };
-        Ok((process, status))
+        }
     }
 }
 

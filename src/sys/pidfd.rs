@@ -40,6 +40,31 @@ impl PidFd {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
 
+    /// Who it is, asked in one call (`PIDFD_GET_INFO`, Linux 6.13).
+    ///
+    /// # Errors
+    /// `ENOTTY` on an older kernel, `ESRCH` when it has been reaped.
+    pub fn info(&self) -> io::Result<Info> {
+        let mut info = RawInfo {
+            mask: PIDFD_INFO_PID | PIDFD_INFO_CREDS,
+            ..RawInfo::default()
+        };
+        // SAFETY: the request carries the size of the structure, which is the
+        // first published version of struct pidfd_info (uapi/linux/pidfd.h);
+        // the kernel writes no more than that.
+        let result = unsafe { libc::ioctl(self.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if info.mask & PIDFD_INFO_CREDS == 0 {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(Info {
+            users: [info.ruid, info.euid],
+            groups: [info.rgid, info.egid],
+        })
+    }
+
     /// The inode of the pidfd. On pidfs (Linux 6.9) it is unique to the
     /// process for as long as the host runs; before, all pidfds share one.
     #[must_use]
@@ -57,6 +82,40 @@ impl PidFd {
         }
     }
 }
+
+/// What [`PidFd::info`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Real and effective user ids.
+    pub users: [u32; 2],
+    /// Real and effective group ids.
+    pub groups: [u32; 2],
+}
+
+/// `struct pidfd_info` as first published (`PIDFD_INFO_SIZE_VER0`, 64 bytes).
+#[repr(C)]
+#[derive(Default)]
+struct RawInfo {
+    mask: u64,
+    cgroup: u64,
+    pid: u32,
+    process: u32,
+    parent: u32,
+    ruid: u32,
+    rgid: u32,
+    euid: u32,
+    egid: u32,
+    suid: u32,
+    sgid: u32,
+    fsuid: u32,
+    fsgid: u32,
+    exit_code: i32,
+}
+
+const PIDFD_INFO_PID: u64 = 1;
+const PIDFD_INFO_CREDS: u64 = 2;
+/// `_IOWR(0xFF, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | (64 << 16) | (0xFF << 8) | 0x0B;
 
 /// Whether pidfds lie on pidfs (magic from linux/magic.h).
 fn pidfs() -> bool {
@@ -94,6 +153,11 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         let fd = PidFd::open(pid).unwrap();
         assert!(fd.is_alive());
+        // Where the kernel is too old there is /proc/PID/status.
+        if let Ok(info) = fd.info() {
+            assert_eq!(info.users[1], nix::unistd::geteuid().as_raw());
+            assert_eq!(info.groups[0], nix::unistd::getgid().as_raw());
+        }
         let again = PidFd::open(pid).unwrap();
         assert_ne!(fd.is_same(&again), Some(false));
         drop(child.stdin.take());

@@ -347,6 +347,7 @@ impl<I: Identify> Hold<I> {
 
     fn opening(&mut self, record: &Record) -> Option<Held<I::Identity>> {
         let fd = record.fd.as_ref()?;
+        // Never asks of itself what it is waiting for itself.
         if thread::is_own(record.pid) {
             return None;
         }
@@ -379,10 +380,14 @@ impl<I: Identify> Hold<I> {
     }
 
     fn send(&self, held: Held<I::Identity>) {
+        // The records of an opening wake the watching thread, before and after.
+        let wakes = !matches!(held, Held::Opening { .. });
         if self.held.try_send(held).is_err() {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        let _ = self.wake.write(1);
+        if wakes {
+            let _ = self.wake.write(1);
+        }
     }
 
     fn answer(&self, record: &Record) {

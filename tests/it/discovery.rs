@@ -38,7 +38,7 @@ fn key_after(host: &Host, user: User, script: &str) {
             pid: made.pid,
             user,
         }
-        .check(&ended.alert(SEED, &name));
+        .check(ended.alert(SEED, &name));
     }
     ended.assert_nothing_lost();
 }
@@ -203,7 +203,7 @@ fn homes_whose_parent_does_not_exist_yet() {
         pid: made.pid,
         user: ROOT,
     }
-    .check(&ended.alert(ANY, path));
+    .check(ended.alert(ANY, path));
 }
 
 #[test]
@@ -221,5 +221,5 @@ fn a_dot_ssh_that_is_a_symbolic_link() {
         pid: made.pid,
         user: ANN,
     }
-    .check(&ended.alert(SEED, &path));
+    .check(ended.alert(SEED, &path));
 }

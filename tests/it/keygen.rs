@@ -45,12 +45,12 @@ fn assert_pair(ended: &Ended, expected: &Expected<'_>) {
     let mut paths = [expected.path.to_owned(), public.clone()];
     paths.sort();
     assert_eq!(ended.paths(SEED), paths);
-    expected.check(&ended.alert(SEED, expected.path));
+    expected.check(ended.alert(SEED, expected.path));
     let public = Expected {
         path: &public,
         ..*expected
     };
-    public.check(&ended.alert(SEED, public.path));
+    public.check(ended.alert(SEED, public.path));
     ended.assert_nothing_lost();
 }
 
@@ -346,5 +346,5 @@ fn a_certificate_is_alerted() {
         pid: made.pid,
         user: ROOT,
     }
-    .check(&ended.alert(SEED, &certificate));
+    .check(ended.alert(SEED, &certificate));
 }
