@@ -160,11 +160,18 @@ pub fn parse(path: &Path, text: &str) -> Result<Cases, Error> {
     })
 }
 
+/// No field's name has so many parts; objects are not nested for more.
+const MAX_PARTS: usize = 20;
+
 fn object(table: toml::Table) -> Map<String, Value> {
     let mut object = Map::new();
     for (key, value) in table {
         let value = json(value);
-        // A quoted name with dots is the same as nested tables.
+        // A quoted name with dots is the same as nested tables, within reason.
+        if key.split('.').count() > MAX_PARTS {
+            object.insert(key, value);
+            continue;
+        }
         let nested = key.rsplit('.').fold(value, |value, part| {
             Value::Object(Map::from_iter([(part.to_owned(), value)]))
         });

@@ -197,8 +197,13 @@ pub fn event(document: Map<String, Value>, source: Source) -> Option<Document> {
     if source == Source::SentinelOneRaw {
         return Some(mapped(&document));
     }
-    let mut event = Document::new();
-    nest(&mut event, "", document);
+    let mut event = if height(&document) <= MAX_HEIGHT {
+        let mut event = Document::new();
+        nest(&mut event, "", document);
+        event
+    } else {
+        document.into()
+    };
     match source {
         Source::SentinelOne if event.get("host.os.type").is_none() => {
             let os = [
@@ -240,6 +245,26 @@ fn unalerted(event: Document) -> Document {
         }
     }
     event.into()
+}
+
+/// A document that would be higher when its dotted names are objects is left as
+/// it is: a name may have any number of dots, a reader of JSON not go so deep.
+const MAX_HEIGHT: usize = 100;
+
+/// How deeply objects would be nested if dotted names were objects.
+fn height(object: &Map<String, Value>) -> usize {
+    let heights = object
+        .iter()
+        .map(|(key, value)| key.split('.').count() + height_of(value));
+    heights.max().unwrap_or(0)
+}
+
+fn height_of(value: &Value) -> usize {
+    match value {
+        Value::Object(object) => height(object),
+        Value::Array(list) => 1 + list.iter().map(height_of).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Objects for dotted names, as alerts have them.

@@ -553,3 +553,15 @@ fn suppression_is_off_unless_asked_for() {
         suppressed.summary
     );
 }
+
+/// Found by fuzzing: objects for each dot of a name could not be read again,
+/// and with some more dots would have been too deep for the stack.
+#[test]
+fn names_with_any_number_of_dots_are_left_as_they_are() {
+    for dots in [200, 200_000] {
+        let mut event = defend();
+        event["x".to_owned() + &".".repeat(dots)] = json!(1);
+        let replayed = replay(&format!("{event}\n"));
+        assert_eq!((replayed.lines(), replayed.exit), (vec![1], Exit::Ok));
+    }
+}
