@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Of each case; `PROCTABLE_RUNS` sets another number, 300 for figures to quote.
-const RUNS: usize = 40;
+const RUNS: usize = 15;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a case may end in.
