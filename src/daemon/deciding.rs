@@ -57,6 +57,8 @@ pub enum Message {
     },
     /// Openers waited for the answering thread longer than they should.
     HoldMissed(Miss),
+    /// So many events were dropped, for this thread was too far behind.
+    Dropped(u64),
     /// The answering thread failed; the group is closed.
     HoldEnded(String),
     /// The watching thread failed.
@@ -146,6 +148,10 @@ impl Deciding {
                 coverage,
                 mut counters,
             } => {
+                if change == Change::Stop {
+                    // What was suppressed until now is told before the last word.
+                    self.suppressed(Suppressor::finish);
+                }
                 if let Value::Object(counters) = &mut counters {
                     counters.insert("rules".to_owned(), self.counters());
                 }
@@ -162,6 +168,18 @@ impl Deciding {
                     counters,
                 };
                 self.out(alert::state(&state, &self.origin));
+            }
+            Message::Dropped(count) => {
+                let reason = "they came faster than they could be decided";
+                tracing::error!("{count} events were dropped: {reason}");
+                self.loss(&Loss {
+                    time: SystemTime::now(),
+                    since: None,
+                    kind: LossKind::Dropped,
+                    code: "events_dropped",
+                    count: Some(count),
+                    reason,
+                });
             }
             Message::HoldMissed(Miss::Overdue(count)) => {
                 let limit = LIMIT.as_millis();

@@ -245,6 +245,8 @@ pub struct Watching {
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
     dropped: u64,
+    /// Of those, how many the deciding thread has not been told of.
+    untold: u64,
     stopping: bool,
 }
 
@@ -277,6 +279,7 @@ impl Watching {
             assembler: Assembler::default(),
             unheld: VecDeque::new(),
             dropped: 0,
+            untold: 0,
             stopping: false,
         }
     }
@@ -464,8 +467,17 @@ impl Watching {
     }
 
     fn send(&mut self, message: Message) {
+        if self.untold > 0
+            && self
+                .messages
+                .try_send(Message::Dropped(self.untold))
+                .is_ok()
+        {
+            self.untold = 0;
+        }
         if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
             self.dropped += 1;
+            self.untold += 1;
         }
     }
 }
