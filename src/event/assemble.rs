@@ -62,7 +62,6 @@ struct Pending<W> {
     pid: Option<i32>,
     writer: W,
     written: bool,
-    closed: bool,
 }
 
 struct Hold<W> {
@@ -284,7 +283,6 @@ impl<W: Subject> Assembler<W> {
             return;
         };
         improve(pending, change, attribute);
-        pending.closed = true;
         // A file that was closed empty has not got its content yet: mkstemp(3)
         // and touch(1) leave it so, and the first writes it later. One that the
         // scan found may be missing the record that names its maker.
@@ -329,7 +327,6 @@ impl<W: Subject> Assembler<W> {
                 pid,
                 writer,
                 written: action == Action::Modification,
-                closed: false,
             },
         );
     }
@@ -352,11 +349,6 @@ impl<W: Subject> Assembler<W> {
                 let name = final_name(&path).filter(|_| expected)?;
                 Some(FinalPath::Expected(path.with_file_name(name)))
             });
-        let object_id = pending
-            .object
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
         self.out.push(Assembled {
             event: Event {
                 sequence: pending.sequence,
@@ -366,7 +358,7 @@ impl<W: Subject> Assembler<W> {
                 original_path: None,
                 final_path,
                 facts: None,
-                object_id,
+                object_id: identity(pending.object.as_ref()),
                 evidence: pending.evidence,
                 writer: pending.writer,
             },
@@ -383,11 +375,6 @@ impl<W: Subject> Assembler<W> {
         writer: W,
     ) {
         self.sequence += 1;
-        let object_id = change
-            .object
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
         self.out.push(Assembled {
             event: Event {
                 sequence: self.sequence,
@@ -397,13 +384,18 @@ impl<W: Subject> Assembler<W> {
                 original_path,
                 final_path: None,
                 facts: None,
-                object_id,
+                object_id: identity(change.object.as_ref()),
                 evidence: change.evidence,
                 writer,
             },
             object: change.object,
         });
     }
+}
+
+/// An object's identity as documents have it; empty where there is none.
+fn identity(object: Option<&ObjectId>) -> String {
+    object.map(ToString::to_string).unwrap_or_default()
 }
 
 /// The hold, unless it could not be made sure and the record can.

@@ -136,13 +136,6 @@ impl Identifier {
         place_image(image, || namespace, self.namespace);
     }
 
-    /// The arguments of process `id`, within a few milliseconds or not at all.
-    #[must_use]
-    pub fn args(&self, id: i32) -> Option<Vec<OsString>> {
-        let entry = self.proc.entry(id).ok()?;
-        self.ask_args(&entry)?.until(Instant::now() + ARGS_TIME)?
-    }
-
     fn ask_args(&self, entry: &Entry) -> Option<Answer<Option<Vec<OsString>>>> {
         let entry = entry.try_clone().ok()?;
         self.pool.ask(move || entry.args())
