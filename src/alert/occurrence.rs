@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::act::set_act;
 use super::process::{attribution, process};
 use super::{DATASET, Document, ECS_VERSION, Host, MODULE, Origin, value};
 use crate::event::{Event, FileFacts, FinalPath};
@@ -33,6 +34,7 @@ pub fn event_document(event: &Event<Attribution>, origin: &Origin) -> Document {
     document.set("ssh_keywatch.mode", origin.mode.as_str());
     document.set("ssh_keywatch.evidence", event.evidence.as_str());
     attribution(&mut document, &event.writer, origin);
+    set_act(&mut document, origin);
     // What every reader of ECS knows comes first.
     document.move_last("ssh_keywatch");
     document

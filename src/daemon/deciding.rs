@@ -19,9 +19,12 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
-use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
+use crate::alert::{self, Acts, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
-use crate::event::{Action, FileFacts, FileKind, FinalPath};
+use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
+use crate::resolve::clients::Clients;
+use crate::resolve::logins::Login;
+use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
@@ -75,6 +78,8 @@ pub struct Deciding {
     accounts: Accounts,
     keys: Keys,
     suppressor: Suppressor,
+    sessions: Sessions,
+    acts: Acts,
     /// How many alerts were raised.
     raised: u64,
 }
@@ -89,6 +94,7 @@ impl Deciding {
         origin: Origin,
         fanout: Arc<Fanout>,
         keys: Keys,
+        clients: Clients,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -97,6 +103,8 @@ impl Deciding {
             accounts: Accounts::new()?,
             keys,
             suppressor: Suppressor::new(),
+            sessions: Sessions::start(clients)?,
+            acts: Acts::default(),
             raised: 0,
         })
     }
@@ -239,7 +247,9 @@ impl Deciding {
         }
         self.name(&mut event.writer);
         secrets::hide(&mut event.writer);
+        let session = self.session(&event.writer);
         let mut document = alert::event_document(&event, &self.origin);
+        alert::set_session(&mut document, &session, &self.origin);
         match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {
                 let original = event.original_path.as_deref();
@@ -269,10 +279,36 @@ impl Deciding {
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
+        if alerts.is_empty() {
+            return;
+        }
         self.raised += alerts.len() as u64;
-        for alert in alerts {
+        let logins = self.logins(&session, &event);
+        for mut alert in alerts {
+            alert::set_logins(&mut alert, &logins);
+            self.acts.join(&mut alert);
             self.out(alert);
         }
+    }
+
+    /// The session that the writer acted in.
+    fn session(&mut self, writer: &Attribution) -> Session {
+        let mut session = self.sessions.of(writer);
+        if let Some((login, _)) = &mut session.login {
+            login.name = self.accounts.user(login.id);
+        }
+        session
+    }
+
+    /// The last logins of who logged in, or else of who acted.
+    fn logins(&mut self, session: &Session, event: &Event<Attribution>) -> Vec<Login> {
+        let login = session.login.as_ref().map(|(login, _)| login);
+        let process = event.writer.process.as_ref();
+        let acting = process.and_then(|process| process.credentials.as_ref());
+        let acting = acting.map(|credentials| &credentials.real_user);
+        let name = login.or(acting).and_then(|account| account.name.as_deref());
+        name.map(|name| self.sessions.logins(name, event.time))
+            .unwrap_or_default()
     }
 
     /// Tells what rules suppressed, once a window.

@@ -295,8 +295,14 @@ impl Daemon {
         let mode = Mode::of(&source, hold.is_some(), table.is_some());
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
-            .map_err(Fatal::system("cannot start threads"))?;
+        let deciding = Deciding::new(
+            rules,
+            origin,
+            Arc::clone(&fanout),
+            keys,
+            identifier.clients().clone(),
+        )
+        .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::clients::Clients;
 use super::proc::{Entry, Proc, Stat, image, place_image};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
@@ -37,6 +38,8 @@ pub struct Identity {
     pub before: Option<Image>,
     /// Its name and arguments, which it has only after the exec.
     pub late: Option<Answer<Option<Called>>>,
+    /// Its control groups, which it may have left by the time they are read.
+    pub cgroup: Option<Answer<Option<Vec<u8>>>>,
     /// Nothing could have changed between the act and the reading.
     pub verified: bool,
     /// The held thread, until that is sure.
@@ -52,6 +55,8 @@ pub struct Called {
     pub name: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Its control groups.
+    pub cgroup: Option<Vec<u8>>,
 }
 
 /// Reads processes for the hold and for the resolver.
@@ -60,6 +65,7 @@ pub struct Identifier {
     proc: Arc<Proc>,
     pool: Pool,
     execs: Pool,
+    clients: Clients,
     namespace: Option<u64>,
 }
 
@@ -84,11 +90,18 @@ impl Identifier {
             .ok()
             .and_then(|entry| entry.mount_namespace());
         Ok(Self {
+            clients: Clients::start(Arc::clone(&proc))?,
             proc,
             pool,
             execs,
             namespace,
         })
+    }
+
+    /// Who is connected to the sshds of this host.
+    #[must_use]
+    pub fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// A snapshot of process or thread `id` with its arguments, if they can be
@@ -109,7 +122,10 @@ impl Identifier {
     /// # Errors
     /// It is gone.
     pub fn brief(&self, id: i32) -> io::Result<Process> {
-        Ok(self.read(&self.proc.entry(id)?)?.0)
+        let entry = self.proc.entry(id)?;
+        let mut process = self.read(&entry)?.0;
+        process.cgroup = entry.cgroup();
+        Ok(process)
     }
 
     /// Start time only: enough to tell whether a known snapshot is
@@ -179,6 +195,13 @@ impl Identifier {
             args: entry.args(),
         })
     }
+
+    /// Reading it takes the kernel's lock of all control groups, which may be
+    /// held for a while: nobody waits for it here.
+    fn ask_cgroup(&self, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
+        let entry = entry.try_clone().ok()?;
+        self.pool.ask(move || entry.cgroup())
+    }
 }
 
 /// What is read aside of a held process.
@@ -203,6 +226,7 @@ impl Identify for Identifier {
         let entry = self.proc.entry(tid).ok()?;
         let stat = entry.stat().ok()?;
         let aside = self.ask_aside(&entry, &stat);
+        let cgroup = self.ask_cgroup(&entry);
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
         let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
@@ -235,6 +259,7 @@ impl Identify for Identifier {
             pidfd: None,
             before: None,
             late: None,
+            cgroup,
         })
     }
 
@@ -270,6 +295,7 @@ impl Identify for Identifier {
                 process,
                 before,
                 late,
+                cgroup: None,
             },
         })
     }
@@ -303,6 +329,7 @@ fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
             return Some(Called {
                 name: entry.stat().ok()?.name,
                 args,
+                cgroup: entry.cgroup(),
             });
         }
         std::thread::sleep(pause);

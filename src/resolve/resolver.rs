@@ -22,6 +22,8 @@ const AFTERLIFE: Duration = Duration::from_millis(300);
 const FORGET: Duration = Duration::from_secs(5);
 /// How long one is remembered whose end was not told though it should have been.
 const LOST: Duration = Duration::from_secs(30);
+/// How long control groups are waited for, whose reading began in the hold.
+const CGROUP_TIME: Duration = Duration::from_millis(2);
 /// Longest lineage.
 const MAX_ANCESTORS: usize = 32;
 /// Snapshots of ancestors kept for the next event.
@@ -45,6 +47,8 @@ pub struct Resolver {
     recorded: HashMap<i32, Recorded>,
     ancestors: HashMap<(i32, u64), Process>,
     table: Option<ProcTable>,
+    /// The writer whose session was looked into last.
+    foreseen: Option<(i32, Option<u64>)>,
     /// The highest fence that has been passed; its process may be heard of later.
     passed: u64,
 }
@@ -84,6 +88,7 @@ impl Resolver {
             recorded: HashMap::new(),
             ancestors: HashMap::new(),
             table: None,
+            foreseen: None,
             passed: 0,
         }
     }
@@ -109,6 +114,7 @@ impl Resolver {
     /// A process was held at the exec of a key tool.
     pub fn executing(&mut self, identity: Identity, fence: Option<u64>, followed: bool) {
         self.prune();
+        self.foresee(&identity.process);
         if self.recorded.len() >= MAX_RECORDED {
             // Without its record the process is read live, and said to be so.
             return;
@@ -156,8 +162,12 @@ impl Resolver {
             parent,
             mut verified,
             namespace,
+            cgroup,
             ..
         } = identity;
+        let due = Instant::now() + CGROUP_TIME;
+        process.cgroup = cgroup.and_then(|answer| answer.until(due)?);
+        self.foresee(&process);
         if let Some(image) = &mut process.image {
             self.identifier.place(image, namespace);
         }
@@ -203,7 +213,20 @@ impl Resolver {
         {
             recorded = Some(tabled);
         }
-        recorded.unwrap_or_else(|| self.live(writer))
+        let attribution = recorded.unwrap_or_else(|| self.live(writer));
+        if let Some(process) = &attribution.process {
+            self.foresee(process);
+        }
+        attribution
+    }
+
+    /// Has read what may be gone with the writer's session.
+    fn foresee(&mut self, process: &Process) {
+        let writer = Some((process.pid, process.start_ticks));
+        if self.foreseen != writer {
+            self.foreseen = writer;
+            self.identifier.clients().foresee(process);
+        }
     }
 
     /// Who made the directory in which a scan found a file.
@@ -437,6 +460,7 @@ impl Recorded {
         if self.identity.process.args.is_none()
             && let Some(called) = self.identity.late.as_ref().and_then(|late| late.now()?)
         {
+            self.identity.process.cgroup = called.cgroup;
             self.identity.process.name = Some(called.name);
             self.identity.process.args = Some(called.args);
         }

@@ -31,5 +31,6 @@ mod keygen;
 mod lifecycle;
 mod others;
 mod process;
+mod session;
 mod sinks;
 mod stress;

@@ -76,6 +76,7 @@ fn process(pid: i32, parent: i32, path: &str, args: &[&str], uid: u32, user: &st
         tty: Some((136, 3)),
         login_uid: Some(1000),
         audit_session: Some(7),
+        cgroup: None,
     }
 }
 
