@@ -7,16 +7,17 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::holding::{self, Holding};
-use super::watching::{Command, FileSystems, Source};
+use super::watching::{self, Command, FileSystems, Mode, Source, Watching};
 use super::{Fatal, Message, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
+use crate::resolve::resolver::Resolver;
 use crate::sink::Sink;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 use crate::watch::Notice;
@@ -26,34 +27,91 @@ use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::pattern::Pattern;
 
-/// What watches.
-pub(super) struct Watch {
-    /// Where records come from.
-    pub(super) source: Source,
+/// What watches: all from the kernel to the events, ready to run.
+pub(super) struct Pipeline {
+    /// The watching thread's part.
+    pub(super) watching: Watching,
     /// The answering thread, if writers are held.
     pub(super) hold: Option<Holding>,
-    /// Whom it identified.
-    pub(super) held: Option<Receiver<Held<Identity>>>,
-    /// Tells it on which file systems homes lie.
-    pub(super) file_systems: Option<FileSystems>,
-    /// Names who renames and links.
-    pub(super) table: Option<ProcTable>,
+    /// How it is watched.
+    pub(super) mode: Mode,
+    /// What the watching thread is told, and how it hears of it.
+    pub(super) orders: Orders,
 }
 
-/// Makes the source, starts the answering thread, and marks all that exists.
-pub(super) fn watch(
+/// The way to the watching thread.
+#[derive(Clone)]
+pub(super) struct Orders {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl Orders {
+    pub(super) fn give(&self, command: Command) {
+        // The watching thread ends only when it is told so.
+        let _ = self.commands.send(command);
+        let _ = self.wake.write(1);
+    }
+}
+
+/// Builds it, and marks all that exists; events go to `messages`.
+pub(super) fn pipeline(
     config: &Config,
     patterns: Vec<Pattern>,
     identifier: &Identifier,
-    wake: &Arc<EventFd>,
     messages: &SyncSender<Message>,
-    commands: &Sender<Command>,
+) -> Result<Pipeline, Fatal> {
+    let (commands, receiver) = channel();
+    let wake = event_fd()?;
+    let orders = Orders { commands, wake };
+    let mut notices = Vec::new();
+    let watch = watch(
+        config,
+        patterns,
+        identifier,
+        &orders,
+        messages,
+        &mut notices,
+    )?;
+    let mode = Mode::of(&watch.source, watch.hold.is_some(), watch.table.is_some());
+    let inputs = watching::Inputs {
+        source: watch.source,
+        held: watch.held,
+        file_systems: watch.file_systems,
+        commands: receiver,
+        wake: Arc::clone(&orders.wake),
+        notices,
+    };
+    let resolver = Resolver::new(identifier.clone()).with_table(watch.table);
+    Ok(Pipeline {
+        watching: Watching::new(inputs, resolver, messages.clone()),
+        hold: watch.hold,
+        mode,
+        orders,
+    })
+}
+
+struct Watch {
+    source: Source,
+    hold: Option<Holding>,
+    held: Option<Receiver<Held<Identity>>>,
+    file_systems: Option<FileSystems>,
+    table: Option<ProcTable>,
+}
+
+/// Makes the source, starts the answering thread, and marks all that exists.
+fn watch(
+    config: &Config,
+    patterns: Vec<Pattern>,
+    identifier: &Identifier,
+    orders: &Orders,
+    messages: &SyncSender<Message>,
     notices: &mut Vec<Notice>,
 ) -> Result<Watch, Fatal> {
     let limit = config.watch.max_directories as usize;
     let groups = groups(&config.watch)?;
     let Some(notification) = groups.notification else {
-        let watch = InotifyWatch::new(patterns, limit, Arc::clone(wake))
+        let watch = InotifyWatch::new(patterns, limit, Arc::clone(&orders.wake))
             .map_err(Fatal::system("cannot watch with inotify"))?;
         let mut source = Source::Inotify(Box::new(watch));
         source
@@ -83,11 +141,15 @@ pub(super) fn watch(
             permission,
             notification,
             identifier: identifier.clone(),
-            fence: make_fence(&mut watch, &config.state.directory),
+            fence: if config.watch.key_tools.is_empty() {
+                None
+            } else {
+                make_fence(&mut watch, &config.state.directory)
+            },
             held: sender,
-            wake: Arc::clone(wake),
+            wake: Arc::clone(&orders.wake),
             messages: messages.clone(),
-            commands: commands.clone(),
+            orders: orders.clone(),
         };
         let (thread, told) = Holding::start(parts)?;
         (hold, held, file_systems) = (Some(thread), Some(receiver), Some(told));

@@ -63,6 +63,8 @@ pub enum Message {
     Released(String, Duration),
     /// Openers are held again.
     HeldAgain,
+    /// Promises that the trial at the start did not find kept.
+    Tried(Vec<String>),
     /// The watching thread failed.
     WatchEnded(String),
     /// Nothing more comes.
@@ -77,6 +79,8 @@ pub struct Deciding {
     accounts: Accounts,
     keys: Keys,
     suppressor: Suppressor,
+    /// Promises that the trial at the start did not find kept.
+    tried: Vec<String>,
     /// How many alerts were raised.
     raised: u64,
 }
@@ -99,6 +103,7 @@ impl Deciding {
             accounts: Accounts::new()?,
             keys,
             suppressor: Suppressor::new(),
+            tried: Vec::new(),
             raised: 0,
         })
     }
@@ -200,6 +205,10 @@ impl Deciding {
             }
             Message::Released(why, pause) => self.released(&why, pause),
             Message::HeldAgain => self.held_again(),
+            Message::Tried(problems) => {
+                self.tried = problems;
+                self.update_degraded(None);
+            }
             Message::WatchEnded(error) => {
                 self.degraded(&format!("nothing is watched any more: {error}"));
             }
@@ -209,7 +218,7 @@ impl Deciding {
 
     fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
-        self.origin.degraded = vec![format!("openers are not held: {why}")];
+        self.update_degraded(Some(format!("openers are not held: {why}")));
         self.degraded(&format!(
             "openers are not held any more ({why}): one that exits at once may go unnamed; \
              it is tried again in {} seconds",
@@ -217,9 +226,17 @@ impl Deciding {
         ));
     }
 
+    fn update_degraded(&mut self, released: Option<String>) {
+        let tried = self
+            .tried
+            .iter()
+            .map(|problem| format!("self-test: {problem}"));
+        self.origin.degraded = released.into_iter().chain(tried).collect();
+    }
+
     fn held_again(&mut self) {
         self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
-        self.origin.degraded.clear();
+        self.update_degraded(None);
         let reason = "openers are held again";
         tracing::info!("{reason}");
         self.condition(Change::Recovered, Outcome::Success, reason);

@@ -19,6 +19,7 @@ mod host;
 mod keys;
 mod lock;
 mod privilege;
+pub mod selftest;
 mod watching;
 
 use std::io;
@@ -29,7 +30,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use libsystemd::daemon::{NotifyState, notify};
-use nix::sys::eventfd::EventFd;
 use serde_json::json;
 
 use crate::alert::Change;
@@ -37,7 +37,6 @@ use crate::config::{self, Config, RuleWatch};
 use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
-use crate::resolve::resolver::Resolver;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
@@ -46,7 +45,7 @@ pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
 pub use watching::{Coverage, Mode};
 
-use watching::{Command, Watching};
+use watching::Command;
 
 /// How many findings may wait to be decided.
 const FINDINGS: usize = 16 * 1024;
@@ -233,7 +232,11 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     crate::sys::memory::keep_heaps();
     let _lock = lock::take(&plan.config.state.directory)?;
     let sinks = (outlets.sinks)(&plan.config);
+    let actor = selftest::Actor::start();
+    let config = plan.config.clone();
     let daemon = Daemon::start(plan, sinks)?;
+    // It watches already; what it says of itself waits for the trial.
+    daemon.tried(selftest::run(&config, actor));
     daemon.serve(signals, &*outlets.plan)
 }
 
@@ -249,8 +252,7 @@ impl Signals {
 
 struct Daemon {
     hold: Option<holding::Holding>,
-    commands: std::sync::mpsc::Sender<Command>,
-    wake: Arc<EventFd>,
+    orders: build::Orders,
     messages: SyncSender<Message>,
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
@@ -274,48 +276,24 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
-        let (commands, orders) = std::sync::mpsc::channel();
-        let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
-        let mut notices = Vec::new();
-        let build::Watch {
-            source,
+        let build::Pipeline {
+            watching,
             hold,
-            held,
-            file_systems,
-            table,
-        } = build::watch(
-            &config,
-            patterns,
-            &identifier,
-            &wake,
-            &messages,
-            &commands,
-            &mut notices,
-        )?;
-        let mode = Mode::of(&source, hold.is_some(), table.is_some());
+            mode,
+            orders,
+        } = build::pipeline(&config, patterns, &identifier, &messages)?;
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
         let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let watching = Watching::new(
-            source,
-            Resolver::new(identifier).with_table(table),
-            held,
-            file_systems,
-            orders,
-            Arc::clone(&wake),
-            messages.clone(),
-            notices,
-        );
         let watching = build::spawn("watch", move || watching.run())?;
         Ok(Self {
             hold,
-            commands,
-            wake,
+            orders,
             messages,
             watching,
             deciding,
@@ -347,10 +325,19 @@ impl Daemon {
         self.stop("no more signals")
     }
 
+    /// What the trial has shown.
+    fn tried(&self, problems: Vec<String>) {
+        for problem in &problems {
+            tracing::error!("self-test: {problem}");
+        }
+        // The deciding thread lives as long as this.
+        let _ = self.messages.send(Message::Tried(problems));
+    }
+
     /// Tells what the daemon does now, with coverage and counters.
     fn say(&self, change: Change, success: bool, reason: String) {
         let (reply, answer) = sync_channel(1);
-        self.command(Command::Coverage(reply));
+        self.orders.give(Command::Coverage(reply));
         let coverage = answer.recv_timeout(ANSWER_TIME).ok();
         let message = Message::State {
             time: SystemTime::now(),
@@ -395,12 +382,6 @@ impl Daemon {
         json!({ "hold": hold, "sinks": sinks })
     }
 
-    fn command(&self, command: Command) {
-        // The watching thread ends only when it is told so.
-        let _ = self.commands.send(command);
-        let _ = self.wake.write(1);
-    }
-
     /// All or nothing: a plan with an error leaves everything as it was.
     fn reload(&mut self, plan: &dyn Fn() -> Result<Plan, Fatal>) {
         tell_systemd(&[NotifyState::Reloading]);
@@ -420,7 +401,7 @@ impl Daemon {
                     tracing::error!("the deciding thread is gone");
                 }
                 let limit = plan.config.watch.max_directories as usize;
-                self.command(Command::Patterns(plan.patterns, limit));
+                self.orders.give(Command::Patterns(plan.patterns, limit));
                 tracing::info!("reloaded: {reason}");
                 self.say(Change::Reload, true, reason);
             }
@@ -439,8 +420,7 @@ impl Daemon {
         if let Some(hold) = self.hold {
             hold.end();
         }
-        let _ = self.commands.send(Command::Stop);
-        let _ = self.wake.write(1);
+        self.orders.give(Command::Stop);
         let mut result = Ok(());
         if self.watching.join().is_err() {
             result = Err(Fatal::System {

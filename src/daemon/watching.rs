@@ -279,16 +279,27 @@ impl Subject for Attribution {
     }
 }
 
+/// What the thread hears from.
+pub struct Inputs {
+    /// Where records come from.
+    pub source: Source,
+    /// Whom the answering thread identified, if openers are held.
+    pub held: Option<Receiver<hold::Held<Identity>>>,
+    /// Tells the answering thread on which file systems homes lie.
+    pub file_systems: Option<FileSystems>,
+    /// What the main thread asks.
+    pub commands: Receiver<Command>,
+    /// Readable when there is something from them.
+    pub wake: Arc<EventFd>,
+    /// What the source has told already.
+    pub notices: Vec<Notice>,
+}
+
 /// The thread.
 pub struct Watching {
-    source: Source,
+    inputs: Inputs,
     resolver: Resolver,
-    held: Option<Receiver<hold::Held<Identity>>>,
-    file_systems: Option<FileSystems>,
-    commands: Receiver<Command>,
-    wake: Arc<EventFd>,
     messages: SyncSender<Message>,
-    notices: Vec<Notice>,
     assembler: Assembler<Attribution>,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
@@ -299,31 +310,13 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Puts it together; `notices` are what the start has given already.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the composition root hands over its parts"
-    )]
+    /// Puts it together.
     #[must_use]
-    pub fn new(
-        source: Source,
-        resolver: Resolver,
-        held: Option<Receiver<hold::Held<Identity>>>,
-        file_systems: Option<FileSystems>,
-        commands: Receiver<Command>,
-        wake: Arc<EventFd>,
-        messages: SyncSender<Message>,
-        notices: Vec<Notice>,
-    ) -> Self {
+    pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
         Self {
-            source,
+            inputs,
             resolver,
-            held,
-            file_systems,
-            commands,
-            wake,
             messages,
-            notices,
             assembler: Assembler::default(),
             unheld: VecDeque::new(),
             dropped: 0,
@@ -371,7 +364,7 @@ impl Watching {
         if let Some(table) = self.resolver.table_mut() {
             table.reading();
         }
-        let count = self.source.read(&mut self.notices)?;
+        let count = self.inputs.source.read(&mut self.inputs.notices)?;
         if let Some(table) = self.resolver.table_mut() {
             table.has_read(count);
             table.drain();
@@ -394,10 +387,10 @@ impl Watching {
         let mut fds = Vec::with_capacity(3);
         // First, for the process table: from where poll(2) has looked at the
         // queue, each record wakes us.
-        if let Source::Fanotify(watch) = &self.source {
+        if let Source::Fanotify(watch) = &self.inputs.source {
             fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
         }
-        fds.push(PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
+        fds.push(PollFd::new(self.inputs.wake.as_fd(), PollFlags::POLLIN));
         if let Some(table) = self.resolver.table() {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
@@ -415,18 +408,20 @@ impl Watching {
 
     fn obey(&mut self) {
         // EAGAIN: it was a record that woke us.
-        let _ = self.wake.read();
-        while let Ok(command) = self.commands.try_recv() {
+        let _ = self.inputs.wake.read();
+        while let Ok(command) = self.inputs.commands.try_recv() {
             match command {
                 Command::Patterns(patterns, limit) => {
-                    self.source
-                        .tree_mut()
-                        .set_patterns(patterns, limit, &mut self.notices);
+                    self.inputs.source.tree_mut().set_patterns(
+                        patterns,
+                        limit,
+                        &mut self.inputs.notices,
+                    );
                 }
                 Command::Coverage(reply) => {
-                    let tree = self.source.tree();
+                    let tree = self.inputs.source.tree();
                     let _ = reply.try_send(Coverage {
-                        roots: self.source.roots(),
+                        roots: self.inputs.source.roots(),
                         directories: tree.watched(),
                         dropped: self.dropped,
                         table: self
@@ -437,10 +432,10 @@ impl Watching {
                 }
                 Command::Released => self.resolver.unfollow(),
                 Command::HoldAgain(file_systems) => {
-                    if let Source::Fanotify(watch) = &mut self.source {
-                        watch.hold_again(&mut self.notices);
+                    if let Source::Fanotify(watch) = &mut self.inputs.source {
+                        watch.hold_again(&mut self.inputs.notices);
                     }
-                    self.file_systems = Some(file_systems);
+                    self.inputs.file_systems = Some(file_systems);
                 }
                 Command::Stop => self.stopping = true,
             }
@@ -450,7 +445,7 @@ impl Watching {
     /// Works off what has been read.
     fn turn(&mut self) {
         // Holds first: an opener was identified before it could act any further.
-        if let Some(held) = &self.held {
+        if let Some(held) = &self.inputs.held {
             while let Ok(held) = held.try_recv() {
                 match held {
                     hold::Held::Opening { object, identity } => {
@@ -468,7 +463,7 @@ impl Watching {
         }
         let time = SystemTime::now();
         let now = Instant::now();
-        let mut notices = std::mem::take(&mut self.notices);
+        let mut notices = std::mem::take(&mut self.inputs.notices);
         for notice in notices.drain(..) {
             match notice {
                 Notice::Change(change) => {
@@ -483,13 +478,13 @@ impl Watching {
                 Notice::Problem(problem) => self.send(Message::Problem(time, problem)),
                 Notice::Fence(number) => {
                     self.resolver.fence(number);
-                    if let Source::Fanotify(watch) = &self.source {
+                    if let Source::Fanotify(watch) = &self.inputs.source {
                         watch.clear_fence(number);
                     }
                 }
             }
         }
-        self.notices = notices;
+        self.inputs.notices = notices;
         while self.unheld.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, path)) = self.unheld.pop_front()
         {
@@ -499,8 +494,8 @@ impl Watching {
         }
         self.assembler.expire(now);
         self.hand_on();
-        if let Some(file_systems) = &mut self.file_systems {
-            file_systems.update(self.source.tree());
+        if let Some(file_systems) = &mut self.inputs.file_systems {
+            file_systems.update(self.inputs.source.tree());
         }
     }
 
@@ -515,7 +510,7 @@ impl Watching {
                 _ => &event.path,
             };
             if event.action != crate::event::Action::Deletion {
-                self.source.tree_mut().settle(settled);
+                self.inputs.source.tree_mut().settle(settled);
             }
             self.send(Message::Event(Box::new(assembled)));
         }

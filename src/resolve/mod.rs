@@ -81,7 +81,7 @@ pub struct Image {
 }
 
 /// A snapshot of one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Process id (thread group id) in the daemon's pid namespace.
     pub pid: i32,
