@@ -192,6 +192,7 @@ fn a_full_disk_is_said_and_what_waited_is_written_later() {
 fn who_follows_the_log_sees_whole_lines_while_the_disk_fills_and_empties() {
     const ROUNDS: usize = 4;
     const FILES: usize = 40;
+    const FURTHER: usize = 5;
     let host = host();
     let mount = "mkdir /var/log/small; mount -t tmpfs -o size=4m small /var/log/small";
     host.sh(ROOT, mount).ok();
@@ -220,10 +221,23 @@ fn who_follows_the_log_sees_whole_lines_while_the_disk_fills_and_empties() {
             assert!(seen.is_some(), "no {part} in {:#?}", daemon.stderr.so_far());
         };
         says("No space left on device");
+        // Nobody can be quick enough to see every half line. But each would be
+        // a write, and refused lines are tried again with each further one.
+        let before = log.metadata().unwrap();
+        for number in 0..FURTHER {
+            let path = ANN.ssh(&format!("g{round}_{number}"));
+            host.command("touch").user(ANN).args([&path]).ok();
+            wait_for(&daemon.stdout, &path);
+            expected.push(path);
+        }
+        let after = log.metadata().unwrap();
+        assert_eq!(after.len(), before.len());
+        assert_eq!(after.modified().unwrap(), before.modified().unwrap());
         std::fs::remove_file(host.path("/var/log/small/fill")).unwrap();
         says("writes again; lines lost: 0");
     }
     let ended = daemon.stop();
+    expected.sort();
     assert_eq!(ended.paths(ANY), expected);
     let lines = eager.stop();
     assert_eq!(lines.len(), ended.log.len());
