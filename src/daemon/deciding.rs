@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::programs::Programs;
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, FileFacts, FileKind, FinalPath};
@@ -74,6 +75,7 @@ pub struct Deciding {
     fanout: Arc<Fanout>,
     accounts: Accounts,
     keys: Keys,
+    programs: Programs,
     suppressor: Suppressor,
     /// How many alerts were raised.
     raised: u64,
@@ -89,6 +91,7 @@ impl Deciding {
         origin: Origin,
         fanout: Arc<Fanout>,
         keys: Keys,
+        programs: Programs,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -96,6 +99,7 @@ impl Deciding {
             fanout,
             accounts: Accounts::new()?,
             keys,
+            programs,
             suppressor: Suppressor::new(),
             raised: 0,
         })
@@ -238,6 +242,7 @@ impl Deciding {
             facts.group = self.accounts.group(facts.gid);
         }
         self.name(&mut event.writer);
+        self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
         let mut document = alert::event_document(&event, &self.origin);
         match (file, &event.facts) {

@@ -18,6 +18,7 @@ mod host;
 mod keys;
 mod lock;
 mod privilege;
+mod programs;
 mod watching;
 
 use std::io;
@@ -295,7 +296,8 @@ impl Daemon {
         let mode = Mode::of(&source, hold.is_some(), table.is_some());
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
+        let deciding = programs::Programs::new(config.watch.key_tools.clone())
+            .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let (commands, orders) = std::sync::mpsc::channel();

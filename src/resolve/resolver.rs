@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::identify::{Identifier, Identity};
-use super::{Attribution, Image, Method, Process, tabled};
+use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts, tabled};
 use crate::proctable::ProcTable;
 use crate::sys::PidFd;
 use crate::watch::Writer;
@@ -59,6 +59,7 @@ impl Attribution {
             process: None,
             ancestors: Vec::new(),
             candidates: Vec::new(),
+            program: ProgramFacts::default(),
         }
     }
 }
@@ -156,6 +157,7 @@ impl Resolver {
             parent,
             mut verified,
             namespace,
+            file,
             ..
         } = identity;
         if let Some(image) = &mut process.image {
@@ -180,9 +182,18 @@ impl Resolver {
         } else {
             process.image.take().into_iter().collect()
         };
+        // Where the path leads to it, it can be opened there.
+        let is_at_its_path = |process: &Process| {
+            let image = process.image.as_ref();
+            image.is_none_or(|image| image.state == Some(ImageState::Same))
+        };
         Attribution {
             method: Method::Held,
             certain: verified,
+            program: ProgramFacts {
+                file: file.filter(|_| !is_at_its_path(&process)),
+                ..ProgramFacts::default()
+            },
             process: Some(process),
             ancestors: parent.into_iter().collect(),
             candidates,
@@ -268,6 +279,7 @@ impl Resolver {
             process: Some(process),
             ancestors: recorded.identity.parent.clone().into_iter().collect(),
             candidates,
+            program: ProgramFacts::default(),
         })
     }
 
@@ -328,6 +340,9 @@ impl Resolver {
             {
                 process.args = now.args;
             }
+        }
+        if let (Some(table), Some(process)) = (&self.table, &attribution.process) {
+            attribution.program.loaded = tabled::loaded(table, process);
         }
         self.complete_lineage(attribution);
     }
