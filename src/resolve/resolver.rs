@@ -64,6 +64,45 @@ impl Attribution {
     }
 }
 
+impl Attribution {
+    /// Of a file that nobody saw being made, while `maker` made its directory,
+    /// this is who wrote to it: most probably its maker, but not for certain.
+    #[must_use]
+    pub fn having_written(mut self, maker: &Self) -> Self {
+        let mut images: Vec<Image> = self.images().cloned().collect();
+        let Some(process) = self.process.as_mut().filter(|_| !images.is_empty()) else {
+            return maker.clone();
+        };
+        let is_maker = maker.process.as_ref().is_some_and(|maker| {
+            // The table and /proc round differently.
+            let starts = maker.start_ticks.zip(process.start_ticks);
+            maker.pid == process.pid && starts.is_none_or(|(one, other)| one.abs_diff(other) < 5)
+        });
+        // The same process ran one program when it made the directory, and
+        // perhaps another when it wrote: either can have made the file.
+        if is_maker {
+            for image in maker.images() {
+                if !images.iter().any(|other| other.is_same_file(image)) {
+                    images.push(image.clone());
+                }
+            }
+            if images.len() > 1 {
+                process.image = None;
+                self.candidates = images;
+            }
+        }
+        self.method = Method::Inferred;
+        self.certain = false;
+        self
+    }
+
+    /// The programs that are possible.
+    fn images(&self) -> impl Iterator<Item = &Image> {
+        let image = self.process.iter().filter_map(|it| it.image.as_ref());
+        image.chain(&self.candidates)
+    }
+}
+
 pub(super) fn same_file(one: Option<&Image>, other: Option<&Image>) -> bool {
     one.zip(other)
         .is_some_and(|(one, other)| one.is_same_file(other))
@@ -217,15 +256,22 @@ impl Resolver {
         recorded.unwrap_or_else(|| self.live(writer))
     }
 
-    /// Who made the directory in which a scan found a file.
-    pub fn infer(&mut self, maker: Option<&Writer>) -> Attribution {
+    /// Who made or `moved` the directory in which a scan found a file.
+    pub fn infer(&mut self, maker: Option<&Writer>, moved: bool) -> Attribution {
         let Some(maker) = maker else {
             return Attribution::none();
         };
         let mut attribution = self.attribute(maker);
-        if attribution.process.is_some() {
-            attribution.method = Method::Inferred;
-            attribution.certain = false;
+        let Some(process) = &mut attribution.process else {
+            return attribution;
+        };
+        attribution.method = Method::Inferred;
+        attribution.certain = false;
+        // Whoever moved a directory moved what is in it. One that made it and is
+        // gone may have left the rest to another: mkdir(1) makes no files.
+        let alive = maker.pidfd.as_ref().is_some_and(PidFd::is_alive);
+        if !moved && !alive {
+            attribution.candidates.extend(process.image.take());
         }
         attribution
     }
