@@ -14,6 +14,7 @@
 mod accounts;
 mod build;
 mod deciding;
+mod holding;
 mod host;
 mod keys;
 mod lock;
@@ -248,7 +249,7 @@ impl Signals {
 }
 
 struct Daemon {
-    hold: Option<build::HoldThread>,
+    hold: Option<holding::Holding>,
     commands: std::sync::mpsc::Sender<Command>,
     wake: Arc<EventFd>,
     messages: SyncSender<Message>,
@@ -274,6 +275,7 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
+        let (commands, orders) = std::sync::mpsc::channel();
         let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
@@ -291,6 +293,7 @@ impl Daemon {
             &identifier,
             &wake,
             &messages,
+            &commands,
             &mut notices,
         )?;
         let mode = Mode::of(&source, hold.is_some(), table.is_some());
@@ -300,7 +303,6 @@ impl Daemon {
             .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
             source,
             Resolver::new(identifier).with_table(table),
