@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::programs::Programs;
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, FileFacts, FileKind, FinalPath};
@@ -78,6 +79,7 @@ pub struct Deciding {
     fanout: Arc<Fanout>,
     accounts: Accounts,
     keys: Keys,
+    programs: Programs,
     suppressor: Suppressor,
     /// Promises that the trial at the start did not find kept.
     tried: Vec<String>,
@@ -95,6 +97,7 @@ impl Deciding {
         origin: Origin,
         fanout: Arc<Fanout>,
         keys: Keys,
+        programs: Programs,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -102,6 +105,7 @@ impl Deciding {
             fanout,
             accounts: Accounts::new()?,
             keys,
+            programs,
             suppressor: Suppressor::new(),
             tried: Vec::new(),
             raised: 0,
@@ -272,6 +276,7 @@ impl Deciding {
             facts.group = self.accounts.group(facts.gid);
         }
         self.name(&mut event.writer);
+        self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
         let mut document = alert::event_document(&event, &self.origin);
         match (file, &event.facts) {

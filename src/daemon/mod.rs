@@ -19,6 +19,7 @@ mod host;
 mod keys;
 mod lock;
 mod privilege;
+mod programs;
 pub mod selftest;
 mod watching;
 
@@ -287,7 +288,8 @@ impl Daemon {
         } = build::pipeline(&config, patterns, &identifier, &messages)?;
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
+        let deciding = programs::Programs::new(config.watch.key_tools.clone())
+            .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let watching = build::spawn("watch", move || watching.run())?;

@@ -265,6 +265,10 @@ impl Subject for Attribution {
         )
     }
 
+    fn inferred(self, maker: &Self) -> Self {
+        self.having_written(maker)
+    }
+
     fn is_key_generator(&self) -> bool {
         let image = self
             .process
@@ -535,7 +539,7 @@ impl Watching {
 fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {
     let writer: Option<&Writer> = change.writer.as_deref();
     match (change.evidence, writer) {
-        (Evidence::Scan, maker) => resolver.infer(maker),
+        (Evidence::Scan, maker) => resolver.infer(maker, change.moved),
         (_, Some(writer)) => resolver.attribute(writer),
         (_, None) => Attribution::none(),
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::proc::{Entry, Proc, Stat, image, place_image};
+use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
 use crate::sys::PidFd;
@@ -43,6 +44,8 @@ pub struct Identity {
     held: Option<Entry>,
     /// At exec: it had one thread, nobody else can have acted under its pid.
     pub alone: bool,
+    /// Its executable, kept open.
+    pub file: Option<Arc<ImageFile>>,
 }
 
 /// How a process was called.
@@ -61,6 +64,7 @@ pub struct Identifier {
     pool: Pool,
     execs: Pool,
     namespace: Option<u64>,
+    files: ImageFiles,
 }
 
 impl Identifier {
@@ -88,6 +92,7 @@ impl Identifier {
             pool,
             execs,
             namespace,
+            files: ImageFiles::default(),
         })
     }
 
@@ -172,7 +177,9 @@ impl Identifier {
         let entry = entry.try_clone().ok()?;
         let proc = Arc::clone(&self.proc);
         let (pid, start) = (stat.parent, stat.start_ticks);
+        let files = self.files.clone();
         self.pool.ask(move || Aside {
+            file: files.keep(&entry).ok(),
             parent: parent(&proc, Some(pid), Some(start)),
             login_uid: entry.login_uid(),
             audit_session: entry.audit_session(),
@@ -187,6 +194,7 @@ struct Aside {
     login_uid: Option<u32>,
     audit_session: Option<u32>,
     args: Option<Vec<OsString>>,
+    file: Option<Arc<ImageFile>>,
 }
 
 fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
@@ -218,12 +226,13 @@ impl Identify for Identifier {
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
         let namespace = entry.mount_namespace();
-        let mut parent = None;
+        let (mut parent, mut file) = (None, None);
         if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
             process.args = aside.args;
             process.login_uid = aside.login_uid;
             process.audit_session = aside.audit_session;
             parent = aside.parent;
+            file = aside.file;
         }
         Some(Identity {
             alone,
@@ -235,6 +244,7 @@ impl Identify for Identifier {
             pidfd: None,
             before: None,
             late: None,
+            file,
         })
     }
 
@@ -270,6 +280,7 @@ impl Identify for Identifier {
                 process,
                 before,
                 late,
+                file: None,
             },
         })
     }

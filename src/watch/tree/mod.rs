@@ -124,7 +124,25 @@ enum Finds {
     Stock,
     /// They are news, made by nobody knows whom; who made or moved the
     /// directory is known.
-    News(Option<Arc<Writer>>),
+    News(Finder),
+}
+
+/// Who brought the directory that a scan looks at.
+#[derive(Clone)]
+struct Finder {
+    writer: Option<Arc<Writer>>,
+    /// By moving it there, with all that is in it.
+    moved: bool,
+}
+
+impl Finder {
+    /// Nobody knows who.
+    fn nobody() -> Self {
+        Self {
+            writer: None,
+            moved: false,
+        }
+    }
 }
 
 /// The tree.
@@ -353,7 +371,8 @@ impl Tree {
                 out,
             );
         }
-        self.enter(node, name, directory, writer, out);
+        let moved = false;
+        self.enter(node, name, directory, Finder { writer, moved }, out);
     }
 
     /// Visits the directory `name` of `node` if it is wanted.
@@ -362,7 +381,7 @@ impl Tree {
         node: NodeId,
         name: &OsStr,
         directory: bool,
-        writer: Option<Arc<Writer>>,
+        finder: Finder,
         out: &mut Vec<Notice>,
     ) {
         let role = self.child_role(node, name);
@@ -371,7 +390,7 @@ impl Tree {
             return;
         }
         let Some(dir) = self.open(node) else { return };
-        self.enter_from(&dir, node, name, role, &Finds::News(writer), out);
+        self.enter_from(&dir, node, name, role, &Finds::News(finder), out);
     }
 
     fn enter_from(
@@ -459,7 +478,8 @@ impl Tree {
         }
         if directory {
             if let Some((node, name)) = to {
-                self.enter(node, name, true, writer, out);
+                let moved = true;
+                self.enter(node, name, true, Finder { writer, moved }, out);
             }
             return;
         }
@@ -488,7 +508,8 @@ impl Tree {
             Self::report(What::Deleted, path, object, writer.clone(), evidence, out);
         }
         if let Some((node, name)) = to {
-            self.enter(node, name, false, writer, out);
+            let moved = true;
+            self.enter(node, name, false, Finder { writer, moved }, out);
         }
     }
 
@@ -541,7 +562,7 @@ impl Tree {
         let name = entry.path.file_name().map(OsStr::to_owned);
         self.detach(node);
         if let (Some(parent), Some(name)) = (parent, name) {
-            self.enter(parent, &name, false, None, out);
+            self.enter(parent, &name, false, Finder::nobody(), out);
         }
     }
 
@@ -558,7 +579,7 @@ impl Tree {
                 continue;
             }
             match self.open(node) {
-                Some(dir) => self.scan(&dir, node, &Finds::News(None), out),
+                Some(dir) => self.scan(&dir, node, &Finds::News(Finder::nobody()), out),
                 None => self.detach(node),
             }
         }
@@ -646,7 +667,7 @@ impl Tree {
             what,
             path,
             object,
-            directory: false,
+            moved: false,
             writer,
             evidence,
         }));

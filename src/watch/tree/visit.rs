@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use super::{Finds, Known, MAX_DEPTH, MAX_ENTRIES, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
-use crate::watch::{Evidence, Notice, Problem, What};
+use crate::watch::{Change, Evidence, Notice, Problem, What};
 
 impl Tree {
     #[expect(clippy::too_many_arguments, reason = "one call site shape, all needed")]
@@ -194,7 +194,7 @@ impl Tree {
                     node.entries.insert(name.to_owned(), known);
                 }
             }
-            Finds::News(writer) => {
+            Finds::News(finder) => {
                 let known = self
                     .nodes
                     .get(&node)
@@ -204,14 +204,14 @@ impl Tree {
                 }
                 self.remember(node, name, object.clone());
                 let path = self.nodes[&node].path.join(name);
-                Self::report(
-                    What::Created { again: false },
+                out.push(Notice::Change(Change {
+                    what: What::Created { again: false },
                     path,
                     object,
-                    writer.clone(),
-                    Evidence::Scan,
-                    out,
-                );
+                    moved: finder.moved,
+                    writer: finder.writer.clone(),
+                    evidence: Evidence::Scan,
+                }));
             }
         }
     }
