@@ -27,7 +27,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::fence::Fence;
 use crate::watch::hold::{self, Counters, Held};
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
+use crate::watch::tree::Scope;
 
 /// How long the answering thread has to end.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -59,16 +59,15 @@ pub(super) struct Watch {
 /// Makes the source, starts the answering thread, and marks all that exists.
 pub(super) fn watch(
     config: &Config,
-    patterns: Vec<Pattern>,
+    scope: Scope,
     identifier: &Identifier,
     wake: &Arc<EventFd>,
     messages: &SyncSender<Message>,
     notices: &mut Vec<Notice>,
 ) -> Result<Watch, Fatal> {
-    let limit = config.watch.max_directories as usize;
     let groups = groups(&config.watch)?;
     let Some(notification) = groups.notification else {
-        let watch = InotifyWatch::new(patterns, limit, Arc::clone(wake))
+        let watch = InotifyWatch::new(scope, Arc::clone(wake))
             .map_err(Fatal::system("cannot watch with inotify"))?;
         let mut source = Source::Inotify(Box::new(watch));
         source
@@ -87,8 +86,7 @@ pub(super) fn watch(
     let mut watch = FanotifyWatch::new(
         Arc::clone(&notification),
         groups.permission.clone(),
-        patterns,
-        limit,
+        scope,
         config.watch.hold != Hold::All,
     );
     let (mut hold, mut held, mut file_systems) = (None, None, None);

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::deciding::Message;
 use crate::event::assemble::{Assembled, Assembler, Subject};
-use crate::event::{Evidence, FinalPath};
+use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
@@ -27,8 +27,7 @@ use crate::resolve::{Attribution, Method};
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold::Held;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
-use crate::watch::tree::Tree;
+use crate::watch::tree::{Scope, Tree};
 use crate::watch::{Change, Notice, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -161,7 +160,7 @@ impl Coverage {
 /// What the main thread asks of the watching thread.
 pub enum Command {
     /// Watch this from now on.
-    Patterns(Vec<Pattern>, usize),
+    Scope(Scope),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
     /// Read what is queued, finish it and end.
@@ -198,6 +197,22 @@ impl FileSystems {
 }
 
 impl Subject for Attribution {
+    /// Pid and start of the process; device and inode of what it runs.
+    type Actor = [Option<u64>; 4];
+
+    fn actor(&self) -> Self::Actor {
+        let Some(process) = &self.process else {
+            return [None; 4];
+        };
+        let image = process.image.as_ref();
+        [
+            u64::try_from(process.pid).ok(),
+            process.start_ticks,
+            image.and_then(|image| image.device),
+            image.and_then(|image| image.inode),
+        ]
+    }
+
     fn pid(&self) -> Option<i32> {
         self.process.as_ref().map(|process| process.pid)
     }
@@ -370,10 +385,8 @@ impl Watching {
         let _ = self.wake.read();
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Patterns(patterns, limit) => {
-                    self.source
-                        .tree_mut()
-                        .set_patterns(patterns, limit, &mut self.notices);
+                Command::Scope(scope) => {
+                    self.source.tree_mut().set_scope(scope, &mut self.notices);
                 }
                 Command::Coverage(reply) => {
                     let tree = self.source.tree();
@@ -443,6 +456,9 @@ impl Watching {
             }
         }
         self.assembler.expire(now);
+        let untold = self.assembler.untold_opens();
+        self.dropped += untold;
+        self.untold += untold;
         self.hand_on();
         if let Some(file_systems) = &mut self.file_systems {
             file_systems.update(self.source.tree());
@@ -459,7 +475,7 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
-            if event.action != crate::event::Action::Deletion {
+            if !matches!(event.action, Action::Deletion | Action::Open) {
                 self.source.tree_mut().settle(settled);
             }
             self.send(Message::Event(Box::new(assembled)));
@@ -486,7 +502,14 @@ fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {
     let writer: Option<&Writer> = change.writer.as_deref();
     match (change.evidence, writer) {
         (Evidence::Scan, maker) => resolver.infer(maker),
-        (_, Some(writer)) => resolver.attribute(writer),
+        (_, Some(writer)) => {
+            let mut attribution = resolver.attribute(writer);
+            if change.what == What::Opened {
+                // It is not held, and may be gone when it has read the file.
+                resolver.enrich(&mut attribution);
+            }
+            attribution
+        }
         (_, None) => Attribution::none(),
     }
 }

@@ -29,6 +29,7 @@ mod host;
 mod journal;
 mod keygen;
 mod lifecycle;
+mod opens;
 mod others;
 mod process;
 mod sinks;

@@ -75,7 +75,8 @@ impl Tree {
             }
             return;
         }
-        if !self.mark(dir.as_fd(), &path, role.watched, out) {
+        let interest = self.interest(&path, role.watched);
+        if !self.mark(dir.as_fd(), &path, interest, out) {
             return;
         }
         // A stale namesake: its own record of deletion is still to come.
@@ -99,6 +100,7 @@ impl Tree {
                 parent,
                 path,
                 role,
+                interest,
                 depth,
                 linked,
                 fsid,
@@ -262,7 +264,13 @@ impl Tree {
     }
 
     /// A directory kept its role and got another path.
-    pub(super) fn relabel(&mut self, node: NodeId, parent: NodeId, name: &OsStr) {
+    pub(super) fn relabel(
+        &mut self,
+        node: NodeId,
+        parent: NodeId,
+        name: &OsStr,
+        out: &mut Vec<Notice>,
+    ) {
         let Some(new_parent) = self.nodes.get(&parent) else {
             return;
         };
@@ -303,6 +311,9 @@ impl Tree {
             }
             self.marker.moved(&old, &path, watched);
             self.by_path.insert(path, node);
+            if let Some(dir) = self.open(node) {
+                self.follow_interest(node, dir.as_fd(), out);
+            }
         }
     }
 }
