@@ -32,5 +32,6 @@ mod lifecycle;
 mod opens;
 mod others;
 mod process;
+mod shipped;
 mod sinks;
 mod stress;
