@@ -14,6 +14,7 @@
 mod accounts;
 mod build;
 mod deciding;
+mod holding;
 mod host;
 mod keys;
 mod lock;
@@ -261,7 +262,7 @@ impl Signals {
 }
 
 struct Daemon {
-    hold: Option<build::HoldThread>,
+    hold: Option<holding::Holding>,
     commands: std::sync::mpsc::Sender<Command>,
     wake: Arc<EventFd>,
     messages: SyncSender<Message>,
@@ -288,6 +289,7 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
+        let (commands, orders) = std::sync::mpsc::channel();
         let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
@@ -299,7 +301,15 @@ impl Daemon {
             held,
             file_systems,
             table,
-        } = build::watch(&config, scope, &identifier, &wake, &messages, &mut notices)?;
+        } = build::watch(
+            &config,
+            scope,
+            &identifier,
+            &wake,
+            &messages,
+            &commands,
+            &mut notices,
+        )?;
         if matches!(source, watching::Source::Inotify(_)) && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
@@ -309,7 +319,6 @@ impl Daemon {
         let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
             source,
             Resolver::new(identifier).with_table(table),

@@ -15,7 +15,7 @@ use nix::sys::eventfd::EventFd;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::tree::{Interest, Marker, Scope, Tree};
+use super::tree::{Held, Interest, Marker, Scope, Tree};
 use super::{Evidence, Notice, Problem, What};
 
 /// How many events wait at most; beyond it everything is scanned again.
@@ -44,14 +44,9 @@ fn to_io(error: notify::Error) -> io::Error {
 }
 
 impl Marker for Marks {
-    fn mark(
-        &mut self,
-        _dir: BorrowedFd<'_>,
-        path: &Path,
-        _interest: Interest,
-    ) -> io::Result<Option<io::Error>> {
+    fn mark(&mut self, _dir: BorrowedFd<'_>, path: &Path, _interest: Interest) -> io::Result<Held> {
         self.with(|watcher| watcher.watch(path, RecursiveMode::NonRecursive))
-            .map(|()| None)
+            .map(|()| Held::No)
             .map_err(to_io)
     }
 

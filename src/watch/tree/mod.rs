@@ -57,18 +57,33 @@ pub struct Scope {
     pub opens: WantsOpens,
 }
 
+/// Whether the making of files in a directory is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is.
+    Yes,
+    /// It is not meant to be.
+    No,
+    /// It cannot be, for this reason.
+    Refused(String),
+}
+
+/// A directory that a pattern names, and how well it is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether the making of files in it is held.
+    pub held: Held,
+}
+
 /// Sets marks for a backend.
 pub trait Marker: Send {
-    /// Marks `dir`. A hold that cannot be had is a warning inside the success.
+    /// Marks `dir`. A hold that cannot be had is a success all the same.
     ///
     /// # Errors
     /// The directory cannot be watched at all.
-    fn mark(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        path: &Path,
-        interest: Interest,
-    ) -> io::Result<Option<io::Error>>;
+    fn mark(&mut self, dir: BorrowedFd<'_>, path: &Path, interest: Interest) -> io::Result<Held>;
 
     /// Opens in a marked directory are of no interest any more.
     fn no_opens(&mut self, dir: BorrowedFd<'_>);
@@ -116,6 +131,7 @@ struct Node {
     /// Reached through a symbolic link: its subdirectories are not followed.
     linked: bool,
     fsid: [u8; 8],
+    held: Held,
     children: HashMap<OsString, NodeId>,
     entries: HashMap<OsString, Known>,
 }
@@ -253,17 +269,47 @@ impl Tree {
         self.nodes.values().filter(|node| node.role.watched).count()
     }
 
-    /// The paths of all watched directories that a pattern names itself.
+    /// All watched directories that a pattern names itself, by path.
     #[must_use]
-    pub fn roots(&self) -> Vec<PathBuf> {
-        let mut roots: Vec<PathBuf> = self
+    pub fn roots(&self) -> Vec<Root> {
+        let mut roots: Vec<Root> = self
             .nodes
             .values()
             .filter(|node| node.role.watched && node.depth == 0)
-            .map(|node| node.path.clone())
+            .map(|node| Root {
+                path: node.path.clone(),
+                held: node.held.clone(),
+            })
             .collect();
-        roots.sort();
+        roots.sort_by(|one, other| one.path.cmp(&other.path));
         roots
+    }
+
+    /// Sets every mark again, for a group that has lost them. Files that are
+    /// known come first: no open of them shall be held meanwhile.
+    pub fn mark_all_again(&mut self, out: &mut Vec<Notice>) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            let Some(dir) = self.open(node) else { continue };
+            let entry = &self.nodes[&node];
+            if entry.role.watched {
+                for name in entry.entries.keys() {
+                    self.marker.settle(dir.as_fd(), name);
+                }
+            }
+            self.mark_again(node, dir.as_fd(), out);
+        }
+    }
+
+    fn mark_again(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
+        let path = self.nodes[&node].path.clone();
+        let interest = self.interest(&path, self.nodes[&node].role.watched);
+        if let Some(held) = self.mark(dir, &path, interest, out)
+            && let Some(node) = self.nodes.get_mut(&node)
+        {
+            node.held = held;
+            node.interest = interest;
+        }
     }
 
     /// The directory with this identity.
@@ -690,23 +736,20 @@ impl Tree {
 
     /// Marks a directory anew if its path or its role asks for something else.
     fn follow_interest(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
-        let Some(entry) = self.nodes.get(&node) else {
+        let Some(entry) = self.nodes.get_mut(&node) else {
             return;
         };
-        let interest = self.interest(&entry.path, entry.role.watched);
         let former = entry.interest;
-        if interest == former {
-            return;
-        }
-        let path = entry.path.clone();
+        let (path, watched) = (entry.path.clone(), entry.role.watched);
+        let interest = self.interest(&path, watched);
         if former == Interest::Opens && interest == Interest::Files {
             // Without a moment in which the directory has no mark.
             self.marker.no_opens(dir);
-        } else if !self.mark(dir, &path, interest, out) {
-            return;
-        }
-        if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.interest = interest;
+            if let Some(entry) = self.nodes.get_mut(&node) {
+                entry.interest = interest;
+            }
+        } else if former != interest {
+            self.mark_again(node, dir, out);
         }
     }
 
@@ -716,22 +759,23 @@ impl Tree {
         path: &Path,
         interest: Interest,
         out: &mut Vec<Notice>,
-    ) -> bool {
+    ) -> Option<Held> {
         match self.marker.mark(dir, path, interest) {
-            Ok(None) => true,
-            Ok(Some(error)) => {
-                out.push(Notice::Problem(Problem::Unheld {
-                    path: path.to_owned(),
-                    reason: error.to_string(),
-                }));
-                true
+            Ok(held) => {
+                if let Held::Refused(reason) = &held {
+                    out.push(Notice::Problem(Problem::Unheld {
+                        path: path.to_owned(),
+                        reason: reason.clone(),
+                    }));
+                }
+                Some(held)
             }
             Err(error) => {
                 out.push(Notice::Problem(Problem::Unwatched {
                     path: path.to_owned(),
                     reason: error.to_string(),
                 }));
-                false
+                None
             }
         }
     }

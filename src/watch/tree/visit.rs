@@ -76,9 +76,9 @@ impl Tree {
             return;
         }
         let interest = self.interest(&path, role.watched);
-        if !self.mark(dir.as_fd(), &path, interest, out) {
+        let Some(held) = self.mark(dir.as_fd(), &path, interest, out) else {
             return;
-        }
+        };
         // A stale namesake: its own record of deletion is still to come.
         if let Some(stale) = self.by_path(&path) {
             self.detach(stale);
@@ -104,6 +104,7 @@ impl Tree {
                 depth,
                 linked,
                 fsid,
+                held,
                 children: HashMap::new(),
                 entries: HashMap::new(),
             },
