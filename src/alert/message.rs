@@ -113,6 +113,7 @@ fn deed(document: &Document) -> String {
         }
         Some("modification") => format!(" changed {what}{path}"),
         Some("deletion") => format!(" deleted {what}{path}"),
+        Some("open") => format!(" opened {what}{path}"),
         _ => format!(" created {what}{path}"),
     };
     if let Some(target) = document.str("file.target_path") {

@@ -25,7 +25,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::fence::Fence;
 use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
+use crate::watch::tree::Scope;
 
 /// What watches: all from the kernel to the events, ready to run.
 pub(super) struct Pipeline {
@@ -57,7 +57,7 @@ impl Orders {
 /// Builds it, and marks all that exists; events go to `messages`.
 pub(super) fn pipeline(
     config: &Config,
-    patterns: Vec<Pattern>,
+    scope: Scope,
     identifier: &Identifier,
     messages: &SyncSender<Message>,
 ) -> Result<Pipeline, Fatal> {
@@ -65,14 +65,7 @@ pub(super) fn pipeline(
     let wake = event_fd()?;
     let orders = Orders { commands, wake };
     let mut notices = Vec::new();
-    let watch = watch(
-        config,
-        patterns,
-        identifier,
-        &orders,
-        messages,
-        &mut notices,
-    )?;
+    let watch = watch(config, scope, identifier, &orders, messages, &mut notices)?;
     let mode = Mode::of(&watch.source, watch.hold.is_some(), watch.table.is_some());
     let inputs = watching::Inputs {
         source: watch.source,
@@ -102,16 +95,15 @@ struct Watch {
 /// Makes the source, starts the answering thread, and marks all that exists.
 fn watch(
     config: &Config,
-    patterns: Vec<Pattern>,
+    scope: Scope,
     identifier: &Identifier,
     orders: &Orders,
     messages: &SyncSender<Message>,
     notices: &mut Vec<Notice>,
 ) -> Result<Watch, Fatal> {
-    let limit = config.watch.max_directories as usize;
     let groups = groups(&config.watch)?;
     let Some(notification) = groups.notification else {
-        let watch = InotifyWatch::new(patterns, limit, Arc::clone(&orders.wake))
+        let watch = InotifyWatch::new(scope, Arc::clone(&orders.wake))
             .map_err(Fatal::system("cannot watch with inotify"))?;
         let mut source = Source::Inotify(Box::new(watch));
         source
@@ -130,8 +122,7 @@ fn watch(
     let mut watch = FanotifyWatch::new(
         Arc::clone(&notification),
         groups.permission.clone(),
-        patterns,
-        limit,
+        scope,
         config.watch.hold != Hold::All,
     );
     let (mut hold, mut held, mut file_systems) = (None, None, None);

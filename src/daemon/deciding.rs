@@ -297,7 +297,10 @@ impl Deciding {
             "event"
         );
         let today = jiff::ZonedDateTime::now().date();
-        let decision = self.rules.decide(document.as_map(), today);
+        let decision = match event.action {
+            Action::Open => self.rules.decide_open(document.as_map(), today),
+            _ => self.rules.decide(document.as_map(), today),
+        };
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }

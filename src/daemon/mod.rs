@@ -41,6 +41,7 @@ use crate::resolve::proc::Proc;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
+use crate::watch::tree::Scope;
 
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
@@ -171,6 +172,16 @@ impl Plan {
         })
     }
 
+    /// What the watching thread is to watch.
+    fn scope(&self) -> Scope {
+        let opens = self.rules.asked_opens();
+        Scope {
+            patterns: self.patterns.clone(),
+            limit: self.config.watch.max_directories as usize,
+            opens: Box::new(move |directory| opens.below(directory)),
+        }
+    }
+
     /// All that is watched, as text in which `*` is a wildcard.
     #[must_use]
     pub fn watched(&self) -> Vec<String> {
@@ -210,10 +221,13 @@ pub fn patterns(watch: &config::Watch) -> Result<Vec<Pattern>, PatternError> {
     Ok(patterns)
 }
 
+/// Makes the sinks that a configuration asks for.
+pub type MakeSinks = Box<dyn Fn(&Config) -> Vec<Box<dyn Sink>>>;
+
 /// Where alerts go besides the log.
 pub struct Outlets {
     /// The sinks that the command wants besides: a terminal.
-    pub sinks: fn(&Config) -> Vec<Box<dyn Sink>>,
+    pub sinks: MakeSinks,
     /// Says what the configuration asks for now; called again for a reload.
     pub plan: Box<dyn Fn() -> Result<Plan, Fatal>>,
 }
@@ -263,6 +277,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(plan: Plan, extra: Vec<Box<dyn Sink>>) -> Result<Self, Fatal> {
+        let scope = plan.scope();
         let Plan {
             config,
             rules,
@@ -285,7 +300,10 @@ impl Daemon {
             hold,
             mode,
             orders,
-        } = build::pipeline(&config, patterns, &identifier, &messages)?;
+        } = build::pipeline(&config, scope, &identifier, &messages)?;
+        if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
+            tracing::warn!("rules ask who opens files, which inotify does not tell");
+        }
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
         let deciding = programs::Programs::new(config.watch.key_tools.clone())
@@ -395,6 +413,7 @@ impl Daemon {
                 let removed = self.rules.iter().filter(|id| !new.contains(id)).count();
                 let reason = format!("{} rules ({added} new, {removed} gone)", new.len());
                 self.rules = new;
+                let scope = plan.scope();
                 if self
                     .messages
                     .send(Message::Rules(Box::new(plan.rules)))
@@ -402,8 +421,7 @@ impl Daemon {
                 {
                     tracing::error!("the deciding thread is gone");
                 }
-                let limit = plan.config.watch.max_directories as usize;
-                self.orders.give(Command::Patterns(plan.patterns, limit));
+                self.orders.give(Command::Scope(scope));
                 tracing::info!("reloaded: {reason}");
                 self.say(Change::Reload, true, reason);
             }

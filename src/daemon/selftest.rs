@@ -30,6 +30,7 @@ use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::resolve::{Attribution, Image};
 use crate::watch::pattern::Pattern;
+use crate::watch::tree::Scope;
 
 /// The hidden command that the actor and its children are.
 pub const ACTOR: &str = "self-test-actor";
@@ -184,13 +185,17 @@ fn trial(config: &Config, actor: &mut Actor) -> Result<Vec<String>, Box<dyn std:
     config.watch.key_tools.clear();
     let identifier = Identifier::new(Arc::new(Proc::open(Path::new("/proc"))?))?;
     let (messages, events) = sync_channel(EVENTS);
-    let patterns = vec![Pattern::literal(&place.0.join("watched"))?];
+    let scope = Scope {
+        patterns: vec![Pattern::literal(&place.0.join("watched"))?],
+        limit: config.watch.max_directories as usize,
+        opens: Box::new(|_| false),
+    };
     let build::Pipeline {
         watching,
         hold,
         mode,
         orders,
-    } = build::pipeline(&config, patterns, &identifier, &messages)?;
+    } = build::pipeline(&config, scope, &identifier, &messages)?;
     drop(messages);
     let thread = build::spawn("self-test", move || watching.run());
     let outcome = actor.act(&place.0).map(|pids| {

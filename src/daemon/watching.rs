@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::deciding::Message;
 use crate::event::assemble::{Assembled, Assembler, Subject};
-use crate::event::{Evidence, FinalPath};
+use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
@@ -27,8 +27,7 @@ use crate::resolve::{Attribution, Method};
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
-use crate::watch::tree::{Held, Tree};
+use crate::watch::tree::{Held, Scope, Tree};
 use crate::watch::{Change, Notice, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -205,7 +204,7 @@ impl Coverage {
 /// What the main thread asks of the watching thread.
 pub enum Command {
     /// Watch this from now on.
-    Patterns(Vec<Pattern>, usize),
+    Scope(Scope),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
     /// Nobody is held any more.
@@ -246,6 +245,22 @@ impl FileSystems {
 }
 
 impl Subject for Attribution {
+    /// Pid and start of the process; device and inode of what it runs.
+    type Actor = [Option<u64>; 4];
+
+    fn actor(&self) -> Self::Actor {
+        let Some(process) = &self.process else {
+            return [None; 4];
+        };
+        let image = process.image.as_ref();
+        [
+            u64::try_from(process.pid).ok(),
+            process.start_ticks,
+            image.and_then(|image| image.device),
+            image.and_then(|image| image.inode),
+        ]
+    }
+
     fn pid(&self) -> Option<i32> {
         self.process.as_ref().map(|process| process.pid)
     }
@@ -415,12 +430,9 @@ impl Watching {
         let _ = self.inputs.wake.read();
         while let Ok(command) = self.inputs.commands.try_recv() {
             match command {
-                Command::Patterns(patterns, limit) => {
-                    self.inputs.source.tree_mut().set_patterns(
-                        patterns,
-                        limit,
-                        &mut self.inputs.notices,
-                    );
+                Command::Scope(scope) => {
+                    let notices = &mut self.inputs.notices;
+                    self.inputs.source.tree_mut().set_scope(scope, notices);
                 }
                 Command::Coverage(reply) => {
                     let tree = self.inputs.source.tree();
@@ -497,6 +509,9 @@ impl Watching {
             }
         }
         self.assembler.expire(now);
+        let untold = self.assembler.untold_opens();
+        self.dropped += untold;
+        self.untold += untold;
         self.hand_on();
         if let Some(file_systems) = &mut self.inputs.file_systems {
             file_systems.update(self.inputs.source.tree());
@@ -513,7 +528,7 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
-            if event.action != crate::event::Action::Deletion {
+            if !matches!(event.action, Action::Deletion | Action::Open) {
                 self.inputs.source.tree_mut().settle(settled);
             }
             self.send(Message::Event(Box::new(assembled)));
@@ -540,7 +555,14 @@ fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {
     let writer: Option<&Writer> = change.writer.as_deref();
     match (change.evidence, writer) {
         (Evidence::Scan, maker) => resolver.infer(maker, change.moved),
-        (_, Some(writer)) => resolver.attribute(writer),
+        (_, Some(writer)) => {
+            let mut attribution = resolver.attribute(writer);
+            if change.what == What::Opened {
+                // It is not held, and may be gone when it has read the file.
+                resolver.enrich(&mut attribution);
+            }
+            attribution
+        }
         (_, None) => Attribution::none(),
     }
 }

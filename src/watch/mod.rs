@@ -73,6 +73,8 @@ pub enum What {
     Modified,
     /// A descriptor open for writing was closed.
     Closed,
+    /// It was opened. Told only where opens are asked for ([`tree::Scope::opens`]).
+    Opened,
     /// The name went away.
     Deleted,
 }
