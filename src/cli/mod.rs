@@ -18,7 +18,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Color, Config};
-use crate::daemon::Fatal;
+use crate::daemon::{self, Fatal};
 use crate::exit::Exit;
 
 /// Tells who put which SSH key where: watches ~/.ssh of every home and
@@ -76,6 +76,12 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// List rules, show one, or try their cases
     Rules(rules::RulesArgs),
+    /// Acts for the trial at the start of `run` and in `check`
+    #[command(name = daemon::selftest::ACTOR, hide = true)]
+    Act {
+        /// What to make, or what to rename to what
+        paths: Vec<PathBuf>,
+    },
 }
 
 /// Runs the program.
@@ -99,6 +105,10 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail(args, &common),
         Command::Replay(args) => replay::run(args, &common),
         Command::Rules(args) => rules::run(args, &common),
+        Command::Act { paths } => match daemon::selftest::act(paths) {
+            Ok(()) => Exit::Ok,
+            Err(_) => Exit::Internal,
+        },
     };
     exit.into()
 }

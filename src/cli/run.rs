@@ -67,13 +67,14 @@ impl RunArgs {
 /// Runs the command.
 pub fn run(args: &RunArgs, common: &Common) -> Exit {
     let (args, common) = (args.clone(), common.clone());
+    let verbose = common.verbose > 0;
     let plan = move || {
         let mut config = common.config()?;
         args.apply(&mut config)?;
         Plan::new(config, common.builtin())
     };
     let outlets = Outlets {
-        sinks: terminal,
+        sinks: Box::new(move |config| terminal(config, verbose)),
         plan: Box::new(plan),
     };
     match daemon::run(&outlets) {
@@ -82,7 +83,7 @@ pub fn run(args: &RunArgs, common: &Common) -> Exit {
     }
 }
 
-fn terminal(config: &Config) -> Vec<Box<dyn Sink>> {
+fn terminal(config: &Config, verbose: bool) -> Vec<Box<dyn Sink>> {
     let stdout = io::stdout();
     let format = match config.output.stdout {
         Stdout::None => return Vec::new(),
@@ -91,5 +92,6 @@ fn terminal(config: &Config) -> Vec<Box<dyn Sink>> {
         Stdout::Auto | Stdout::Text => Format::Text,
     };
     let style = TerminalStyle::new(color::wanted(config.output.color, &stdout));
-    vec![Box::new(Terminal::new(stdout, format, style))]
+    let terminal = Terminal::new(stdout, format, style);
+    vec![Box::new(terminal.with_building_blocks(verbose))]
 }

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::programs::Programs;
 use crate::alert::{self, Acts, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
@@ -30,7 +31,7 @@ use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
-use crate::watch::deadline::{LIMIT, Miss};
+use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
@@ -59,11 +60,15 @@ pub enum Message {
         counters: Value,
     },
     /// Openers waited for the answering thread longer than they should.
-    HoldMissed(Miss),
+    Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
     Dropped(u64),
-    /// The answering thread failed; the group is closed.
-    HoldEnded(String),
+    /// Nobody is held any more, for this reason; it will be tried again after a while.
+    Released(String, Duration),
+    /// Openers are held again.
+    HeldAgain,
+    /// Promises that the trial at the start did not find kept.
+    Tried(Vec<String>),
     /// The watching thread failed.
     WatchEnded(String),
     /// Nothing more comes.
@@ -77,9 +82,12 @@ pub struct Deciding {
     fanout: Arc<Fanout>,
     accounts: Accounts,
     keys: Keys,
+    programs: Programs,
     suppressor: Suppressor,
     sessions: Sessions,
     acts: Acts,
+    /// Promises that the trial at the start did not find kept.
+    tried: Vec<String>,
     /// How many alerts were raised.
     raised: u64,
 }
@@ -95,6 +103,7 @@ impl Deciding {
         fanout: Arc<Fanout>,
         keys: Keys,
         clients: Clients,
+        programs: Programs,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -102,9 +111,11 @@ impl Deciding {
             fanout,
             accounts: Accounts::new()?,
             keys,
+            programs,
             suppressor: Suppressor::new(),
             sessions: Sessions::start(clients)?,
             acts: Acts::default(),
+            tried: Vec::new(),
             raised: 0,
         })
     }
@@ -189,7 +200,7 @@ impl Deciding {
                     reason,
                 });
             }
-            Message::HoldMissed(Miss::Overdue(count)) => {
+            Message::Overdue(Overdue(count)) => {
                 let limit = LIMIT.as_millis();
                 let reason = format!(
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
@@ -204,8 +215,12 @@ impl Deciding {
                     reason: &reason,
                 });
             }
-            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
-            Message::HoldEnded(error) => self.not_held(&error),
+            Message::Released(why, pause) => self.released(&why, pause),
+            Message::HeldAgain => self.held_again(),
+            Message::Tried(problems) => {
+                self.tried = problems;
+                self.update_degraded(None);
+            }
             Message::WatchEnded(error) => {
                 self.degraded(&format!("nothing is watched any more: {error}"));
             }
@@ -213,19 +228,42 @@ impl Deciding {
         }
     }
 
-    fn not_held(&mut self, why: &str) {
+    fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
+        self.update_degraded(Some(format!("openers are not held: {why}")));
         self.degraded(&format!(
-            "writers are not held any more ({why}): one that exits at once may go unnamed"
+            "openers are not held any more ({why}): one that exits at once may go unnamed; \
+             it is tried again in {} seconds",
+            pause.as_secs()
         ));
+    }
+
+    fn update_degraded(&mut self, released: Option<String>) {
+        let tried = self
+            .tried
+            .iter()
+            .map(|problem| format!("self-test: {problem}"));
+        self.origin.degraded = released.into_iter().chain(tried).collect();
+    }
+
+    fn held_again(&mut self) {
+        self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
+        self.update_degraded(None);
+        let reason = "openers are held again";
+        tracing::info!("{reason}");
+        self.condition(Change::Recovered, Outcome::Success, reason);
     }
 
     fn degraded(&self, reason: &str) {
         tracing::error!("{reason}");
+        self.condition(Change::Degraded, Outcome::Failure, reason);
+    }
+
+    fn condition(&self, change: Change, outcome: Outcome, reason: &str) {
         let state = State {
             time: SystemTime::now(),
-            change: Change::Degraded,
-            outcome: Outcome::Failure,
+            change,
+            outcome,
             reason,
             coverage: Value::Null,
             counters: Value::Null,
@@ -246,6 +284,7 @@ impl Deciding {
             facts.group = self.accounts.group(facts.gid);
         }
         self.name(&mut event.writer);
+        self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
         let session = self.session(&event.writer);
         let mut document = alert::event_document(&event, &self.origin);
@@ -268,7 +307,10 @@ impl Deciding {
             "event"
         );
         let today = jiff::ZonedDateTime::now().date();
-        let decision = self.rules.decide(document.as_map(), today);
+        let decision = match event.action {
+            Action::Open => self.rules.decide_open(document.as_map(), today),
+            _ => self.rules.decide(document.as_map(), today),
+        };
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }

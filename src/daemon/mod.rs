@@ -14,10 +14,13 @@
 mod accounts;
 mod build;
 mod deciding;
+mod holding;
 mod host;
 mod keys;
 mod lock;
 mod privilege;
+mod programs;
+pub mod selftest;
 mod watching;
 
 use std::io;
@@ -28,7 +31,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
 use libsystemd::daemon::{NotifyState, notify};
-use nix::sys::eventfd::EventFd;
 use serde_json::json;
 
 use crate::alert::Change;
@@ -36,16 +38,16 @@ use crate::config::{self, Config, RuleWatch};
 use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
-use crate::resolve::resolver::Resolver;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
+use crate::watch::tree::Scope;
 
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
 pub use watching::{Coverage, Mode};
 
-use watching::{Command, Watching};
+use watching::Command;
 
 /// How many findings may wait to be decided.
 const FINDINGS: usize = 16 * 1024;
@@ -170,6 +172,16 @@ impl Plan {
         })
     }
 
+    /// What the watching thread is to watch.
+    fn scope(&self) -> Scope {
+        let opens = self.rules.asked_opens();
+        Scope {
+            patterns: self.patterns.clone(),
+            limit: self.config.watch.max_directories as usize,
+            opens: Box::new(move |directory| opens.below(directory)),
+        }
+    }
+
     /// All that is watched, as text in which `*` is a wildcard.
     #[must_use]
     pub fn watched(&self) -> Vec<String> {
@@ -209,10 +221,13 @@ pub fn patterns(watch: &config::Watch) -> Result<Vec<Pattern>, PatternError> {
     Ok(patterns)
 }
 
+/// Makes the sinks that a configuration asks for.
+pub type MakeSinks = Box<dyn Fn(&Config) -> Vec<Box<dyn Sink>>>;
+
 /// Where alerts go besides the log.
 pub struct Outlets {
     /// The sinks that the command wants besides: a terminal.
-    pub sinks: fn(&Config) -> Vec<Box<dyn Sink>>,
+    pub sinks: MakeSinks,
     /// Says what the configuration asks for now; called again for a reload.
     pub plan: Box<dyn Fn() -> Result<Plan, Fatal>>,
 }
@@ -232,7 +247,11 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     crate::sys::memory::keep_heaps();
     let _lock = lock::take(&plan.config.state.directory)?;
     let sinks = (outlets.sinks)(&plan.config);
+    let actor = selftest::Actor::start();
+    let config = plan.config.clone();
     let daemon = Daemon::start(plan, sinks)?;
+    // It watches already; what it says of itself waits for the trial.
+    daemon.tried(selftest::run(&config, actor));
     daemon.serve(signals, &*outlets.plan)
 }
 
@@ -247,9 +266,8 @@ impl Signals {
 }
 
 struct Daemon {
-    hold: Option<build::HoldThread>,
-    commands: std::sync::mpsc::Sender<Command>,
-    wake: Arc<EventFd>,
+    hold: Option<holding::Holding>,
+    orders: build::Orders,
     messages: SyncSender<Message>,
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
@@ -259,6 +277,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(plan: Plan, extra: Vec<Box<dyn Sink>>) -> Result<Self, Fatal> {
+        let scope = plan.scope();
         let Plan {
             config,
             rules,
@@ -273,53 +292,31 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
-        let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
-        let mut notices = Vec::new();
-        let build::Watch {
-            source,
+        let build::Pipeline {
+            watching,
             hold,
-            held,
-            file_systems,
-            table,
-        } = build::watch(
-            &config,
-            patterns,
-            &identifier,
-            &wake,
-            &messages,
-            &mut notices,
-        )?;
-        let mode = Mode::of(&source, hold.is_some(), table.is_some());
+            mode,
+            orders,
+        } = build::pipeline(&config, scope, &identifier, &messages)?;
+        if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
+            tracing::warn!("rules ask who opens files, which inotify does not tell");
+        }
         let origin = host::origin(mode.as_str());
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = Deciding::new(
-            rules,
-            origin,
-            Arc::clone(&fanout),
-            keys,
-            identifier.clients().clone(),
-        )
-        .map_err(Fatal::system("cannot start threads"))?;
+        let clients = identifier.clients().clone();
+        let deciding = programs::Programs::new(config.watch.key_tools.clone())
+            .and_then(|programs| {
+                Deciding::new(rules, origin, Arc::clone(&fanout), keys, clients, programs)
+            })
+            .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let (commands, orders) = std::sync::mpsc::channel();
-        let watching = Watching::new(
-            source,
-            Resolver::new(identifier).with_table(table),
-            held,
-            file_systems,
-            orders,
-            Arc::clone(&wake),
-            messages.clone(),
-            notices,
-        );
         let watching = build::spawn("watch", move || watching.run())?;
         Ok(Self {
             hold,
-            commands,
-            wake,
+            orders,
             messages,
             watching,
             deciding,
@@ -351,10 +348,19 @@ impl Daemon {
         self.stop("no more signals")
     }
 
+    /// What the trial has shown.
+    fn tried(&self, problems: Vec<String>) {
+        for problem in &problems {
+            tracing::error!("self-test: {problem}");
+        }
+        // The deciding thread lives as long as this.
+        let _ = self.messages.send(Message::Tried(problems));
+    }
+
     /// Tells what the daemon does now, with coverage and counters.
     fn say(&self, change: Change, success: bool, reason: String) {
         let (reply, answer) = sync_channel(1);
-        self.command(Command::Coverage(reply));
+        self.orders.give(Command::Coverage(reply));
         let coverage = answer.recv_timeout(ANSWER_TIME).ok();
         let message = Message::State {
             time: SystemTime::now(),
@@ -399,12 +405,6 @@ impl Daemon {
         json!({ "hold": hold, "sinks": sinks })
     }
 
-    fn command(&self, command: Command) {
-        // The watching thread ends only when it is told so.
-        let _ = self.commands.send(command);
-        let _ = self.wake.write(1);
-    }
-
     /// All or nothing: a plan with an error leaves everything as it was.
     fn reload(&mut self, plan: &dyn Fn() -> Result<Plan, Fatal>) {
         tell_systemd(&[NotifyState::Reloading]);
@@ -416,6 +416,7 @@ impl Daemon {
                 let removed = self.rules.iter().filter(|id| !new.contains(id)).count();
                 let reason = format!("{} rules ({added} new, {removed} gone)", new.len());
                 self.rules = new;
+                let scope = plan.scope();
                 if self
                     .messages
                     .send(Message::Rules(Box::new(plan.rules)))
@@ -423,8 +424,7 @@ impl Daemon {
                 {
                     tracing::error!("the deciding thread is gone");
                 }
-                let limit = plan.config.watch.max_directories as usize;
-                self.command(Command::Patterns(plan.patterns, limit));
+                self.orders.give(Command::Scope(scope));
                 tracing::info!("reloaded: {reason}");
                 self.say(Change::Reload, true, reason);
             }
@@ -443,8 +443,7 @@ impl Daemon {
         if let Some(hold) = self.hold {
             hold.end();
         }
-        let _ = self.commands.send(Command::Stop);
-        let _ = self.wake.write(1);
+        self.orders.give(Command::Stop);
         let mut result = Ok(());
         if self.watching.join().is_err() {
             result = Err(Fatal::System {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::clients::Clients;
 use super::proc::{Entry, Proc, Stat, image, place_image};
+use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
 use crate::sys::PidFd;
@@ -46,6 +47,8 @@ pub struct Identity {
     held: Option<Entry>,
     /// At exec: it had one thread, nobody else can have acted under its pid.
     pub alone: bool,
+    /// Its executable, kept open.
+    pub file: Option<Arc<ImageFile>>,
 }
 
 /// How a process was called.
@@ -67,6 +70,7 @@ pub struct Identifier {
     execs: Pool,
     clients: Clients,
     namespace: Option<u64>,
+    files: ImageFiles,
 }
 
 impl Identifier {
@@ -95,6 +99,7 @@ impl Identifier {
             pool,
             execs,
             namespace,
+            files: ImageFiles::default(),
         })
     }
 
@@ -188,7 +193,9 @@ impl Identifier {
         let entry = entry.try_clone().ok()?;
         let proc = Arc::clone(&self.proc);
         let (pid, start) = (stat.parent, stat.start_ticks);
+        let files = self.files.clone();
         self.pool.ask(move || Aside {
+            file: files.keep(&entry).ok(),
             parent: parent(&proc, Some(pid), Some(start)),
             login_uid: entry.login_uid(),
             audit_session: entry.audit_session(),
@@ -210,6 +217,7 @@ struct Aside {
     login_uid: Option<u32>,
     audit_session: Option<u32>,
     args: Option<Vec<OsString>>,
+    file: Option<Arc<ImageFile>>,
 }
 
 fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
@@ -242,12 +250,13 @@ impl Identify for Identifier {
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
         let namespace = entry.mount_namespace();
-        let mut parent = None;
+        let (mut parent, mut file) = (None, None);
         if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
             process.args = aside.args;
             process.login_uid = aside.login_uid;
             process.audit_session = aside.audit_session;
             parent = aside.parent;
+            file = aside.file;
         }
         Some(Identity {
             alone,
@@ -260,6 +269,7 @@ impl Identify for Identifier {
             before: None,
             late: None,
             cgroup,
+            file,
         })
     }
 
@@ -296,6 +306,7 @@ impl Identify for Identifier {
                 before,
                 late,
                 cgroup: None,
+                file: None,
             },
         })
     }

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod identify;
 pub mod logins;
 pub mod proc;
+pub mod program;
 mod remote;
 pub mod resolver;
 pub mod secrets;
@@ -20,6 +21,8 @@ pub mod unit;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::SystemTime;
+
+pub use program::{KnownAs, KnownBy, ProgramFacts};
 
 /// A numeric id and the name NSS has for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ pub struct Image {
 }
 
 /// A snapshot of one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Process id (thread group id) in the daemon's pid namespace.
     pub pid: i32,
@@ -191,4 +194,6 @@ pub struct Attribution {
     pub ancestors: Vec<Process>,
     /// The possible images where there is more than one.
     pub candidates: Vec<Image>,
+    /// What else is known of the program.
+    pub program: ProgramFacts,
 }

@@ -227,6 +227,15 @@ impl Entry {
         Some(image(path, identity))
     }
 
+    /// Opens the image that runs (`O_PATH`).
+    ///
+    /// # Errors
+    /// The errno of openat(2): `ENOENT` for a zombie or a kernel thread.
+    pub fn executable(&self) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        Ok(openat(&self.dir, c"exe", flags, Mode::empty())?)
+    }
+
     /// The inode of the mount namespace.
     #[must_use]
     pub fn mount_namespace(&self) -> Option<u64> {
@@ -342,9 +351,10 @@ pub fn image(path: PathBuf, identity: Option<FileIdentity>) -> Image {
     }
 }
 
-/// What a path leads to on this host, if the kernel knows without asking a
-/// file server (`RESOLVE_CACHED`).
-pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
+/// Opens what a path leads to on this host (`O_PATH`), if the kernel knows
+/// without asking a file server (`RESOLVE_CACHED`).
+#[must_use]
+pub fn open_cached(path: &Path) -> Option<OwnedFd> {
     use nix::fcntl::{OpenHow, ResolveFlag, openat2};
     use std::os::unix::ffi::OsStrExt;
 
@@ -352,7 +362,12 @@ pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED));
-    let file = openat2(nix::fcntl::AT_FDCWD, path.as_c_str(), how).ok()?;
+    openat2(nix::fcntl::AT_FDCWD, path.as_c_str(), how).ok()
+}
+
+/// The identity of what [`open_cached`] opens.
+pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
+    let file = open_cached(path)?;
     let proc = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
     identity_of(nix::fcntl::AT_FDCWD, &proc).ok()
 }

@@ -19,18 +19,22 @@
     reason = "a test that cannot go on panics and says where"
 )]
 
+mod attribution;
 mod daemon;
 mod deadline;
 mod discovery;
 mod document;
 mod follow;
 mod hold;
+mod holding;
 mod host;
 mod journal;
 mod keygen;
 mod lifecycle;
+mod opens;
 mod others;
 mod process;
 mod session;
+mod shipped;
 mod sinks;
 mod stress;

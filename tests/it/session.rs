@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use crate::document::{Document, SEED};
-use crate::host::{ANN, BOB, Host, ROOT, User};
+use crate::host::{ANN, BOB, Cmd, Host, ROOT, User};
 use crate::process::{Process, SOON};
 
 /// Where this process's sshds listen: an address of the loopback network that
@@ -62,8 +62,8 @@ fn sshd(host: &Host, port: &str) -> Process {
     sshd
 }
 
-/// `ssh` as bob, to the end of `command`.
-fn ssh(host: &Host, port: &str, options: &[&str], command: &str) {
+/// `ssh` as bob.
+fn ssh<'h>(host: &'h Host, port: &str, options: &[&str], command: &str) -> Cmd<'h> {
     let target = format!("bob@{}", address());
     host.command("ssh")
         .args(["-F", "none", "-p", port, "-i", "/srv/login/bob", "-b"])
@@ -72,7 +72,6 @@ fn ssh(host: &Host, port: &str, options: &[&str], command: &str) {
         .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"])
         .args(options)
         .args([target.as_str(), command])
-        .ok();
 }
 
 fn names<'a>(alert: &'a Document, list: &str, field: &str) -> Vec<&'a str> {
@@ -130,12 +129,15 @@ fn a_login_over_ssh_and_sudo_and_a_script() {
         .ok();
     let _sshd = sshd(&host, "22022");
     let daemon = host.daemon().start();
-    ssh(
-        &host,
-        "22022",
-        &["-tt"],
-        "echo $SSH_CONNECTION > /srv/connection; sudo -u ann /srv/deploy; true",
-    );
+    // The session stays open until it has been told of.
+    host.sh(ROOT, "mkfifo -m 666 /srv/end").ok();
+    let command =
+        "echo $SSH_CONNECTION > /srv/connection; sudo -u ann /srv/deploy; read -r _ < /srv/end";
+    let session = ssh(&host, "22022", &["-tt"], command);
+    let mut session = session.spawn_silent();
+    daemon.alert(SEED, &format!("{key}.pub"));
+    host.sh(ROOT, "echo end > /srv/end").ok();
+    assert!(session.end(SOON).success());
     let ended = daemon.stop();
     let alert = ended.alert(SEED, &key);
     let shown = serde_json::to_string_pretty(&alert.0).unwrap();
@@ -199,7 +201,7 @@ fn a_session_of_one_short_command() {
             "echo $SSH_CONNECTION > /srv/connection; exec ssh-keygen -q -t ed25519 -N '' -f {}",
             key(number)
         );
-        ssh(&host, "22023", &[], &make);
+        ssh(&host, "22023", &[], &make).ok();
         ports.push(client_port(&host));
     }
     let ended = daemon.stop();

@@ -41,6 +41,7 @@ fn lineage(programs: &[(&str, u32)]) -> Attribution {
         process: processes.pop(),
         ancestors,
         candidates: Vec::new(),
+        program: crate::resolve::ProgramFacts::default(),
     }
 }
 

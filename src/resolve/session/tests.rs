@@ -92,6 +92,7 @@ fn writer(mut processes: Vec<Process>) -> Attribution {
         process: processes.pop(),
         ancestors,
         candidates: Vec::new(),
+        program: crate::resolve::ProgramFacts::default(),
     }
 }
 
