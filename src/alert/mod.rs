@@ -16,6 +16,7 @@ mod message;
 mod occurrence;
 mod process;
 mod report;
+mod response;
 mod session;
 mod value;
 
@@ -29,6 +30,7 @@ pub use document::Document;
 pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
 pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};
+pub use response::set_response;
 pub use session::{set_logins, set_session};
 
 use crate::rule::{Reference, Rule};

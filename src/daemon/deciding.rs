@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::mounts::Mounts;
 use super::programs::Programs;
 use crate::alert::{self, Acts, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
@@ -84,6 +85,7 @@ pub struct Deciding {
     keys: Keys,
     programs: Programs,
     suppressor: Suppressor,
+    mounts: Mounts,
     sessions: Sessions,
     acts: Acts,
     /// Promises that the trial at the start did not find kept.
@@ -113,6 +115,7 @@ impl Deciding {
             keys,
             programs,
             suppressor: Suppressor::new(),
+            mounts: Mounts::new(),
             sessions: Sessions::start(clients)?,
             acts: Acts::default(),
             tried: Vec::new(),
@@ -282,6 +285,7 @@ impl Deciding {
         if let Some(facts) = &mut event.facts {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
+            facts.mount = file.as_ref().and_then(|file| self.mounts.of(file));
         }
         self.name(&mut event.writer);
         self.programs.tell(&mut event.writer);
@@ -289,11 +293,13 @@ impl Deciding {
         let session = self.session(&event.writer);
         let mut document = alert::event_document(&event, &self.origin);
         alert::set_session(&mut document, &session, &self.origin);
+        let mut key = None;
         match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {
                 let original = event.original_path.as_deref();
                 let report = self.keys.report(file.into(), place, event.action, original);
                 alert::set_key(&mut document, &report);
+                key = Some((report, place.to_owned()));
             }
             (None, _) if event.action == Action::Deletion => {
                 self.keys.deleted(&event.path, &mut document);
@@ -328,6 +334,9 @@ impl Deciding {
         let logins = self.logins(&session, &event);
         for mut alert in alerts {
             alert::set_logins(&mut alert, &logins);
+            if let Some((report, place)) = &key {
+                alert::set_response(&mut alert, report, place);
+            }
             self.acts.join(&mut alert);
             self.out(alert);
         }
@@ -481,6 +490,7 @@ fn facts(file: &File) -> Option<FileFacts> {
         gid: metadata.gid(),
         owner: None,
         group: None,
+        accessed: metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
         size: metadata.len(),
         links: metadata.nlink(),
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
@@ -489,5 +499,6 @@ fn facts(file: &File) -> Option<FileFacts> {
         target: (kind == FileKind::Symlink)
             .then(|| readlinkat(file, c"").ok().map(Into::into))
             .flatten(),
+        mount: None,
     })
 }

@@ -18,6 +18,7 @@ mod holding;
 mod host;
 mod keys;
 mod lock;
+mod mounts;
 mod privilege;
 mod programs;
 pub mod selftest;

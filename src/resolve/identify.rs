@@ -39,6 +39,8 @@ pub struct Identity {
     pub before: Option<Image>,
     /// Its name and arguments, which it has only after the exec.
     pub late: Option<Answer<Option<Called>>>,
+    /// At exec: its parent's arguments.
+    pub parent_args: Option<Answer<Option<Vec<OsString>>>>,
     /// Its control groups, which it may have left by the time they are read.
     pub cgroup: Option<Answer<Option<Vec<u8>>>>,
     /// Nothing could have changed between the act and the reading.
@@ -268,6 +270,7 @@ impl Identify for Identifier {
             pidfd: None,
             before: None,
             late: None,
+            parent_args: None,
             cgroup,
             file,
         })
@@ -290,11 +293,20 @@ impl Identify for Identifier {
             self.execs
                 .ask(move || file.and_then(|file| called(&entry, file)))
         });
+        let parent = self.parent(process.parent_pid, process.start_ticks);
+        let parent_args = parent.as_ref().and_then(|parent| {
+            let entry = self.proc.entry(parent.pid).ok()?;
+            let start = parent.start_ticks;
+            self.execs.ask(move || {
+                let args = entry.args()?;
+                (entry.stat().ok().map(|stat| stat.start_ticks) == start).then_some(args)
+            })
+        });
         Some(Executor {
             pid: process.pid,
             pidfd: PidFd::open(process.pid).ok(),
             identity: Identity {
-                parent: self.parent(process.parent_pid, process.start_ticks),
+                parent,
                 namespace,
                 pidfd: PidFd::open(process.pid).ok(),
                 // The only thread is the one that is held: nobody else can act
@@ -305,6 +317,7 @@ impl Identify for Identifier {
                 process,
                 before,
                 late,
+                parent_args,
                 cgroup: None,
                 file: None,
             },

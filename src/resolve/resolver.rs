@@ -209,7 +209,7 @@ impl Resolver {
     pub fn opening(&mut self, identity: Identity) -> Attribution {
         let Identity {
             mut process,
-            parent,
+            mut parent,
             mut verified,
             namespace,
             cgroup,
@@ -226,6 +226,13 @@ impl Resolver {
             && recorded.identity.process.start_ticks == process.start_ticks
         {
             recorded.complete();
+            if let (Some(parent), Some(known)) = (&mut parent, &recorded.identity.parent)
+                && (parent.pid, parent.start_ticks) == (known.pid, known.start_ticks)
+                && parent.args.is_none()
+                && same_file(parent.image.as_ref(), known.image.as_ref())
+            {
+                parent.args.clone_from(&known.args);
+            }
             let known = &mut recorded.identity.process;
             if same_file(known.image.as_ref(), process.image.as_ref()) {
                 if known.args.is_none() {
@@ -557,6 +564,12 @@ impl Recorded {
 
     /// Takes the name and the arguments that were read after the exec.
     fn complete(&mut self) {
+        if let Some(parent) = &mut self.identity.parent
+            && parent.args.is_none()
+        {
+            let args = self.identity.parent_args.as_ref();
+            parent.args = args.and_then(|args| args.now()?);
+        }
         if self.identity.process.args.is_none()
             && let Some(called) = self.identity.late.as_ref().and_then(|late| late.now()?)
         {

@@ -124,15 +124,18 @@ fn a_login_over_ssh_and_sudo_and_a_script() {
     prepare(&host);
     let key = ANN.ssh("id_ed25519");
     let make = format!("ssh-keygen -q -t ed25519 -N '' -C it -f {key}");
-    script(&host, "/srv/deploy", &format!("{make}\ntrue"));
+    // The script and the session last until they have been told of.
+    script(
+        &host,
+        "/srv/deploy",
+        &format!("{make}\nread -r _ < /srv/end"),
+    );
+    host.sh(ROOT, "mkfifo -m 666 /srv/end").ok();
     host.sh(ROOT, "install -m 666 /dev/null /srv/connection")
         .ok();
     let _sshd = sshd(&host, "22022");
     let daemon = host.daemon().start();
-    // The session stays open until it has been told of.
-    host.sh(ROOT, "mkfifo -m 666 /srv/end").ok();
-    let command =
-        "echo $SSH_CONNECTION > /srv/connection; sudo -u ann /srv/deploy; read -r _ < /srv/end";
+    let command = "echo $SSH_CONNECTION > /srv/connection; sudo -u ann /srv/deploy; true";
     let session = ssh(&host, "22022", &["-tt"], command);
     let mut session = session.spawn_silent();
     daemon.alert(SEED, &format!("{key}.pub"));
