@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::document::{Document, SEED};
+use crate::document::{ANY, Document, SEED, rule};
 use crate::host::{ANN, BOB, Cmd, Host, ROOT, User};
 use crate::process::{Process, SOON};
 
@@ -218,6 +218,37 @@ fn a_session_of_one_short_command() {
         assert!(message.contains(&expected), "{message}");
     }
     ended.assert_nothing_lost();
+}
+
+/// A new way in, added by the shell itself, and the command that closes it.
+#[test]
+fn a_key_is_added_and_the_response_takes_it_out_again() {
+    let host = Host::new();
+    prepare(&host);
+    let list = BOB.ssh("authorized_keys");
+    let before = std::fs::read_to_string(host.path(&list)).unwrap();
+    host.sh(ROOT, "install -m 666 /dev/null /srv/connection; mkfifo -m 666 /srv/end; ssh-keygen -q -t ed25519 -N '' -C mallory -f /srv/login/mallory; chmod a+r /srv/login/mallory.pub").ok();
+    let _sshd = sshd(&host, "22024");
+    let change = rule(
+        ANY,
+        "Any change",
+        r#"file where event.action == "modification" and file.name == "authorized_keys""#,
+    );
+    let daemon = host.daemon().rule("any", &change).start();
+    let command = "echo $SSH_CONNECTION > /srv/connection; read -r key < /srv/login/mallory.pub; echo \"$key\" >> ~/.ssh/authorized_keys; read -r _ < /srv/end";
+    let mut session = ssh(&host, "22024", &[], command).spawn_silent();
+    let alert = daemon.alert(ANY, &list);
+    host.sh(ROOT, "echo end > /srv/end").ok();
+    assert!(session.end(SOON).success());
+    assert_from_bob(&alert, &client_port(&host));
+    let message = alert.text("message");
+    assert!(message.contains("(mallory)"), "{message}");
+    let commands = names(&alert, "ssh_keywatch.response.commands", "");
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    host.sh(ROOT, commands[0]).ok();
+    let after = std::fs::read_to_string(host.path(&list)).unwrap();
+    assert_eq!(after, before);
+    daemon.stop().assert_nothing_lost();
 }
 
 #[test]
