@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::watchdog::Part;
 use super::watching::{FileSystems, Source};
 use super::{Fatal, Message, privilege};
 use crate::config::{self, Backend, Config, Hold};
@@ -189,6 +190,14 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
 }
 
 impl HoldThread {
+    /// The threads that the watchdog asks.
+    pub(super) fn parts(&self) -> [Part; 2] {
+        [
+            Part::answering(&self.deadline, Arc::clone(&self.control)),
+            Part::supervising(Arc::clone(&self.deadline)),
+        ]
+    }
+
     /// Closes the group, then ends the thread.
     pub(super) fn end(self) {
         if let Err(error) = self.permission.close() {
@@ -234,6 +243,7 @@ fn start_hold(
         deadline: Arc::clone(&deadline),
     };
     let permission = Arc::clone(&parts.permission);
+    let answering = Arc::clone(&deadline.answering);
     let (alive, ended) = sync_channel(0);
     let told = messages.clone();
     spawn("hold", move || {
@@ -245,6 +255,7 @@ fn start_hold(
             let _ = permission.close();
             let _ = messages.try_send(Message::HoldEnded(error.to_string()));
         }
+        answering.retire();
     })?;
     let permission = Arc::clone(&parts.permission);
     let supervisor = Arc::clone(&deadline);

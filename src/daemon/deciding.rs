@@ -27,6 +27,7 @@ use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Miss};
 
 /// How often the sinks are asked what they have to tell.
@@ -77,6 +78,7 @@ pub struct Deciding {
     suppressor: Suppressor,
     /// How many alerts were raised.
     raised: u64,
+    beat: Arc<Beat>,
 }
 
 impl Deciding {
@@ -98,13 +100,22 @@ impl Deciding {
             keys,
             suppressor: Suppressor::new(),
             raised: 0,
+            beat: Arc::default(),
         })
+    }
+
+    /// Ticks while the thread gets on; at least with each [`TICK`] when there is
+    /// nothing to do.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
         loop {
+            self.beat.tick();
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
@@ -237,6 +248,7 @@ impl Deciding {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
         }
+        self.beat.tick();
         self.name(&mut event.writer);
         secrets::hide(&mut event.writer);
         let mut document = alert::event_document(&event, &self.origin);
@@ -311,6 +323,8 @@ impl Deciding {
             .iter_mut()
             .chain(&mut attribution.ancestors);
         for process in processes {
+            // Each name may take a name service some time.
+            self.beat.tick();
             let Process {
                 credentials: Some(credentials),
                 ..

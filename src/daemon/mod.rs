@@ -18,6 +18,7 @@ mod host;
 mod keys;
 mod lock;
 mod privilege;
+mod watchdog;
 mod watching;
 
 use std::io;
@@ -297,6 +298,7 @@ impl Daemon {
         let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
         let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
             .map_err(Fatal::system("cannot start threads"))?;
+        let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
         let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
@@ -309,7 +311,10 @@ impl Daemon {
             messages.clone(),
             notices,
         );
+        parts.push(watchdog::Part::watching(watching.beat(), Arc::clone(&wake)));
         let watching = build::spawn("watch", move || watching.run())?;
+        parts.extend(hold.iter().flat_map(build::HoldThread::parts));
+        watchdog::start(parts).map_err(Fatal::system("cannot start the watchdog thread"))?;
         Ok(Self {
             hold,
             commands,

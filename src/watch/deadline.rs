@@ -16,6 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, TimerSetTimeFlags};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
+use super::beat::Beat;
 use crate::sys::fanotify::PermissionGroup;
 
 /// The longest that an opener waits.
@@ -41,6 +42,10 @@ pub struct Deadline {
     kept: [AtomicI32; FLIGHTS],
     /// Records answered in time.
     served: AtomicU64,
+    /// Whether the answering thread gets on.
+    pub answering: Arc<Beat>,
+    /// Whether the supervisor does.
+    pub supervising: Arc<Beat>,
     stop: AtomicBool,
 }
 
@@ -65,6 +70,8 @@ impl Deadline {
             fd: AtomicI32::new(-1),
             kept: [const { AtomicI32::new(-1) }; FLIGHTS],
             served: AtomicU64::new(0),
+            answering: Arc::default(),
+            supervising: Arc::default(),
             stop: AtomicBool::new(false),
         })
     }
@@ -89,6 +96,7 @@ impl Deadline {
     pub fn end(&self) {
         self.began.store(0, Ordering::SeqCst);
         self.served.fetch_add(1, Ordering::Relaxed);
+        self.answering.tick();
     }
 
     /// The answering thread keeps the opener at hand a moment longer.
@@ -116,6 +124,11 @@ impl Deadline {
         self.arm(Duration::from_nanos(1));
     }
 
+    /// Makes the supervisor look, which sets its timer by what it finds.
+    pub fn poke(&self) {
+        self.arm(Duration::from_nanos(1));
+    }
+
     fn arm(&self, after: Duration) {
         let expiration = Expiration::OneShot(TimeSpec::from_duration(after));
         // Fails only for a time that is none (timerfd_settime(2)).
@@ -123,12 +136,18 @@ impl Deadline {
     }
 
     /// Supervises until it is stopped, or has closed the group.
-    pub fn supervise(&self, group: &Arc<PermissionGroup>, mut tell: impl FnMut(Miss)) {
+    pub fn supervise(&self, group: &Arc<PermissionGroup>, tell: impl FnMut(Miss)) {
+        self.look_after(group, tell);
+        self.supervising.retire();
+    }
+
+    fn look_after(&self, group: &Arc<PermissionGroup>, mut tell: impl FnMut(Miss)) {
         let mut misses = 0;
         let mut served = 0;
         loop {
             // EINTR: the deadline is looked at all the same.
             let _ = self.timer.wait();
+            self.supervising.tick();
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }

@@ -226,6 +226,7 @@ impl<I: Identify> Hold<I> {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(error) => return Err(error.into()),
             };
+            self.deadline.answering.tick();
             if self.stop.load(Ordering::Acquire) {
                 return Ok(());
             }

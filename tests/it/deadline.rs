@@ -130,3 +130,23 @@ fn whoever_is_answered_in_time_is_no_miss() {
     // The supervisor ends without having told anything.
     assert!(bench.misses.recv_timeout(BOUND).is_err());
 }
+
+#[test]
+fn a_sleeping_supervisor_shows_that_it_lives_when_it_is_poked() {
+    let bench = Bench::new();
+    let until = std::time::Instant::now() + BOUND;
+    for _ in 0..3 {
+        let before = bench.deadline.supervising.count();
+        assert!(before.is_some());
+        bench.deadline.poke();
+        while bench.deadline.supervising.count() == before {
+            assert!(std::time::Instant::now() < until, "it does not wake");
+            std::thread::yield_now();
+        }
+    }
+    bench.deadline.stop();
+    while bench.deadline.supervising.count().is_some() {
+        assert!(std::time::Instant::now() < until, "it does not end");
+        std::thread::yield_now();
+    }
+}

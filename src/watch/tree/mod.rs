@@ -23,6 +23,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use self::visit::{follow, open_directory};
+use super::beat::Beat;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -124,6 +125,7 @@ pub struct Tree {
     limit_said: bool,
     /// File systems that homes have been seen on.
     file_systems: Vec<[u8; 8]>,
+    beat: Arc<Beat>,
 }
 
 impl Tree {
@@ -141,6 +143,7 @@ impl Tree {
             remembered: 0,
             limit_said: false,
             file_systems: Vec::new(),
+            beat: Arc::default(),
         }
     }
 
@@ -155,6 +158,12 @@ impl Tree {
         self.marker.mark(root.as_fd(), Path::new("/"), false)?;
         self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
         Ok(())
+    }
+
+    /// Ticks with each name that a scan looks at: a large tree takes its time.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     fn root_role(&self) -> Role {
