@@ -28,7 +28,7 @@ use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
 use crate::watch::beat::Beat;
-use crate::watch::deadline::{LIMIT, Miss};
+use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
@@ -57,11 +57,13 @@ pub enum Message {
         counters: Value,
     },
     /// Openers waited for the answering thread longer than they should.
-    HoldMissed(Miss),
+    Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
     Dropped(u64),
-    /// The answering thread failed; the group is closed.
-    HoldEnded(String),
+    /// Nobody is held any more, for this reason; it will be tried again after a while.
+    Released(String, Duration),
+    /// Openers are held again.
+    HeldAgain,
     /// The watching thread failed.
     WatchEnded(String),
     /// Nothing more comes.
@@ -192,7 +194,7 @@ impl Deciding {
                     reason,
                 });
             }
-            Message::HoldMissed(Miss::Overdue(count)) => {
+            Message::Overdue(Overdue(count)) => {
                 let limit = LIMIT.as_millis();
                 let reason = format!(
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
@@ -207,8 +209,8 @@ impl Deciding {
                     reason: &reason,
                 });
             }
-            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
-            Message::HoldEnded(error) => self.not_held(&error),
+            Message::Released(why, pause) => self.released(&why, pause),
+            Message::HeldAgain => self.held_again(),
             Message::WatchEnded(error) => {
                 self.degraded(&format!("nothing is watched any more: {error}"));
             }
@@ -216,19 +218,34 @@ impl Deciding {
         }
     }
 
-    fn not_held(&mut self, why: &str) {
+    fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
+        self.origin.degraded = vec![format!("openers are not held: {why}")];
         self.degraded(&format!(
-            "writers are not held any more ({why}): one that exits at once may go unnamed"
+            "openers are not held any more ({why}): one that exits at once may go unnamed; \
+             it is tried again in {} seconds",
+            pause.as_secs()
         ));
+    }
+
+    fn held_again(&mut self) {
+        self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
+        self.origin.degraded.clear();
+        let reason = "openers are held again";
+        tracing::info!("{reason}");
+        self.condition(Change::Recovered, Outcome::Success, reason);
     }
 
     fn degraded(&self, reason: &str) {
         tracing::error!("{reason}");
+        self.condition(Change::Degraded, Outcome::Failure, reason);
+    }
+
+    fn condition(&self, change: Change, outcome: Outcome, reason: &str) {
         let state = State {
             time: SystemTime::now(),
-            change: Change::Degraded,
-            outcome: Outcome::Failure,
+            change,
+            outcome,
             reason,
             coverage: Value::Null,
             counters: Value::Null,

@@ -14,6 +14,7 @@
 mod accounts;
 mod build;
 mod deciding;
+mod holding;
 mod host;
 mod keys;
 mod lock;
@@ -248,7 +249,7 @@ impl Signals {
 }
 
 struct Daemon {
-    hold: Option<build::HoldThread>,
+    hold: Option<holding::Holding>,
     commands: std::sync::mpsc::Sender<Command>,
     wake: Arc<EventFd>,
     messages: SyncSender<Message>,
@@ -274,6 +275,7 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
+        let (commands, orders) = std::sync::mpsc::channel();
         let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
@@ -291,6 +293,7 @@ impl Daemon {
             &identifier,
             &wake,
             &messages,
+            &commands,
             &mut notices,
         )?;
         let mode = Mode::of(&source, hold.is_some(), table.is_some());
@@ -300,7 +303,6 @@ impl Daemon {
             .map_err(Fatal::system("cannot start threads"))?;
         let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
             source,
             Resolver::new(identifier).with_table(table),
@@ -313,7 +315,7 @@ impl Daemon {
         );
         parts.push(watchdog::Part::watching(watching.beat(), Arc::clone(&wake)));
         let watching = build::spawn("watch", move || watching.run())?;
-        parts.extend(hold.iter().flat_map(build::HoldThread::parts));
+        parts.extend(hold.as_ref().map(holding::Holding::part));
         watchdog::start(parts).map_err(Fatal::system("cannot start the watchdog thread"))?;
         Ok(Self {
             hold,

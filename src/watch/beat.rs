@@ -4,32 +4,21 @@
 //! who looks on compares two readings. Never blocks, and says nothing of what
 //! the thread does.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One thread's counter.
 #[derive(Debug, Default)]
-pub struct Beat {
-    count: AtomicU64,
-    retired: AtomicBool,
-}
+pub struct Beat(AtomicU64);
 
 impl Beat {
     /// The thread got on by a step.
     pub fn tick(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The thread has ended as it should, or the daemon does without it.
-    pub fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-    }
-
-    /// How many steps it made; `None` when nobody waits for it any more.
+    /// How many steps it has made.
     #[must_use]
-    pub fn count(&self) -> Option<u64> {
-        if self.retired.load(Ordering::Relaxed) {
-            return None;
-        }
-        Some(self.count.load(Ordering::Relaxed))
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

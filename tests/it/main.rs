@@ -25,6 +25,7 @@ mod discovery;
 mod document;
 mod follow;
 mod hold;
+mod holding;
 mod host;
 mod journal;
 mod keygen;
