@@ -47,6 +47,10 @@ pub(super) struct Orders {
 }
 
 impl Orders {
+    pub(super) fn wake(&self) -> Arc<EventFd> {
+        Arc::clone(&self.wake)
+    }
+
     pub(super) fn give(&self, command: Command) {
         // The watching thread ends only when it is told so.
         let _ = self.commands.send(command);

@@ -28,6 +28,7 @@ use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
@@ -85,6 +86,7 @@ pub struct Deciding {
     tried: Vec<String>,
     /// How many alerts were raised.
     raised: u64,
+    beat: Arc<Beat>,
 }
 
 impl Deciding {
@@ -109,13 +111,22 @@ impl Deciding {
             suppressor: Suppressor::new(),
             tried: Vec::new(),
             raised: 0,
+            beat: Arc::default(),
         })
+    }
+
+    /// Ticks while the thread gets on; at least with each [`TICK`] when there is
+    /// nothing to do.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
         loop {
+            self.beat.tick();
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
@@ -275,6 +286,7 @@ impl Deciding {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
         }
+        self.beat.tick();
         self.name(&mut event.writer);
         self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
@@ -353,6 +365,8 @@ impl Deciding {
             .iter_mut()
             .chain(&mut attribution.ancestors);
         for process in processes {
+            // Each name may take a name service some time.
+            self.beat.tick();
             let Process {
                 credentials: Some(credentials),
                 ..

@@ -21,6 +21,7 @@ mod lock;
 mod privilege;
 mod programs;
 pub mod selftest;
+mod watchdog;
 mod watching;
 
 use std::io;
@@ -309,8 +310,12 @@ impl Daemon {
         let deciding = programs::Programs::new(config.watch.key_tools.clone())
             .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
             .map_err(Fatal::system("cannot start threads"))?;
+        let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
+        parts.push(watchdog::Part::watching(watching.beat(), orders.wake()));
         let watching = build::spawn("watch", move || watching.run())?;
+        parts.extend(hold.as_ref().map(holding::Holding::part));
+        watchdog::start(parts).map_err(Fatal::system("cannot start the watchdog thread"))?;
         Ok(Self {
             hold,
             orders,

@@ -24,6 +24,7 @@ use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
+use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
@@ -326,6 +327,7 @@ pub struct Watching {
     /// Of those, how many the deciding thread has not been told of.
     untold: u64,
     stopping: bool,
+    beat: Arc<Beat>,
 }
 
 impl Watching {
@@ -333,6 +335,7 @@ impl Watching {
     #[must_use]
     pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
         Self {
+            beat: inputs.source.tree().beat(),
             inputs,
             resolver,
             messages,
@@ -342,6 +345,12 @@ impl Watching {
             untold: 0,
             stopping: false,
         }
+    }
+
+    /// Ticks while the thread gets on.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until it is told to stop, or the source fails.
@@ -380,6 +389,7 @@ impl Watching {
     /// Reads once. The process table must know when, and know of all that led
     /// to the records before they are interpreted.
     fn read(&mut self) -> io::Result<usize> {
+        self.beat.tick();
         if let Some(table) = self.resolver.table_mut() {
             table.reading();
         }
