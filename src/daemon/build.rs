@@ -5,7 +5,7 @@
 //! first mark that somebody could wait at.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::watching::{FileSystems, Source};
-use super::{Fatal, Message, privilege};
+use super::{Fatal, Message, access, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
@@ -64,6 +64,7 @@ pub(super) fn watch(
     wake: &Arc<EventFd>,
     messages: &SyncSender<Message>,
     notices: &mut Vec<Notice>,
+    dry: bool,
 ) -> Result<Watch, Fatal> {
     let limit = config.watch.max_directories as usize;
     let groups = groups(&config.watch)?;
@@ -97,7 +98,7 @@ pub(super) fn watch(
         let parts = HoldParts {
             permission,
             notification,
-            fence: make_fence(&mut watch, &config.state.directory),
+            fence: make_fence(&mut watch, &fence_places(&config.state.directory, dry)),
             held: sender,
             wake: Arc::clone(wake),
         };
@@ -268,15 +269,23 @@ fn start_hold(
     Ok((thread, file_systems))
 }
 
-/// The fence lies on /run, which is in memory, or with the state.
-fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
-    let name = format!("fence.{}", std::process::id());
-    let places = [
+/// The fence lies on /run, which is in memory, or with the state. A dry run
+/// leaves the places of the daemon beside it alone.
+fn fence_places(state: &Path, dry: bool) -> Vec<PathBuf> {
+    let pid = std::process::id();
+    if dry {
+        return vec![PathBuf::from(format!("/run/ssh-keywatch-dry.{pid}"))];
+    }
+    let name = format!("fence.{pid}");
+    vec![
         Path::new("/run/ssh-keywatch").join(&name),
         state.join(&name),
-    ];
+    ]
+}
+
+fn make_fence(watch: &mut FanotifyWatch, places: &[PathBuf]) -> Option<Arc<Fence>> {
     for place in places {
-        let fence = Fence::new(&place).and_then(|fence| {
+        let fence = Fence::new(place).and_then(|fence| {
             let fence = Arc::new(fence);
             watch.set_fence(Arc::clone(&fence))?;
             Ok(fence)
@@ -292,20 +301,28 @@ fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
     None
 }
 
-/// The sinks that the configuration asks for, and `extra`.
+/// The sinks that the configuration asks for, and `extra`; those alone when the
+/// run is dry.
 pub(super) fn sinks(
     config: &Config,
     extra: Vec<Box<dyn Sink>>,
+    dry: bool,
 ) -> Result<Vec<Box<dyn Sink>>, Fatal> {
+    if dry {
+        return Ok(extra);
+    }
     let options = crate::sink::Options {
         mode: config.log.mode.0,
         group: Some(config.log.group.clone()).filter(|group| !group.is_empty()),
     };
+    let missing = access::missing(&config.log.file);
     let log =
         crate::sink::JsonLog::open(&config.log.file, &options).map_err(|source| Fatal::Log {
             path: config.log.file.clone(),
             source,
         })?;
+    // Who may read the log must come to it.
+    access::share(&config.log.file, &missing, access::group(&config.log.group));
     let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(log)];
     if config.journal.enabled {
         sinks.push(Box::new(crate::sink::Journal::new()));

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, open, readlinkat};
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::standing::{Decided, Standing};
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, FileFacts, FileKind, FinalPath};
@@ -54,7 +55,11 @@ pub enum Message {
         coverage: Value,
         /// What was counted.
         counters: Value,
+        /// What a reload changed.
+        changes: Value,
     },
+    /// Say what was decided so far.
+    Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
     HoldMissed(Miss),
     /// So many events were dropped, for this thread was too far behind.
@@ -77,6 +82,7 @@ pub struct Deciding {
     suppressor: Suppressor,
     /// How many alerts were raised.
     raised: u64,
+    standing: Standing,
 }
 
 impl Deciding {
@@ -98,6 +104,7 @@ impl Deciding {
             keys,
             suppressor: Suppressor::new(),
             raised: 0,
+            standing: Standing::default(),
         })
     }
 
@@ -125,6 +132,7 @@ impl Deciding {
             Message::Event(assembled) => self.decide(*assembled),
             Message::Problem(time, problem) => {
                 tracing::warn!("{problem}");
+                self.standing.problem(&problem, time);
                 let lost = matches!(problem, Problem::Overflow);
                 self.loss(&Loss {
                     time,
@@ -139,7 +147,13 @@ impl Deciding {
                     reason: &problem.to_string(),
                 });
             }
-            Message::Rules(rules) => self.rules = *rules,
+            Message::Rules(rules) => {
+                rules.inherit(&self.rules);
+                self.standing.rules(&rules);
+                self.rules = *rules;
+            }
+            // Who asked may have waited long enough.
+            Message::Status(reply) => drop(reply.try_send(self.told())),
             Message::State {
                 time,
                 change,
@@ -147,6 +161,7 @@ impl Deciding {
                 reason,
                 coverage,
                 mut counters,
+                changes,
             } => {
                 if change == Change::Stop {
                     // What was suppressed until now is told before the last word.
@@ -166,6 +181,7 @@ impl Deciding {
                     reason: &reason,
                     coverage,
                     counters,
+                    changes,
                 };
                 self.out(alert::state(&state, &self.origin));
             }
@@ -182,6 +198,7 @@ impl Deciding {
                 });
             }
             Message::HoldMissed(Miss::Overdue(count)) => {
+                self.standing.overdue(count);
                 let limit = LIMIT.as_millis();
                 let reason = format!(
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
@@ -199,7 +216,10 @@ impl Deciding {
             Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
             Message::HoldEnded(error) => self.not_held(&error),
             Message::WatchEnded(error) => {
-                self.degraded(&format!("nothing is watched any more: {error}"));
+                self.degraded(
+                    "watch_ended",
+                    &format!("nothing is watched any more: {error}"),
+                );
             }
             Message::End => {}
         }
@@ -207,20 +227,26 @@ impl Deciding {
 
     fn not_held(&mut self, why: &str) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
-        self.degraded(&format!(
-            "writers are not held any more ({why}): one that exits at once may go unnamed"
-        ));
+        self.degraded(
+            "hold_ended",
+            &format!(
+                "writers are not held any more ({why}): one that exits at once may go unnamed"
+            ),
+        );
     }
 
-    fn degraded(&self, reason: &str) {
+    fn degraded(&mut self, code: &'static str, reason: &str) {
         tracing::error!("{reason}");
+        let time = SystemTime::now();
+        self.standing.trouble(code, None, reason.to_owned(), time);
         let state = State {
-            time: SystemTime::now(),
+            time,
             change: Change::Degraded,
             outcome: Outcome::Failure,
             reason,
             coverage: Value::Null,
             counters: Value::Null,
+            changes: Value::Null,
         };
         self.out(alert::state(&state, &self.origin));
     }
@@ -265,7 +291,10 @@ impl Deciding {
         let mut alerts = Vec::new();
         for rule in decision.matches {
             match self.suppressor.admit(rule, &document, event.time) {
-                Verdict::Raise => alerts.push(alert::alert(&document, rule)),
+                Verdict::Raise => {
+                    self.standing.raised(&rule.id, event.time);
+                    alerts.push(alert::alert(&document, rule));
+                }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
@@ -281,6 +310,15 @@ impl Deciding {
             let time = SystemTime::now();
             self.out(alert::suppressed(&suppressed, time, &self.origin));
         }
+    }
+
+    /// What was decided so far, for a status.
+    fn told(&self) -> Decided {
+        let today = jiff::ZonedDateTime::now().date();
+        let (raised, suppressed) = (self.raised, self.suppressor.total());
+        let mode = &self.origin.mode;
+        self.standing
+            .told(mode, &self.rules, raised, suppressed, today)
     }
 
     /// What was decided so far, for a state.

@@ -19,6 +19,7 @@
     reason = "a test that cannot go on panics and says where"
 )]
 
+mod control;
 mod daemon;
 mod deadline;
 mod discovery;
