@@ -66,6 +66,8 @@ pub struct Origin {
     pub version: String,
     /// How it watches (`ssh_keywatch.mode`), such as `fanotify+hold`.
     pub mode: String,
+    /// What does not work as it should (`ssh_keywatch.degraded`).
+    pub degraded: Vec<String>,
     /// The kernel's boot id (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
 }

@@ -252,6 +252,6 @@ fn head(time: SystemTime, kind: &str, message: &str, reason: &str, origin: &Orig
         document.set("event.reason", reason);
     }
     occurrence::host(&mut document, &origin.host, origin);
-    document.set("ssh_keywatch.mode", origin.mode.as_str());
+    occurrence::mode(&mut document, origin);
     document
 }

@@ -213,21 +213,21 @@ fn coverage(page: &mut Page, status: &Map<String, Value>) {
         ),
     );
     let roots = list(status, "coverage.roots");
+    // Where nobody is held at all, the mode says so.
+    let holding = text(status, "mode").is_some_and(|mode| mode.contains("+hold"));
     let (good, bad): (Vec<_>, Vec<_>) = roots
         .into_iter()
-        .partition(|root| text(root, "reason").is_none());
-    let bad = bad.into_iter().chain(list(status, "coverage.unwatched"));
+        .partition(|root| !holding || text(root, "how") == Some("held"));
     for root in bad {
-        let what = if text(root, "watch") == Some("none") {
-            "not at all"
-        } else {
-            text(root, "watch").unwrap_or("?")
-        };
         let line = format!("{}: {}", said(root, "path"), said(root, "reason"));
-        page.alarm(&format!("  {what}"), &line);
+        page.alarm(&format!("  {}", said(root, "how")), &line);
+    }
+    for root in list(status, "coverage.unwatched") {
+        let line = format!("{}: {}", said(root, "path"), said(root, "reason"));
+        page.alarm("  not at all", &line);
     }
     for root in good.iter().take(ROOTS) {
-        page.line(&format!("  {}", said(root, "watch")), &said(root, "path"));
+        page.line(&format!("  {}", said(root, "how")), &said(root, "path"));
     }
     let named = number(status, "coverage.root_count").unwrap_or_default();
     let more = named.saturating_sub(good.len().min(ROOTS) as u64);
@@ -359,8 +359,8 @@ mod tests {
             "degraded": [{"reason": "bad\u{1b}[2J"}],
             "coverage": {
                 "watched": ["/home/*/.ssh"], "directories": 1, "root_count": 1,
-                "roots": [{"path": "/home/a/.ssh", "watch": "inotify", "reason": null}],
-                "unwatched": [{"path": "/home/b/.ssh", "watch": "none", "reason": "no space"}],
+                "roots": [{"path": "/home/a/.ssh", "how": "inotify", "reason": null}],
+                "unwatched": [{"path": "/home/b/.ssh", "how": "none", "reason": "no space"}],
             },
         }) else {
             panic!()

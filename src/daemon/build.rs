@@ -7,47 +7,31 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::watching::{FileSystems, Source};
+use super::holding::{self, Holding};
+use super::watching::{Command, FileSystems, Source};
 use super::{Fatal, Message, access, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
 use crate::sink::Sink;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
-use crate::sys::thread;
 use crate::watch::Notice;
-use crate::watch::deadline::Deadline;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::fence::Fence;
-use crate::watch::hold::{self, Counters, Held};
+use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::pattern::Pattern;
-
-/// How long the answering thread has to end.
-const END_TIME: Duration = Duration::from_secs(1);
-
-/// The answering thread and what is needed to end it.
-pub(super) struct HoldThread {
-    permission: Arc<PermissionGroup>,
-    stop: Arc<AtomicBool>,
-    control: Arc<EventFd>,
-    deadline: Arc<Deadline>,
-    pub(super) counters: Arc<Counters>,
-    ended: Receiver<()>,
-}
 
 /// What watches.
 pub(super) struct Watch {
     /// Where records come from.
     pub(super) source: Source,
     /// The answering thread, if writers are held.
-    pub(super) hold: Option<HoldThread>,
+    pub(super) hold: Option<Holding>,
     /// Whom it identified.
     pub(super) held: Option<Receiver<Held<Identity>>>,
     /// Tells it on which file systems homes lie.
@@ -57,12 +41,17 @@ pub(super) struct Watch {
 }
 
 /// Makes the source, starts the answering thread, and marks all that exists.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the composition root hands over its parts"
+)]
 pub(super) fn watch(
     config: &Config,
     patterns: Vec<Pattern>,
     identifier: &Identifier,
     wake: &Arc<EventFd>,
     messages: &SyncSender<Message>,
+    commands: &Sender<Command>,
     notices: &mut Vec<Notice>,
     dry: bool,
 ) -> Result<Watch, Fatal> {
@@ -95,14 +84,17 @@ pub(super) fn watch(
     let (mut hold, mut held, mut file_systems) = (None, None, None);
     if let Some(permission) = groups.permission {
         let (sender, receiver) = sync_channel(hold::BACKLOG);
-        let parts = HoldParts {
+        let parts = holding::Parts {
             permission,
             notification,
+            identifier: identifier.clone(),
             fence: make_fence(&mut watch, &fence_places(&config.state.directory, dry)),
             held: sender,
             wake: Arc::clone(wake),
+            messages: messages.clone(),
+            commands: commands.clone(),
         };
-        let (thread, told) = start_hold(parts, identifier.clone(), messages.clone())?;
+        let (thread, told) = Holding::start(parts)?;
         (hold, held, file_systems) = (Some(thread), Some(receiver), Some(told));
         for tool in &config.watch.key_tools {
             if let Err(error) = watch.hold_program(tool) {
@@ -187,86 +179,6 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
         notification: Some(notification),
         permission,
     })
-}
-
-impl HoldThread {
-    /// Closes the group, then ends the thread.
-    pub(super) fn end(self) {
-        if let Err(error) = self.permission.close() {
-            tracing::error!("cannot close the permission group: {error}");
-        }
-        self.stop.store(true, Ordering::Release);
-        self.deadline.stop();
-        let _ = self.control.write(1);
-        // Nothing is ever sent: the thread ends, or it is stuck and ends with us.
-        let _ = self.ended.recv_timeout(END_TIME);
-    }
-}
-
-struct HoldParts {
-    permission: Arc<PermissionGroup>,
-    notification: Arc<NotificationGroup>,
-    fence: Option<Arc<Fence>>,
-    held: SyncSender<Held<Identity>>,
-    wake: Arc<EventFd>,
-}
-
-fn start_hold(
-    parts: HoldParts,
-    identifier: Identifier,
-    messages: SyncSender<Message>,
-) -> Result<(HoldThread, FileSystems), Fatal> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let control = event_fd()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let deadline = Arc::new(Deadline::new().map_err(Fatal::system("cannot make a timer"))?);
-    let counters = Arc::new(Counters::default());
-    let hold = hold::Hold {
-        permission: Arc::clone(&parts.permission),
-        notification: parts.notification,
-        identify: identifier,
-        fence: parts.fence,
-        held: parts.held,
-        wake: parts.wake,
-        stop: Arc::clone(&stop),
-        control: Arc::clone(&control),
-        file_systems: receiver,
-        counters: Arc::clone(&counters),
-        deadline: Arc::clone(&deadline),
-    };
-    let permission = Arc::clone(&parts.permission);
-    let (alive, ended) = sync_channel(0);
-    let told = messages.clone();
-    spawn("hold", move || {
-        let _alive: SyncSender<()> = alive;
-        // Refused without CAP_SYS_NICE: then openers wait a little longer.
-        let _ = thread::real_time(1);
-        if let Err(error) = hold.run() {
-            // Closed before anything is said: nobody may wait for a dead thread.
-            let _ = permission.close();
-            let _ = messages.try_send(Message::HoldEnded(error.to_string()));
-        }
-    })?;
-    let permission = Arc::clone(&parts.permission);
-    let supervisor = Arc::clone(&deadline);
-    spawn("supervise", move || {
-        // It must get its turn when the answering thread does not.
-        let _ = thread::real_time(2);
-        supervisor.supervise(&permission, |miss| {
-            // Full only if the deciding thread hangs; the counters tell it later.
-            let _ = told.try_send(Message::HoldMissed(miss));
-        });
-    })?;
-    let file_systems = FileSystems::new(sender, Arc::clone(&control));
-    let thread = HoldThread {
-        permission: parts.permission,
-        stop,
-        control,
-        deadline,
-        counters,
-        ended,
-    };
-    Ok((thread, file_systems))
 }
 
 /// The fence lies on /run, which is in memory, or with the state. A dry run

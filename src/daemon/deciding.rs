@@ -28,10 +28,13 @@ use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
-use crate::watch::deadline::{LIMIT, Miss};
+use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The trouble that openers are not held.
+const NOT_HELD: &str = "hold_ended";
 
 /// What the deciding thread is told.
 pub enum Message {
@@ -61,11 +64,13 @@ pub enum Message {
     /// Say what was decided so far.
     Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
-    HoldMissed(Miss),
+    Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
     Dropped(u64),
-    /// The answering thread failed; the group is closed.
-    HoldEnded(String),
+    /// Nobody is held any more, for this reason; it will be tried again after a while.
+    Released(String, Duration),
+    /// Openers are held again.
+    HeldAgain,
     /// The watching thread failed.
     WatchEnded(String),
     /// Nothing more comes.
@@ -197,7 +202,7 @@ impl Deciding {
                     reason,
                 });
             }
-            Message::HoldMissed(Miss::Overdue(count)) => {
+            Message::Overdue(Overdue(count)) => {
                 self.standing.overdue(count);
                 let limit = LIMIT.as_millis();
                 let reason = format!(
@@ -213,8 +218,8 @@ impl Deciding {
                     reason: &reason,
                 });
             }
-            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
-            Message::HoldEnded(error) => self.not_held(&error),
+            Message::Released(why, pause) => self.released(&why, pause),
+            Message::HeldAgain => self.held_again(),
             Message::WatchEnded(error) => {
                 self.degraded(
                     "watch_ended",
@@ -225,24 +230,40 @@ impl Deciding {
         }
     }
 
-    fn not_held(&mut self, why: &str) {
+    fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
+        self.origin.degraded = vec![format!("openers are not held: {why}")];
         self.degraded(
-            "hold_ended",
+            NOT_HELD,
             &format!(
-                "writers are not held any more ({why}): one that exits at once may go unnamed"
+                "openers are not held any more ({why}): one that exits at once may go unnamed; \
+                 it is tried again in {} seconds",
+                pause.as_secs()
             ),
         );
     }
 
+    fn held_again(&mut self) {
+        self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
+        self.origin.degraded.clear();
+        self.standing.over(NOT_HELD);
+        let reason = "openers are held again";
+        tracing::info!("{reason}");
+        self.condition(Change::Recovered, Outcome::Success, reason);
+    }
+
     fn degraded(&mut self, code: &'static str, reason: &str) {
         tracing::error!("{reason}");
-        let time = SystemTime::now();
-        self.standing.trouble(code, None, reason.to_owned(), time);
+        let now = SystemTime::now();
+        self.standing.trouble(code, None, reason.to_owned(), now);
+        self.condition(Change::Degraded, Outcome::Failure, reason);
+    }
+
+    fn condition(&self, change: Change, outcome: Outcome, reason: &str) {
         let state = State {
-            time,
-            change: Change::Degraded,
-            outcome: Outcome::Failure,
+            time: SystemTime::now(),
+            change,
+            outcome,
             reason,
             coverage: Value::Null,
             counters: Value::Null,

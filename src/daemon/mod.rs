@@ -16,6 +16,7 @@ mod accounts;
 mod build;
 pub mod control;
 mod deciding;
+mod holding;
 mod host;
 mod keys;
 mod lock;
@@ -264,7 +265,7 @@ impl Signals {
 }
 
 struct Daemon {
-    hold: Option<build::HoldThread>,
+    hold: Option<holding::Holding>,
     gauges: Gauges,
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
@@ -290,6 +291,7 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
+        let (commands, orders) = std::sync::mpsc::channel();
         let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
@@ -307,6 +309,7 @@ impl Daemon {
             &identifier,
             &wake,
             &messages,
+            &commands,
             &mut notices,
             dry,
         )?;
@@ -315,7 +318,6 @@ impl Daemon {
         let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
             .map_err(Fatal::system("cannot start threads"))?;
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let (commands, orders) = std::sync::mpsc::channel();
         let watching = Watching::new(
             source,
             Resolver::new(identifier).with_table(table),

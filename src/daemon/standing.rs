@@ -129,6 +129,11 @@ impl Standing {
         }
     }
 
+    /// This trouble is over.
+    pub(super) fn over(&mut self, code: &str) {
+        self.troubles.retain(|trouble| trouble.code != code);
+    }
+
     /// All of it.
     pub(super) fn told(
         &self,

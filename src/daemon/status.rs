@@ -4,7 +4,6 @@
 //! answer is waited for, and the form of `ssh-keywatch status --json`. A thread
 //! that does not answer is itself part of the answer.
 
-use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -130,7 +129,7 @@ impl Gauges {
             "uptime": now.duration_since(self.started).unwrap_or_default().as_secs(),
             "mode": mode,
             "degraded": degraded,
-            "coverage": cover(&asked, mode, coverage.as_ref(), decided.as_ref()),
+            "coverage": cover(&asked, coverage.as_ref(), decided.as_ref()),
             "counters": self.counted(coverage.as_ref(), decided.as_ref()),
             "sinks": self.sinks(),
             "log": escape_path(&asked.config.log.file),
@@ -248,43 +247,35 @@ impl Gauges {
     }
 }
 
-/// Whether a directory that could not be watched is watched by now.
+/// Whether a directory that could not be watched, or not be held, is so by now.
 fn is_over(trouble: &Trouble, coverage: Option<&Coverage>) -> bool {
-    trouble.code == "directory_unwatched"
-        && coverage
-            .zip(trouble.path.as_ref())
-            .is_some_and(|(coverage, path)| coverage.roots.contains(path))
+    let now = coverage
+        .zip(trouble.path.as_ref())
+        .and_then(|(coverage, path)| {
+            let mut roots = coverage.roots.iter();
+            roots.find(|root| root.path == *path)
+        });
+    match trouble.code {
+        "directory_unwatched" => now.is_some(),
+        "directory_unheld" => now.is_some_and(|root| root.how == "held"),
+        _ => false,
+    }
 }
 
 /// What is watched, each root with how well and why not better.
-fn cover(
-    asked: &Asked,
-    mode: &str,
-    coverage: Option<&Coverage>,
-    decided: Option<&Decided>,
-) -> Value {
+fn cover(asked: &Asked, coverage: Option<&Coverage>, decided: Option<&Decided>) -> Value {
     let Some(coverage) = coverage else {
         return json!({ "watched": asked.watched });
     };
-    let troubles = decided.map_or(&[][..], |decided| &decided.troubles);
-    let about = |path: &Path, code: &str| {
-        troubles
-            .iter()
-            .find(|trouble| trouble.code == code && trouble.path.as_deref() == Some(path))
-            .map(|trouble| crate::text::printable(&trouble.message).into_owned())
-    };
     let roots = coverage.roots.iter().take(NAMED).map(|root| {
-        let unheld = about(root, "directory_unheld");
-        let (watch, reason) = if mode == Mode::Inotify.as_str() {
-            ("inotify", None)
-        } else if mode.contains("+hold") && unheld.is_none() {
-            ("held", None)
-        } else {
-            ("fanotify", unheld)
-        };
-        json!({ "path": escape_path(root), "watch": watch, "reason": reason })
+        json!({
+            "path": escape_path(&root.path),
+            "how": root.how,
+            "reason": root.reason,
+        })
     });
     let roots: Vec<Value> = roots.collect();
+    let troubles = decided.map_or(&[][..], |decided| &decided.troubles);
     let unwatched = troubles.iter().filter(|trouble| {
         matches!(
             trouble.code,
@@ -295,7 +286,7 @@ fn cover(
         .filter_map(|trouble| {
             let message = crate::text::printable(&trouble.message).into_owned();
             let path = escape_path(trouble.path.as_ref()?);
-            Some(json!({ "path": path, "watch": "none", "reason": message }))
+            Some(json!({ "path": path, "how": "none", "reason": message }))
         })
         .collect();
     json!({

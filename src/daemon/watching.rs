@@ -25,10 +25,10 @@ use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
 use crate::watch::fanotify::FanotifyWatch;
-use crate::watch::hold::Held;
+use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::pattern::Pattern;
-use crate::watch::tree::Tree;
+use crate::watch::tree::{Held, Tree};
 use crate::watch::{Change, Notice, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -62,6 +62,30 @@ impl Source {
             Self::Fanotify(watch) => watch.read(out),
             Self::Inotify(watch) => Ok(watch.read(out)),
         }
+    }
+
+    /// How well each directory is watched that the configuration names.
+    fn roots(&self) -> Vec<CoveredRoot> {
+        let holding = match self {
+            Self::Fanotify(watch) => Some(watch.is_holding()),
+            Self::Inotify(_) => None,
+        };
+        let roots = self.tree().roots().into_iter();
+        roots
+            .map(|root| {
+                let (how, reason) = match (holding, root.held) {
+                    (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
+                    (Some(true), Held::Yes) => ("held", None),
+                    (_, Held::Refused(reason)) => ("fanotify", Some(reason)),
+                    (Some(_), _) => ("fanotify", Some("nobody is held at present".to_owned())),
+                };
+                CoveredRoot {
+                    path: root.path,
+                    how,
+                    reason,
+                }
+            })
+            .collect()
     }
 
     fn tree(&self) -> &Tree {
@@ -120,11 +144,22 @@ impl Mode {
     }
 }
 
+/// A directory that the configuration names, and how well it is watched.
+#[derive(Clone, Debug)]
+pub struct CoveredRoot {
+    /// Its path.
+    pub path: PathBuf,
+    /// How: `held` (fanotify, and the making of files is held), `fanotify` or `inotify`.
+    pub how: &'static str,
+    /// Why not better.
+    pub reason: Option<String>,
+}
+
 /// What is watched.
 #[derive(Clone, Debug)]
 pub struct Coverage {
     /// The directories that the configuration names, as far as they exist.
-    pub roots: Vec<PathBuf>,
+    pub roots: Vec<CoveredRoot>,
     /// All watched directories.
     pub directories: usize,
     /// Events that could not be handed on.
@@ -138,11 +173,20 @@ impl Coverage {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         const NAMED: usize = 100;
-        let roots: Vec<String> = self
+        let roots: Vec<serde_json::Value> = self
             .roots
             .iter()
             .take(NAMED)
-            .map(|root| crate::text::escape_path(root))
+            .map(|root| {
+                let mut value = json!({
+                    "path": crate::text::escape_path(&root.path),
+                    "how": root.how,
+                });
+                if let Some(reason) = &root.reason {
+                    value["reason"] = json!(reason);
+                }
+                value
+            })
             .collect();
         json!({
             "root_count": self.roots.len(),
@@ -164,6 +208,10 @@ pub enum Command {
     Patterns(Vec<Pattern>, usize),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
+    /// Nobody is held any more.
+    Released,
+    /// Openers are held again; the answering thread hears through these where homes lie.
+    HoldAgain(FileSystems),
     /// Read what is queued, finish it and end.
     Stop,
 }
@@ -235,7 +283,7 @@ impl Subject for Attribution {
 pub struct Watching {
     source: Source,
     resolver: Resolver,
-    held: Option<Receiver<Held<Identity>>>,
+    held: Option<Receiver<hold::Held<Identity>>>,
     file_systems: Option<FileSystems>,
     commands: Receiver<Command>,
     wake: Arc<EventFd>,
@@ -260,7 +308,7 @@ impl Watching {
     pub fn new(
         source: Source,
         resolver: Resolver,
-        held: Option<Receiver<Held<Identity>>>,
+        held: Option<Receiver<hold::Held<Identity>>>,
         file_systems: Option<FileSystems>,
         commands: Receiver<Command>,
         wake: Arc<EventFd>,
@@ -378,7 +426,7 @@ impl Watching {
                 Command::Coverage(reply) => {
                     let tree = self.source.tree();
                     let _ = reply.try_send(Coverage {
-                        roots: tree.roots(),
+                        roots: self.source.roots(),
                         directories: tree.watched(),
                         dropped: self.dropped,
                         table: self
@@ -386,6 +434,13 @@ impl Watching {
                             .table()
                             .map(|table| (table.moments(), table.counters())),
                     });
+                }
+                Command::Released => self.resolver.unfollow(),
+                Command::HoldAgain(file_systems) => {
+                    if let Source::Fanotify(watch) = &mut self.source {
+                        watch.hold_again(&mut self.notices);
+                    }
+                    self.file_systems = Some(file_systems);
                 }
                 Command::Stop => self.stopping = true,
             }
@@ -398,16 +453,16 @@ impl Watching {
         if let Some(held) = &self.held {
             while let Ok(held) = held.try_recv() {
                 match held {
-                    Held::Opening { object, identity } => {
+                    hold::Held::Opening { object, identity } => {
                         let attribution = self.resolver.opening(identity);
                         self.assembler.held(object, attribution, Instant::now());
                     }
-                    Held::Executing {
+                    hold::Held::Executing {
                         identity,
                         fence,
                         followed,
                     } => self.resolver.executing(identity, fence, followed),
-                    Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
+                    hold::Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
                 }
             }
         }

@@ -141,6 +141,15 @@ impl Resolver {
         }
     }
 
+    /// The ends of key tools will not be told any more.
+    pub fn unfollow(&mut self) {
+        let now = Instant::now();
+        for recorded in self.recorded.values_mut() {
+            recorded.followed = false;
+            recorded.last_alive = now;
+        }
+    }
+
     /// Everything before the fence has been read.
     pub fn fence(&mut self, number: u64) {
         self.passed = self.passed.max(number);

@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 
 use super::fence::Fence;
 use super::pattern::Pattern;
-use super::tree::{Marker, NodeId, Tree};
+use super::tree::{Held, Marker, NodeId, Tree};
 use super::{Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
 use crate::sys::fanotify::{Entry, Features, NotificationGroup, PermissionGroup, Record, mask};
@@ -44,23 +44,25 @@ struct Marks {
 }
 
 impl Marker for Marks {
-    fn mark(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        _path: &Path,
-        watched: bool,
-    ) -> io::Result<Option<io::Error>> {
+    fn mark(&mut self, dir: BorrowedFd<'_>, _path: &Path, watched: bool) -> io::Result<Held> {
         let files = if watched { FILES } else { 0 };
         self.notification
             .mark_directory(dir, NAMES | ITSELF | self.renames | files)?;
-        let Some(permission) = self.permission.as_ref().filter(|_| watched) else {
-            return Ok(None);
+        let Some(permission) = self
+            .permission
+            .as_ref()
+            .filter(|permission| watched && permission.is_open())
+        else {
+            return Ok(Held::No);
         };
         if FileSystem::of(dir)?.may_stall() {
             let reason = "an open on this file system can wait for a server";
-            return Ok(Some(io::Error::other(reason)));
+            return Ok(Held::Refused(reason.to_owned()));
         }
-        Ok(permission.mark_directory(dir, HOLD).err())
+        Ok(match permission.mark_directory(dir, HOLD) {
+            Ok(()) => Held::Yes,
+            Err(error) => Held::Refused(error.to_string()),
+        })
     }
 
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, _path: &Path) {
@@ -206,6 +208,32 @@ impl FanotifyWatch {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Whether openers are held.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.permission
+            .as_ref()
+            .is_some_and(|permission| permission.is_open())
+    }
+
+    /// Sets the marks of a permission group that has been opened again.
+    pub fn hold_again(&mut self, out: &mut Vec<Notice>) {
+        let Some(permission) = &self.permission else {
+            return;
+        };
+        for (path, names) in self.programs.values() {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let Ok(dir) = open(path, flags, Mode::empty()) else {
+                continue;
+            };
+            for name in names {
+                // One that is not there is marked when it comes.
+                let _ = hold_exec(permission, dir.as_fd(), name);
+            }
+        }
+        self.tree.mark_all_again(out);
     }
 
     /// Reads once; returns how many records there were, 0 when the queue is empty.

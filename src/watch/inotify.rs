@@ -16,7 +16,7 @@ use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::pattern::Pattern;
-use super::tree::{Marker, Tree};
+use super::tree::{Held, Marker, Tree};
 use super::{Evidence, Notice, Problem, What};
 
 /// How many events wait at most; beyond it everything is scanned again.
@@ -45,14 +45,9 @@ fn to_io(error: notify::Error) -> io::Error {
 }
 
 impl Marker for Marks {
-    fn mark(
-        &mut self,
-        _dir: BorrowedFd<'_>,
-        path: &Path,
-        _watched: bool,
-    ) -> io::Result<Option<io::Error>> {
+    fn mark(&mut self, _dir: BorrowedFd<'_>, path: &Path, _watched: bool) -> io::Result<Held> {
         self.with(|watcher| watcher.watch(path, RecursiveMode::NonRecursive))
-            .map(|()| None)
+            .map(|()| Held::No)
             .map_err(to_io)
     }
 

@@ -74,7 +74,7 @@ fn status_says_how_it_is_watched_and_what_was_counted() {
         .map(|root| {
             (
                 root["path"].as_str().unwrap(),
-                root["watch"].as_str().unwrap(),
+                root["how"].as_str().unwrap(),
             )
         })
         .collect();

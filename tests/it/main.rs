@@ -26,6 +26,7 @@ mod discovery;
 mod document;
 mod follow;
 mod hold;
+mod holding;
 mod host;
 mod journal;
 mod keygen;

@@ -35,6 +35,7 @@ fn origin() -> Origin {
         },
         version: "0.1.0".into(),
         mode: "fanotify+hold".into(),
+        degraded: Vec::new(),
         boot_id: "b0071d".into(),
     }
 }

@@ -33,20 +33,35 @@ const MAX_DEPTH: usize = 64;
 /// but a scan could report one again.
 const MAX_ENTRIES: usize = 1 << 20;
 
+/// Whether the making of files in a directory is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is.
+    Yes,
+    /// It is not meant to be.
+    No,
+    /// It cannot be, for this reason.
+    Refused(String),
+}
+
+/// A directory that a pattern names, and how well it is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether the making of files in it is held.
+    pub held: Held,
+}
+
 /// Sets marks for a backend.
 pub trait Marker: Send {
     /// Marks `dir`; `watched` asks for what happens to the files in it, not
-    /// only for names that come and go. A hold that cannot be had is a warning
-    /// inside the success.
+    /// only for names that come and go. A hold that cannot be had is a success
+    /// all the same.
     ///
     /// # Errors
     /// The directory cannot be watched at all.
-    fn mark(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        path: &Path,
-        watched: bool,
-    ) -> io::Result<Option<io::Error>>;
+    fn mark(&mut self, dir: BorrowedFd<'_>, path: &Path, watched: bool) -> io::Result<Held>;
 
     /// Takes the marks off, where the directory can still be reached.
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path);
@@ -90,6 +105,7 @@ struct Node {
     /// Reached through a symbolic link: its subdirectories are not followed.
     linked: bool,
     fsid: [u8; 8],
+    held: Held,
     children: HashMap<OsString, NodeId>,
     entries: HashMap<OsString, Known>,
 }
@@ -203,7 +219,7 @@ impl Tree {
             if no_longer {
                 self.marker.unmark(Some(dir.as_fd()), &path);
             }
-            self.mark(dir.as_fd(), &path, role.watched, out);
+            self.mark_again(node, dir.as_fd(), out);
         }
         for (name, child) in children {
             let role = self.child_role(node, &name);
@@ -224,17 +240,48 @@ impl Tree {
         self.nodes.values().filter(|node| node.role.watched).count()
     }
 
-    /// The paths of all watched directories that a pattern names itself.
+    /// All watched directories that a pattern names itself, by path.
     #[must_use]
-    pub fn roots(&self) -> Vec<PathBuf> {
-        let mut roots: Vec<PathBuf> = self
+    pub fn roots(&self) -> Vec<Root> {
+        let mut roots: Vec<Root> = self
             .nodes
             .values()
             .filter(|node| node.role.watched && node.depth == 0)
-            .map(|node| node.path.clone())
+            .map(|node| Root {
+                path: node.path.clone(),
+                held: node.held.clone(),
+            })
             .collect();
-        roots.sort();
+        roots.sort_by(|one, other| one.path.cmp(&other.path));
         roots
+    }
+
+    /// Sets every mark again, for a group that has lost them. Files that are
+    /// known come first: no open of them shall be held meanwhile.
+    pub fn mark_all_again(&mut self, out: &mut Vec<Notice>) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            let Some(dir) = self.open(node) else { continue };
+            let entry = &self.nodes[&node];
+            if entry.role.watched {
+                for name in entry.entries.keys() {
+                    self.marker.settle(dir.as_fd(), name);
+                }
+            }
+            self.mark_again(node, dir.as_fd(), out);
+        }
+    }
+
+    fn mark_again(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
+        let (path, watched) = (
+            self.nodes[&node].path.clone(),
+            self.nodes[&node].role.watched,
+        );
+        if let Some(held) = self.mark(dir, &path, watched, out)
+            && let Some(node) = self.nodes.get_mut(&node)
+        {
+            node.held = held;
+        }
     }
 
     /// The directory with this identity.
@@ -654,22 +701,23 @@ impl Tree {
         path: &Path,
         watched: bool,
         out: &mut Vec<Notice>,
-    ) -> bool {
+    ) -> Option<Held> {
         match self.marker.mark(dir, path, watched) {
-            Ok(None) => true,
-            Ok(Some(error)) => {
-                out.push(Notice::Problem(Problem::Unheld {
-                    path: path.to_owned(),
-                    reason: error.to_string(),
-                }));
-                true
+            Ok(held) => {
+                if let Held::Refused(reason) = &held {
+                    out.push(Notice::Problem(Problem::Unheld {
+                        path: path.to_owned(),
+                        reason: reason.clone(),
+                    }));
+                }
+                Some(held)
             }
             Err(error) => {
                 out.push(Notice::Problem(Problem::Unwatched {
                     path: path.to_owned(),
                     reason: error.to_string(),
                 }));
-                false
+                None
             }
         }
     }

@@ -75,9 +75,9 @@ impl Tree {
             }
             return;
         }
-        if !self.mark(dir.as_fd(), &path, role.watched, out) {
+        let Some(held) = self.mark(dir.as_fd(), &path, role.watched, out) else {
             return;
-        }
+        };
         // A stale namesake: its own record of deletion is still to come.
         if let Some(stale) = self.by_path(&path) {
             self.detach(stale);
@@ -102,6 +102,7 @@ impl Tree {
                 depth,
                 linked,
                 fsid,
+                held,
                 children: HashMap::new(),
                 entries: HashMap::new(),
             },
