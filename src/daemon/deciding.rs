@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, open, readlinkat};
@@ -20,6 +20,7 @@ use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
 use super::programs::Programs;
+use super::standing::{Decided, Standing};
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, FileFacts, FileKind, FinalPath};
@@ -33,6 +34,9 @@ use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The trouble that openers are not held.
+const NOT_HELD: &str = "hold_ended";
 
 /// What the deciding thread is told.
 pub enum Message {
@@ -56,7 +60,11 @@ pub enum Message {
         coverage: Value,
         /// What was counted.
         counters: Value,
+        /// What a reload changed.
+        changes: Value,
     },
+    /// Say what was decided so far.
+    Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
     Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
@@ -87,6 +95,7 @@ pub struct Deciding {
     /// How many alerts were raised.
     raised: u64,
     beat: Arc<Beat>,
+    standing: Standing,
 }
 
 impl Deciding {
@@ -112,6 +121,7 @@ impl Deciding {
             tried: Vec::new(),
             raised: 0,
             beat: Arc::default(),
+            standing: Standing::default(),
         })
     }
 
@@ -147,6 +157,7 @@ impl Deciding {
             Message::Event(assembled) => self.decide(*assembled),
             Message::Problem(time, problem) => {
                 tracing::warn!("{problem}");
+                self.standing.problem(&problem, time);
                 let lost = matches!(problem, Problem::Overflow);
                 self.loss(&Loss {
                     time,
@@ -161,7 +172,13 @@ impl Deciding {
                     reason: &problem.to_string(),
                 });
             }
-            Message::Rules(rules) => self.rules = *rules,
+            Message::Rules(rules) => {
+                rules.inherit(&self.rules);
+                self.standing.rules(&rules);
+                self.rules = *rules;
+            }
+            // Who asked may have waited long enough.
+            Message::Status(reply) => drop(reply.try_send(self.told())),
             Message::State {
                 time,
                 change,
@@ -169,6 +186,7 @@ impl Deciding {
                 reason,
                 coverage,
                 mut counters,
+                changes,
             } => {
                 if change == Change::Stop {
                     // What was suppressed until now is told before the last word.
@@ -188,6 +206,7 @@ impl Deciding {
                     reason: &reason,
                     coverage,
                     counters,
+                    changes,
                 };
                 self.out(alert::state(&state, &self.origin));
             }
@@ -204,6 +223,7 @@ impl Deciding {
                 });
             }
             Message::Overdue(Overdue(count)) => {
+                self.standing.overdue(count);
                 let limit = LIMIT.as_millis();
                 let reason = format!(
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
@@ -225,7 +245,10 @@ impl Deciding {
                 self.update_degraded(None);
             }
             Message::WatchEnded(error) => {
-                self.degraded(&format!("nothing is watched any more: {error}"));
+                self.degraded(
+                    "watch_ended",
+                    &format!("nothing is watched any more: {error}"),
+                );
             }
             Message::End => {}
         }
@@ -234,11 +257,14 @@ impl Deciding {
     fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
         self.update_degraded(Some(format!("openers are not held: {why}")));
-        self.degraded(&format!(
-            "openers are not held any more ({why}): one that exits at once may go unnamed; \
-             it is tried again in {} seconds",
-            pause.as_secs()
-        ));
+        self.degraded(
+            NOT_HELD,
+            &format!(
+                "openers are not held any more ({why}): one that exits at once may go unnamed; \
+                 it is tried again in {} seconds",
+                pause.as_secs()
+            ),
+        );
     }
 
     fn update_degraded(&mut self, released: Option<String>) {
@@ -252,13 +278,16 @@ impl Deciding {
     fn held_again(&mut self) {
         self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
         self.update_degraded(None);
+        self.standing.over(NOT_HELD);
         let reason = "openers are held again";
         tracing::info!("{reason}");
         self.condition(Change::Recovered, Outcome::Success, reason);
     }
 
-    fn degraded(&self, reason: &str) {
+    fn degraded(&mut self, code: &'static str, reason: &str) {
         tracing::error!("{reason}");
+        let now = SystemTime::now();
+        self.standing.trouble(code, None, reason.to_owned(), now);
         self.condition(Change::Degraded, Outcome::Failure, reason);
     }
 
@@ -270,6 +299,7 @@ impl Deciding {
             reason,
             coverage: Value::Null,
             counters: Value::Null,
+            changes: Value::Null,
         };
         self.out(alert::state(&state, &self.origin));
     }
@@ -319,7 +349,10 @@ impl Deciding {
         let mut alerts = Vec::new();
         for rule in decision.matches {
             match self.suppressor.admit(rule, &document, event.time) {
-                Verdict::Raise => alerts.push(alert::alert(&document, rule)),
+                Verdict::Raise => {
+                    self.standing.raised(&rule.id, event.time);
+                    alerts.push(alert::alert(&document, rule));
+                }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
@@ -335,6 +368,15 @@ impl Deciding {
             let time = SystemTime::now();
             self.out(alert::suppressed(&suppressed, time, &self.origin));
         }
+    }
+
+    /// What was decided so far, for a status.
+    fn told(&self) -> Decided {
+        let today = jiff::ZonedDateTime::now().date();
+        let (raised, suppressed) = (self.raised, self.suppressor.total());
+        let mode = &self.origin.mode;
+        self.standing
+            .told(mode, &self.rules, raised, suppressed, today)
     }
 
     /// What was decided so far, for a state.

@@ -20,6 +20,7 @@
 )]
 
 mod attribution;
+mod control;
 mod daemon;
 mod deadline;
 mod discovery;
