@@ -28,6 +28,7 @@ mod hold;
 mod host;
 mod journal;
 mod keygen;
+mod killer;
 mod lifecycle;
 mod others;
 mod process;

@@ -46,6 +46,8 @@ pub(super) struct Follower {
     /// Older files that are yet to be shown, from these offsets on.
     older: VecDeque<(Piece, u64)>,
     source: Option<Source>,
+    /// There was nothing at all yet.
+    all_is_new: bool,
 }
 
 impl Follower {
@@ -54,6 +56,7 @@ impl Follower {
     pub(super) fn open(path: &Path, lines: u64, filter: &Filter) -> io::Result<Self> {
         let mut pieces = snapshot(path)?;
         let mut follower = Self::absent(path);
+        follower.all_is_new = false;
         let mut wanted = lines;
         let mut is_newest = true;
         while let Some(piece) = pieces.pop() {
@@ -83,6 +86,7 @@ impl Follower {
             path: path.to_owned(),
             older: VecDeque::new(),
             source: None,
+            all_is_new: true,
         }
     }
 
@@ -103,11 +107,15 @@ impl Follower {
                 Err(error) => return Err(error),
             };
             let Some(old) = &self.source else {
-                self.source = match Source::open(&self.path) {
-                    Ok(log) => Some(log),
-                    Err(error) if is_absence(&error) => return Ok(false),
-                    Err(error) => return Err(error),
-                };
+                // Between two looks it may have come and been rotated.
+                let mut pieces = snapshot(&self.path)?;
+                if !self.all_is_new {
+                    pieces.drain(..pieces.len().saturating_sub(1));
+                }
+                if there.is_none() && (pieces.is_empty() || !self.all_is_new) {
+                    return Ok(false);
+                }
+                self.take_up(pieces);
                 continue;
             };
             let identity = there.as_ref().map(|meta| (meta.dev(), meta.ino()));
@@ -124,13 +132,21 @@ impl Follower {
                 old.drain(&self.path, printer)?;
                 old.end(&self.path, printer)?;
             }
-            self.older = newer.into_iter().map(|piece| (piece, 0)).collect();
-            if let Some((Piece::Plain(_), _)) = self.older.back()
-                && let Some((Piece::Plain(newest), _)) = self.older.pop_back()
-            {
-                self.source = Some(newest);
-            }
+            self.take_up(newer);
         }
+    }
+
+    /// Shows these from now on, the last of them as it grows.
+    fn take_up(&mut self, mut pieces: Vec<Piece>) {
+        self.all_is_new = false;
+        self.source = match pieces.pop() {
+            Some(Piece::Plain(newest)) => Some(newest),
+            packed => {
+                pieces.extend(packed);
+                None
+            }
+        };
+        self.older = pieces.into_iter().map(|piece| (piece, 0)).collect();
     }
 
     #[cfg(test)]
