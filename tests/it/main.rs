@@ -31,6 +31,7 @@ mod holding;
 mod host;
 mod journal;
 mod keygen;
+mod killer;
 mod lifecycle;
 mod opens;
 mod others;
