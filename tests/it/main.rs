@@ -33,6 +33,7 @@ mod lifecycle;
 mod opens;
 mod others;
 mod process;
+mod rules;
 mod shipped;
 mod sinks;
 mod stress;
