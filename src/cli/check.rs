@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{Common, fail};
 use crate::config::{self, Backend, Config, Hold, RuleWatch};
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, Plan, selftest};
 use crate::exit::Exit;
 use crate::rule::{Exception, ExceptionStanding, Standing, Weakness, shipped};
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
@@ -242,12 +242,26 @@ impl<W: Write> Page<W> {
         }
         match PermissionGroup::new() {
             Ok(_) if config.watch.hold == Hold::Off => {
-                self.good("writers could be held while they are identified; watch.hold is off")
+                self.good("writers could be held while they are identified; watch.hold is off")?;
             }
-            Ok(_) => self.good("writers are held while they are identified"),
+            Ok(_) => self.good("writers are held while they are identified")?,
             Err(error) => self.bad(&format!(
                 "writers cannot be held ({error}): one that exits at once may go unnamed"
-            )),
+            ))?,
         }
+        if !missing.is_empty() {
+            return Ok(());
+        }
+        let problems = selftest::run(config, selftest::Actor::start());
+        if problems.is_empty() {
+            return self.good(
+                "on trial, a file that was made and one that was renamed into place were seen, \
+                 and their makers, which had exited, were named",
+            );
+        }
+        for problem in problems {
+            self.bad(&format!("on trial, {problem}"))?;
+        }
+        Ok(())
     }
 }

@@ -80,6 +80,9 @@ fn every_key_is_read() {
         directory = "/tmp/state"
         [journal]
         enabled = false
+        [control]
+        socket = "/tmp/c.sock"
+        group = "wheel"
         [output]
         stdout = "json"
         color = "never"
@@ -93,10 +96,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (27, 16),
+        (30, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (26, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (29, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -121,6 +124,10 @@ fn every_key_is_read() {
             directory: "/tmp/state".into(),
         },
         journal: Journal { enabled: false },
+        control: Control {
+            socket: "/tmp/c.sock".into(),
+            group: "wheel".into(),
+        },
         output: Output {
             stdout: Stdout::Json,
             color: Color::Never,
@@ -185,7 +192,7 @@ error: unknown table [wach]; did you mean [watch]?
 1 | [wach]
   |  ^^^^
   |
-  = help: the tables are [[exception]], [journal], [log], [output], [rules], [state], [watch]",
+  = help: the tables are [control], [[exception]], [journal], [log], [output], [rules], [state], [watch]",
     );
     refuses(
         "[[exeption]]\n",
@@ -196,7 +203,7 @@ error: unknown array [[exeption]]; did you mean [[exception]]?
 1 | [[exeption]]
   |   ^^^^^^^^
   |
-  = help: the tables are [[exception]], [journal], [log], [output], [rules], [state], [watch]",
+  = help: the tables are [control], [[exception]], [journal], [log], [output], [rules], [state], [watch]",
     );
     refuses(
         "[exception]\nrule = '*'\n",

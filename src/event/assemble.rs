@@ -47,6 +47,10 @@ pub trait Subject: Clone {
     fn is_certain(&self) -> bool;
     /// It is a guess from who made the directory, or nothing at all.
     fn is_weak(&self) -> bool;
+    /// What is known of who made a file when nobody saw that: it wrote to the
+    /// file, or closed it, and `maker` made the directory.
+    #[must_use]
+    fn inferred(self, maker: &Self) -> Self;
     /// It is ssh-keygen, whose temporary host keys get their final names by rename.
     fn is_key_generator(&self) -> bool;
 }
@@ -70,6 +74,8 @@ struct Pending<W> {
     pid: Option<i32>,
     writer: W,
     written: bool,
+    /// Of a file that a scan found, the first process that wrote to it.
+    wrote: Option<i32>,
 }
 
 struct Hold<W> {
@@ -372,6 +378,7 @@ impl<W: Subject> Assembler<W> {
                 pid,
                 writer,
                 written: action == Action::Modification,
+                wrote: None,
             },
         );
     }
@@ -453,14 +460,18 @@ fn surest<W: Subject>(hold: Option<W>, attribute: impl FnOnce() -> W) -> W {
 }
 
 /// Who writes a file that a scan found says more about who made it than who
-/// made its directory.
+/// made its directory, but is no proof: it can have run another program since.
 fn improve<W: Subject>(
     pending: &mut Pending<W>,
     change: &Change,
     attribute: impl FnOnce(&Change) -> W,
 ) {
-    if pending.evidence == Evidence::Scan && pending.writer.is_weak() && change.writer.is_some() {
-        pending.writer = attribute(change);
+    let Some(writer) = change.writer.as_ref() else {
+        return;
+    };
+    let first = *pending.wrote.get_or_insert(writer.pid);
+    if pending.evidence == Evidence::Scan && pending.writer.is_weak() && first == writer.pid {
+        pending.writer = attribute(change).inferred(&pending.writer);
     }
 }
 

@@ -297,6 +297,16 @@ impl RuleSet {
         })
     }
 
+    /// Goes on counting where exceptions of `former` that say the same have stopped.
+    pub fn inherit(&self, former: &Self) {
+        for exception in &self.exceptions {
+            let mut old = former.exceptions.iter();
+            if let Some(old) = old.find(|old| exception.says_what(old)) {
+                exception.go_on(old);
+            }
+        }
+    }
+
     /// The rules that run but that nothing below these directories can match.
     #[must_use]
     pub fn inert(&self, directories: &[&str]) -> Vec<Inert<'_>> {

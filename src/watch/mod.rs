@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::sys::{ObjectId, PidFd};
 
+pub mod beat;
 pub mod deadline;
 pub mod fanotify;
 pub mod fence;
@@ -88,8 +89,8 @@ pub struct Change {
     pub path: PathBuf,
     /// Which object it is; `None` where the file system or the fallback gives no identity.
     pub object: Option<ObjectId>,
-    /// Whether it is a directory.
-    pub directory: bool,
+    /// A scan found it in a directory that was moved there, with all in it.
+    pub moved: bool,
     /// Who the record names; for a scan, who made or moved the directory.
     pub writer: Option<Arc<Writer>>,
     /// How it is known.

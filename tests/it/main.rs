@@ -19,6 +19,8 @@
     reason = "a test that cannot go on panics and says where"
 )]
 
+mod attribution;
+mod control;
 mod daemon;
 mod deadline;
 mod discovery;

@@ -27,6 +27,12 @@ impl Subject for Who {
     fn is_weak(&self) -> bool {
         self.how == "inferred"
     }
+    fn inferred(self, _maker: &Self) -> Self {
+        Self {
+            how: "inferred",
+            ..self
+        }
+    }
     fn is_key_generator(&self) -> bool {
         self.pid == 22
     }
@@ -41,7 +47,7 @@ fn change(what: What, path: &str, pid: i32) -> Change {
         what,
         path: path.into(),
         object: Some(object(1)),
-        directory: false,
+        moved: false,
         writer: Some(Arc::new(Writer { pid, pidfd: None })),
         evidence: Evidence::Fanotify,
     }

@@ -23,6 +23,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use self::visit::{follow, open_directory};
+use super::beat::Beat;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -150,7 +151,25 @@ enum Finds {
     Stock,
     /// They are news, made by nobody knows whom; who made or moved the
     /// directory is known.
-    News(Option<Arc<Writer>>),
+    News(Finder),
+}
+
+/// Who brought the directory that a scan looks at.
+#[derive(Clone)]
+struct Finder {
+    writer: Option<Arc<Writer>>,
+    /// By moving it there, with all that is in it.
+    moved: bool,
+}
+
+impl Finder {
+    /// Nobody knows who.
+    fn nobody() -> Self {
+        Self {
+            writer: None,
+            moved: false,
+        }
+    }
 }
 
 /// The tree.
@@ -167,6 +186,7 @@ pub struct Tree {
     limit_said: bool,
     /// File systems that homes have been seen on.
     file_systems: Vec<[u8; 8]>,
+    beat: Arc<Beat>,
 }
 
 impl Tree {
@@ -185,6 +205,7 @@ impl Tree {
             remembered: 0,
             limit_said: false,
             file_systems: Vec::new(),
+            beat: Arc::default(),
         }
     }
 
@@ -200,6 +221,12 @@ impl Tree {
             .mark(root.as_fd(), Path::new("/"), Interest::Names)?;
         self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
         Ok(())
+    }
+
+    /// Ticks with each name that a scan looks at: a large tree takes its time.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     fn root_role(&self) -> Role {
@@ -381,7 +408,8 @@ impl Tree {
                 out,
             );
         }
-        self.enter(node, name, directory, writer, out);
+        let moved = false;
+        self.enter(node, name, directory, Finder { writer, moved }, out);
     }
 
     /// Visits the directory `name` of `node` if it is wanted.
@@ -390,7 +418,7 @@ impl Tree {
         node: NodeId,
         name: &OsStr,
         directory: bool,
-        writer: Option<Arc<Writer>>,
+        finder: Finder,
         out: &mut Vec<Notice>,
     ) {
         let role = self.child_role(node, name);
@@ -399,7 +427,7 @@ impl Tree {
             return;
         }
         let Some(dir) = self.open(node) else { return };
-        self.enter_from(&dir, node, name, role, &Finds::News(writer), out);
+        self.enter_from(&dir, node, name, role, &Finds::News(finder), out);
     }
 
     fn enter_from(
@@ -487,7 +515,8 @@ impl Tree {
         }
         if directory {
             if let Some((node, name)) = to {
-                self.enter(node, name, true, writer, out);
+                let moved = true;
+                self.enter(node, name, true, Finder { writer, moved }, out);
             }
             return;
         }
@@ -516,7 +545,8 @@ impl Tree {
             Self::report(What::Deleted, path, object, writer.clone(), evidence, out);
         }
         if let Some((node, name)) = to {
-            self.enter(node, name, false, writer, out);
+            let moved = true;
+            self.enter(node, name, false, Finder { writer, moved }, out);
         }
     }
 
@@ -569,7 +599,7 @@ impl Tree {
         let name = entry.path.file_name().map(OsStr::to_owned);
         self.detach(node);
         if let (Some(parent), Some(name)) = (parent, name) {
-            self.enter(parent, &name, false, None, out);
+            self.enter(parent, &name, false, Finder::nobody(), out);
         }
     }
 
@@ -586,7 +616,7 @@ impl Tree {
                 continue;
             }
             match self.open(node) {
-                Some(dir) => self.scan(&dir, node, &Finds::News(None), out),
+                Some(dir) => self.scan(&dir, node, &Finds::News(Finder::nobody()), out),
                 None => self.detach(node),
             }
         }
@@ -674,7 +704,7 @@ impl Tree {
             what,
             path,
             object,
-            directory: false,
+            moved: false,
             writer,
             evidence,
         }));

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use super::{Finds, Known, MAX_DEPTH, MAX_ENTRIES, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
-use crate::watch::{Evidence, Notice, Problem, What};
+use crate::watch::{Change, Evidence, Notice, Problem, What};
 
 impl Tree {
     #[expect(clippy::too_many_arguments, reason = "one call site shape, all needed")]
@@ -151,6 +151,7 @@ impl Tree {
         let watched = entry.role.watched;
         let fsid = entry.fsid;
         for (name, kind) in names {
+            self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == Type::Directory);
             if directory || kind == Some(Type::Symlink) {
                 let role = self.child_role(node, &name);
@@ -196,7 +197,7 @@ impl Tree {
                     node.entries.insert(name.to_owned(), known);
                 }
             }
-            Finds::News(writer) => {
+            Finds::News(finder) => {
                 let known = self
                     .nodes
                     .get(&node)
@@ -206,14 +207,14 @@ impl Tree {
                 }
                 self.remember(node, name, object.clone());
                 let path = self.nodes[&node].path.join(name);
-                Self::report(
-                    What::Created { again: false },
+                out.push(Notice::Change(Change {
+                    what: What::Created { again: false },
                     path,
                     object,
-                    writer.clone(),
-                    Evidence::Scan,
-                    out,
-                );
+                    moved: finder.moved,
+                    writer: finder.writer.clone(),
+                    evidence: Evidence::Scan,
+                }));
             }
         }
     }
