@@ -81,6 +81,12 @@ enum Command {
     Status(status::StatusArgs),
 }
 
+/// The command line, for whoever documents or completes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {

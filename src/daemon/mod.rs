@@ -47,6 +47,7 @@ use crate::watch::pattern::{Pattern, PatternError};
 
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
+pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
 
 use control::Control;
