@@ -31,6 +31,9 @@ _ssh__keywatch() {
             ssh__keywatch,run)
                 cmd="ssh__keywatch__subcmd__run"
                 ;;
+            ssh__keywatch,self-test-actor)
+                cmd="ssh__keywatch__subcmd__self__subcmd__test__subcmd__actor"
+                ;;
             ssh__keywatch,status)
                 cmd="ssh__keywatch__subcmd__status"
                 ;;
@@ -51,6 +54,9 @@ _ssh__keywatch() {
                 ;;
             ssh__keywatch__subcmd__help,run)
                 cmd="ssh__keywatch__subcmd__help__subcmd__run"
+                ;;
+            ssh__keywatch__subcmd__help,self-test-actor)
+                cmd="ssh__keywatch__subcmd__help__subcmd__self__subcmd__test__subcmd__actor"
                 ;;
             ssh__keywatch__subcmd__help,status)
                 cmd="ssh__keywatch__subcmd__help__subcmd__status"
@@ -98,7 +104,7 @@ _ssh__keywatch() {
 
     case "${cmd}" in
         ssh__keywatch)
-            opts="-v -q -h -V --config --rules --verbose --quiet --color --help --version run check tail replay rules status help"
+            opts="-v -q -h -V --config --rules --verbose --quiet --color --help --version run check tail replay rules status self-test-actor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -150,7 +156,7 @@ _ssh__keywatch() {
             return 0
             ;;
         ssh__subcmd__keywatch__subcmd__help)
-            opts="run check tail replay rules status help"
+            opts="run check tail replay rules status self-test-actor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -262,6 +268,20 @@ _ssh__keywatch() {
             return 0
             ;;
         ssh__subcmd__keywatch__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__subcmd__keywatch__subcmd__help__subcmd__self__subcmd__test__subcmd__actor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -553,6 +573,32 @@ _ssh__keywatch() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        ssh__subcmd__keywatch__subcmd__self__subcmd__test__subcmd__actor)
+            opts="-v -q -h --config --rules --verbose --quiet --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rules)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         ssh__subcmd__keywatch__subcmd__status)
             opts="-v -q -h --json --control --config --rules --verbose --quiet --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -584,7 +630,7 @@ _ssh__keywatch() {
             return 0
             ;;
         ssh__subcmd__keywatch__subcmd__tail)
-            opts="-f -n -v -q -h --follow --lines --since --rule --user --path --severity --json --log --config --rules --verbose --quiet --color --help"
+            opts="-f -n -v -q -h --follow --lines --since --rule --user --path --severity --building-blocks --json --log --config --rules --verbose --quiet --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -39,6 +39,7 @@ complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "tail" -d 
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "replay" -d 'Ask the rules about recorded events'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "rules" -d 'List rules, show one, or try their cases'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "status" -d 'Say how the running daemon fares: mode, coverage, counters'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "self-test-actor" -d 'Acts for the trial at the start of `run` and in `check`'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -l log -d 'Write alerts to this file' -r -F
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -l state -d 'Keep the lock, and what outlives a run, in this directory' -r -F
@@ -87,6 +88,7 @@ complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand tail" -l color
 always\t'Always'
 never\t'Never'"
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand tail" -s f -l follow -d 'Go on with what is appended, across rotation'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand tail" -l building-blocks -d 'Also alerts of rules that are building blocks for others'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand tail" -l json -d 'Show the lines as they stand in the log'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand tail" -s v -l verbose -d 'Say more on stderr (twice: everything)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand tail" -s q -l quiet -d 'Say only errors on stderr'
@@ -156,13 +158,22 @@ complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -l jso
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -s v -l verbose -d 'Say more on stderr (twice: everything)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -s q -l quiet -d 'Say only errors on stderr'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status help" -f -a "run" -d 'Watch, and raise alerts, in the foreground'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status help" -f -a "check" -d 'Validate configuration and rules, and say what can be watched here'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status help" -f -a "tail" -d 'Read the alert log'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status help" -f -a "replay" -d 'Ask the rules about recorded events'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status help" -f -a "rules" -d 'List rules, show one, or try their cases'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status help" -f -a "status" -d 'Say how the running daemon fares: mode, coverage, counters'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -l config -d 'The configuration file [default: /etc/ssh-keywatch/config.toml, if it exists]' -r -F
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -l rules -d 'Load rules from this directory, instead of the shipped and the admin\'s ones (repeatable)' -r -F
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+always\t'Always'
+never\t'Never'"
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -s v -l verbose -d 'Say more on stderr (twice: everything)'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -s q -l quiet -d 'Say only errors on stderr'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "run" -d 'Watch, and raise alerts, in the foreground'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "check" -d 'Validate configuration and rules, and say what can be watched here'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "tail" -d 'Read the alert log'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "replay" -d 'Ask the rules about recorded events'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "rules" -d 'List rules, show one, or try their cases'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "status" -d 'Say how the running daemon fares: mode, coverage, counters'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "self-test-actor" -d 'Acts for the trial at the start of `run` and in `check`'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and __fish_seen_subcommand_from rules" -f -a "list" -d 'List every rule file and what became of it (the default)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and __fish_seen_subcommand_from rules" -f -a "show" -d 'Show a rule as a person reads it'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and __fish_seen_subcommand_from rules" -f -a "test" -d 'Try rules against the cases beside them'

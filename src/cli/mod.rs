@@ -19,7 +19,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Color, Config};
-use crate::daemon::Fatal;
+use crate::daemon::{self, Fatal};
 use crate::exit::Exit;
 
 /// Tells who put which SSH key where: watches ~/.ssh of every home and
@@ -79,6 +79,12 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Say how the running daemon fares: mode, coverage, counters
     Status(status::StatusArgs),
+    /// Acts for the trial at the start of `run` and in `check`
+    #[command(name = daemon::selftest::ACTOR, hide = true)]
+    Act {
+        /// What to make, or what to rename to what
+        paths: Vec<PathBuf>,
+    },
 }
 
 /// The command line, for whoever documents or completes it.
@@ -108,6 +114,10 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail(args, &common),
         Command::Replay(args) => replay::run(args, &common),
         Command::Rules(args) => rules::run(args, &common),
+        Command::Act { paths } => match daemon::selftest::act(paths) {
+            Ok(()) => Exit::Ok,
+            Err(_) => Exit::Internal,
+        },
         Command::Status(args) => status::run(args, &common),
     };
     exit.into()

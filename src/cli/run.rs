@@ -82,13 +82,14 @@ impl RunArgs {
 pub fn run(args: &RunArgs, common: &Common) -> Exit {
     let dry = args.dry;
     let (args, common) = (args.clone(), common.clone());
+    let verbose = common.verbose > 0;
     let plan = move || {
         let mut config = common.config()?;
         args.apply(&mut config)?;
         Plan::new(config, common.builtin())
     };
     let outlets = Outlets {
-        sinks: terminal,
+        sinks: Box::new(move |config| terminal(config, verbose)),
         plan: Box::new(plan),
         dry,
     };
@@ -98,7 +99,7 @@ pub fn run(args: &RunArgs, common: &Common) -> Exit {
     }
 }
 
-fn terminal(config: &Config) -> Vec<Box<dyn Sink>> {
+fn terminal(config: &Config, verbose: bool) -> Vec<Box<dyn Sink>> {
     let stdout = io::stdout();
     let format = match config.output.stdout {
         Stdout::None => return Vec::new(),
@@ -107,5 +108,6 @@ fn terminal(config: &Config) -> Vec<Box<dyn Sink>> {
         Stdout::Auto | Stdout::Text => Format::Text,
     };
     let style = TerminalStyle::new(color::wanted(config.output.color, &stdout));
-    vec![Box::new(Terminal::new(stdout, format, style))]
+    let terminal = Terminal::new(stdout, format, style);
+    vec![Box::new(terminal.with_building_blocks(verbose))]
 }

@@ -7,16 +7,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::holding::{self, Holding};
-use super::watching::{Command, FileSystems, Source};
+use super::watching::{self, Command, FileSystems, Mode, Source, Watching};
 use super::{Fatal, Message, access, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
+use crate::resolve::resolver::Resolver;
 use crate::sink::Sink;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 use crate::watch::Notice;
@@ -24,41 +25,100 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::fence::Fence;
 use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
+use crate::watch::tree::Scope;
 
-/// What watches.
-pub(super) struct Watch {
-    /// Where records come from.
-    pub(super) source: Source,
+/// What watches: all from the kernel to the events, ready to run.
+pub(super) struct Pipeline {
+    /// The watching thread's part.
+    pub(super) watching: Watching,
     /// The answering thread, if writers are held.
     pub(super) hold: Option<Holding>,
-    /// Whom it identified.
-    pub(super) held: Option<Receiver<Held<Identity>>>,
-    /// Tells it on which file systems homes lie.
-    pub(super) file_systems: Option<FileSystems>,
-    /// Names who renames and links.
-    pub(super) table: Option<ProcTable>,
+    /// How it is watched.
+    pub(super) mode: Mode,
+    /// What the watching thread is told, and how it hears of it.
+    pub(super) orders: Orders,
+}
+
+/// The way to the watching thread.
+#[derive(Clone)]
+pub(super) struct Orders {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl Orders {
+    pub(super) fn wake(&self) -> Arc<EventFd> {
+        Arc::clone(&self.wake)
+    }
+
+    pub(super) fn give(&self, command: Command) {
+        // The watching thread ends only when it is told so.
+        let _ = self.commands.send(command);
+        let _ = self.wake.write(1);
+    }
+}
+
+/// Builds it, and marks all that exists; events go to `messages`. Exec records
+/// need one of the places in `fences`.
+pub(super) fn pipeline(
+    config: &Config,
+    scope: Scope,
+    identifier: &Identifier,
+    messages: &SyncSender<Message>,
+    fences: &[PathBuf],
+) -> Result<Pipeline, Fatal> {
+    let (commands, receiver) = channel();
+    let wake = event_fd()?;
+    let orders = Orders { commands, wake };
+    let mut notices = Vec::new();
+    let watch = watch(
+        config,
+        scope,
+        identifier,
+        &orders,
+        messages,
+        &mut notices,
+        fences,
+    )?;
+    let mode = Mode::of(&watch.source, watch.hold.is_some(), watch.table.is_some());
+    let inputs = watching::Inputs {
+        source: watch.source,
+        held: watch.held,
+        file_systems: watch.file_systems,
+        commands: receiver,
+        wake: Arc::clone(&orders.wake),
+        notices,
+    };
+    let resolver = Resolver::new(identifier.clone()).with_table(watch.table);
+    Ok(Pipeline {
+        watching: Watching::new(inputs, resolver, messages.clone()),
+        hold: watch.hold,
+        mode,
+        orders,
+    })
+}
+
+struct Watch {
+    source: Source,
+    hold: Option<Holding>,
+    held: Option<Receiver<Held<Identity>>>,
+    file_systems: Option<FileSystems>,
+    table: Option<ProcTable>,
 }
 
 /// Makes the source, starts the answering thread, and marks all that exists.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the composition root hands over its parts"
-)]
-pub(super) fn watch(
+fn watch(
     config: &Config,
-    patterns: Vec<Pattern>,
+    scope: Scope,
     identifier: &Identifier,
-    wake: &Arc<EventFd>,
+    orders: &Orders,
     messages: &SyncSender<Message>,
-    commands: &Sender<Command>,
     notices: &mut Vec<Notice>,
-    dry: bool,
+    fences: &[PathBuf],
 ) -> Result<Watch, Fatal> {
-    let limit = config.watch.max_directories as usize;
     let groups = groups(&config.watch)?;
     let Some(notification) = groups.notification else {
-        let watch = InotifyWatch::new(patterns, limit, Arc::clone(wake))
+        let watch = InotifyWatch::new(scope, Arc::clone(&orders.wake))
             .map_err(Fatal::system("cannot watch with inotify"))?;
         let mut source = Source::Inotify(Box::new(watch));
         source
@@ -77,8 +137,7 @@ pub(super) fn watch(
     let mut watch = FanotifyWatch::new(
         Arc::clone(&notification),
         groups.permission.clone(),
-        patterns,
-        limit,
+        scope,
         config.watch.hold != Hold::All,
     );
     let (mut hold, mut held, mut file_systems) = (None, None, None);
@@ -88,11 +147,11 @@ pub(super) fn watch(
             permission,
             notification,
             identifier: identifier.clone(),
-            fence: make_fence(&mut watch, &fence_places(&config.state.directory, dry)),
+            fence: make_fence(&mut watch, fences),
             held: sender,
-            wake: Arc::clone(wake),
+            wake: Arc::clone(&orders.wake),
             messages: messages.clone(),
-            commands: commands.clone(),
+            orders: orders.clone(),
         };
         let (thread, told) = Holding::start(parts)?;
         (hold, held, file_systems) = (Some(thread), Some(receiver), Some(told));
@@ -183,7 +242,7 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
 
 /// The fence lies on /run, which is in memory, or with the state. A dry run
 /// leaves the places of the daemon beside it alone.
-fn fence_places(state: &Path, dry: bool) -> Vec<PathBuf> {
+pub(super) fn fence_places(state: &Path, dry: bool) -> Vec<PathBuf> {
     let pid = std::process::id();
     if dry {
         return vec![PathBuf::from(format!("/run/ssh-keywatch-dry.{pid}"))];
@@ -206,6 +265,9 @@ fn make_fence(watch: &mut FanotifyWatch, places: &[PathBuf]) -> Option<Arc<Fence
             Ok(fence) => return Some(fence),
             Err(error) => tracing::debug!("no fence in {}: {error}", place.display()),
         }
+    }
+    if places.is_empty() {
+        return None;
     }
     tracing::warn!(
         "no directory for exec records can be watched: who runs a key tool is known, but never certain"

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::programs::Programs;
 use super::standing::{Decided, Standing};
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
@@ -28,6 +29,7 @@ use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
@@ -71,6 +73,8 @@ pub enum Message {
     Released(String, Duration),
     /// Openers are held again.
     HeldAgain,
+    /// Promises that the trial at the start did not find kept.
+    Tried(Vec<String>),
     /// The watching thread failed.
     WatchEnded(String),
     /// Nothing more comes.
@@ -84,9 +88,13 @@ pub struct Deciding {
     fanout: Arc<Fanout>,
     accounts: Accounts,
     keys: Keys,
+    programs: Programs,
     suppressor: Suppressor,
+    /// Promises that the trial at the start did not find kept.
+    tried: Vec<String>,
     /// How many alerts were raised.
     raised: u64,
+    beat: Arc<Beat>,
     standing: Standing,
 }
 
@@ -100,6 +108,7 @@ impl Deciding {
         origin: Origin,
         fanout: Arc<Fanout>,
         keys: Keys,
+        programs: Programs,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -107,16 +116,27 @@ impl Deciding {
             fanout,
             accounts: Accounts::new()?,
             keys,
+            programs,
             suppressor: Suppressor::new(),
+            tried: Vec::new(),
             raised: 0,
+            beat: Arc::default(),
             standing: Standing::default(),
         })
+    }
+
+    /// Ticks while the thread gets on; at least with each [`TICK`] when there is
+    /// nothing to do.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
         loop {
+            self.beat.tick();
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
@@ -220,6 +240,10 @@ impl Deciding {
             }
             Message::Released(why, pause) => self.released(&why, pause),
             Message::HeldAgain => self.held_again(),
+            Message::Tried(problems) => {
+                self.tried = problems;
+                self.update_degraded(None);
+            }
             Message::WatchEnded(error) => {
                 self.degraded(
                     "watch_ended",
@@ -232,7 +256,7 @@ impl Deciding {
 
     fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
-        self.origin.degraded = vec![format!("openers are not held: {why}")];
+        self.update_degraded(Some(format!("openers are not held: {why}")));
         self.degraded(
             NOT_HELD,
             &format!(
@@ -243,9 +267,17 @@ impl Deciding {
         );
     }
 
+    fn update_degraded(&mut self, released: Option<String>) {
+        let tried = self
+            .tried
+            .iter()
+            .map(|problem| format!("self-test: {problem}"));
+        self.origin.degraded = released.into_iter().chain(tried).collect();
+    }
+
     fn held_again(&mut self) {
         self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
-        self.origin.degraded.clear();
+        self.update_degraded(None);
         self.standing.over(NOT_HELD);
         let reason = "openers are held again";
         tracing::info!("{reason}");
@@ -284,7 +316,9 @@ impl Deciding {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
         }
+        self.beat.tick();
         self.name(&mut event.writer);
+        self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
         let mut document = alert::event_document(&event, &self.origin);
         match (file, &event.facts) {
@@ -305,7 +339,10 @@ impl Deciding {
             "event"
         );
         let today = jiff::ZonedDateTime::now().date();
-        let decision = self.rules.decide(document.as_map(), today);
+        let decision = match event.action {
+            Action::Open => self.rules.decide_open(document.as_map(), today),
+            _ => self.rules.decide(document.as_map(), today),
+        };
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
@@ -370,6 +407,8 @@ impl Deciding {
             .iter_mut()
             .chain(&mut attribution.ancestors);
         for process in processes {
+            // Each name may take a name service some time.
+            self.beat.tick();
             let Process {
                 credentials: Some(credentials),
                 ..

@@ -21,9 +21,12 @@ mod host;
 mod keys;
 mod lock;
 mod privilege;
+mod programs;
 mod reload;
+pub mod selftest;
 mod standing;
 mod status;
+mod watchdog;
 mod watching;
 
 use std::io;
@@ -40,10 +43,10 @@ use crate::config::{self, Config, RuleWatch};
 use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
-use crate::resolve::resolver::Resolver;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
+use crate::watch::tree::Scope;
 
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
@@ -53,7 +56,7 @@ pub use watching::{Coverage, Mode};
 use control::Control;
 use reload::InForce;
 use status::{Asked, Gauges};
-use watching::{Command, Watching};
+use watching::Command;
 
 /// How many findings may wait to be decided.
 const FINDINGS: usize = 16 * 1024;
@@ -183,6 +186,16 @@ impl Plan {
         })
     }
 
+    /// What the watching thread is to watch.
+    fn scope(&self) -> Scope {
+        let opens = self.rules.asked_opens();
+        Scope {
+            patterns: self.patterns.clone(),
+            limit: self.config.watch.max_directories as usize,
+            opens: Box::new(move |directory| opens.below(directory)),
+        }
+    }
+
     /// All that is watched, as text in which `*` is a wildcard.
     #[must_use]
     pub fn watched(&self) -> Vec<String> {
@@ -222,10 +235,13 @@ pub fn patterns(watch: &config::Watch) -> Result<Vec<Pattern>, PatternError> {
     Ok(patterns)
 }
 
+/// Makes the sinks that a configuration asks for.
+pub type MakeSinks = Box<dyn Fn(&Config) -> Vec<Box<dyn Sink>>>;
+
 /// Where alerts go besides the log.
 pub struct Outlets {
     /// The sinks that the command wants besides: a terminal.
-    pub sinks: fn(&Config) -> Vec<Box<dyn Sink>>,
+    pub sinks: MakeSinks,
     /// Says what the configuration asks for now; called again for a reload.
     pub plan: Box<dyn Fn() -> Result<Plan, Fatal>>,
     /// Beside a daemon that runs: no lock, log, journal, state or control socket.
@@ -251,7 +267,11 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
         Some(lock::take(&plan.config.state.directory)?)
     };
     let sinks = (outlets.sinks)(&plan.config);
+    let actor = selftest::Actor::start();
+    let config = plan.config.clone();
     let daemon = Daemon::start(plan, sinks, outlets.dry)?;
+    // It watches already; what it says of itself waits for the trial.
+    daemon.tried(selftest::run(&config, actor));
     daemon.serve(signals, &*outlets.plan)
 }
 
@@ -278,6 +298,7 @@ impl Daemon {
     fn start(plan: Plan, extra: Vec<Box<dyn Sink>>, dry: bool) -> Result<Self, Fatal> {
         let in_force = InForce::of(&plan);
         let watched = plan.watched();
+        let scope = plan.scope();
         let Plan {
             config,
             rules,
@@ -292,51 +313,40 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
-        let (commands, orders) = std::sync::mpsc::channel();
-        let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
-        let mut notices = Vec::new();
-        let build::Watch {
-            source,
+        let build::Pipeline {
+            watching,
             hold,
-            held,
-            file_systems,
-            table,
-        } = build::watch(
-            &config,
-            patterns,
-            &identifier,
-            &wake,
-            &messages,
-            &commands,
-            &mut notices,
-            dry,
-        )?;
-        let mode = Mode::of(&source, hold.is_some(), table.is_some());
-        let origin = host::origin(mode.as_str());
-        let deciding = Deciding::new(rules, origin, Arc::clone(&fanout), keys)
-            .map_err(Fatal::system("cannot start threads"))?;
-        let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let watching = Watching::new(
-            source,
-            Resolver::new(identifier).with_table(table),
-            held,
-            file_systems,
+            mode,
             orders,
-            Arc::clone(&wake),
-            messages.clone(),
-            notices,
-        );
+        } = build::pipeline(
+            &config,
+            scope,
+            &identifier,
+            &messages,
+            &build::fence_places(&config.state.directory, dry),
+        )?;
+        if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
+            tracing::warn!("rules ask who opens files, which inotify does not tell");
+        }
+        let origin = host::origin(mode.as_str());
+        let deciding = programs::Programs::new(config.watch.key_tools.clone())
+            .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
+            .map_err(Fatal::system("cannot start threads"))?;
+        let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
+        let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
+        parts.push(watchdog::Part::watching(watching.beat(), orders.wake()));
         let watching = build::spawn("watch", move || watching.run())?;
+        parts.extend(hold.as_ref().map(holding::Holding::part));
+        watchdog::start(parts).map_err(Fatal::system("cannot start the watchdog thread"))?;
         let gauges = Gauges {
             started: SystemTime::now(),
             mode,
             hold: hold.as_ref().map(|hold| Arc::clone(&hold.counters)),
             fanout,
-            commands,
-            wake,
+            orders,
             messages,
             asked: Arc::new(Mutex::new(Asked {
                 config: config.clone(),
@@ -382,6 +392,15 @@ impl Daemon {
         self.stop("no more signals")
     }
 
+    /// What the trial has shown.
+    fn tried(&self, problems: Vec<String>) {
+        for problem in &problems {
+            tracing::error!("self-test: {problem}");
+        }
+        // The deciding thread lives as long as this.
+        let _ = self.gauges.messages.send(Message::Tried(problems));
+    }
+
     /// Tells what the daemon does now, with coverage and counters.
     fn say(&self, change: Change, success: bool, reason: String, changes: serde_json::Value) {
         let coverage = self.gauges.coverage(ANSWER_TIME);
@@ -408,12 +427,12 @@ impl Daemon {
             Ok(plan) => {
                 let changes = self.in_force.reload(&plan);
                 let watched = plan.watched();
+                let scope = plan.scope();
                 let rules = Message::Rules(Box::new(plan.rules));
                 if self.gauges.messages.send(rules).is_err() {
                     tracing::error!("the deciding thread is gone");
                 }
-                let limit = plan.config.watch.max_directories as usize;
-                self.gauges.command(Command::Patterns(plan.patterns, limit));
+                self.gauges.orders.give(Command::Scope(scope));
                 self.gauges.asked().watched = watched;
                 let reason = changes.sentence();
                 if changes.is_pending() {
@@ -443,7 +462,7 @@ impl Daemon {
             hold.end();
         }
         drop(self.control);
-        gauges.command(Command::Stop);
+        gauges.orders.give(Command::Stop);
         let mut result = Ok(());
         if self.watching.join().is_err() {
             result = Err(Fatal::System {

@@ -5,14 +5,14 @@
 //! that does not answer is itself part of the answer.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use nix::sys::eventfd::EventFd;
 use serde_json::{Map, Value, json};
 
 use super::Message;
+use super::build::Orders;
 use super::standing::{Decided, Trouble};
 use super::watching::{Command, Coverage, Mode};
 use crate::config::{Backend, Config, Hold};
@@ -48,25 +48,17 @@ pub(super) struct Gauges {
     pub(super) mode: Mode,
     pub(super) hold: Option<Arc<hold::Counters>>,
     pub(super) fanout: Arc<Fanout>,
-    pub(super) commands: Sender<Command>,
-    pub(super) wake: Arc<EventFd>,
+    pub(super) orders: Orders,
     pub(super) messages: SyncSender<Message>,
     /// Only ever held for a moment.
     pub(super) asked: Arc<Mutex<Asked>>,
 }
 
 impl Gauges {
-    /// Tells the watching thread something.
-    pub(super) fn command(&self, command: Command) {
-        // The watching thread ends only when it is told so.
-        let _ = self.commands.send(command);
-        let _ = self.wake.write(1);
-    }
-
     /// What is watched, unless the watching thread does not answer in time.
     pub(super) fn coverage(&self, bound: Duration) -> Option<Coverage> {
         let (reply, answer) = sync_channel(1);
-        self.command(Command::Coverage(reply));
+        self.orders.give(Command::Coverage(reply));
         answer.recv_timeout(bound).ok()
     }
 

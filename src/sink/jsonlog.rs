@@ -9,6 +9,10 @@
 //! and when it names another file, or none, it is opened anew (so `create`,
 //! `nocreate` and plain `rm` work). `copytruncate` works because of `O_APPEND`.
 //!
+//! Room for a line is reserved before it is written, so that a full disk leaves
+//! no half of it. Where a file system cannot reserve, what was written of it is
+//! taken out again.
+//!
 //! A last line without its newline, found when opening, is
 //! - completed, if it is a whole JSON object (only the newline was lost);
 //! - moved to `<log>.torn`, if it is not, and cut from the log;
@@ -25,8 +29,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Group};
 use serde_json::{Map, Value};
 
+use self::reserve::Reserve;
 use super::{Line, Sink, Spool};
 use crate::text::escape_path;
+
+mod reserve;
 
 /// A torn line longer than this is not read into memory, only ended.
 const TORN_LIMIT: u64 = 16 << 20;
@@ -60,6 +67,7 @@ pub struct JsonLog {
     file: File,
     /// (device, inode) of `file`.
     identity: (u64, u64),
+    reserve: Reserve,
     /// A fragment stands at the end that could not be taken out.
     unterminated: bool,
     dirty: bool,
@@ -95,6 +103,7 @@ impl JsonLog {
             gid,
             file,
             identity: (0, 0),
+            reserve: Reserve::default(),
             unterminated: false,
             dirty: false,
             group_refused: false,
@@ -115,6 +124,7 @@ impl JsonLog {
                 "the rotated log could not be forced to disk: {error}"
             ));
         }
+        self.reserve.release(&self.file);
         self.file = file;
         self.dirty = false;
         self.unterminated = false;
@@ -215,15 +225,16 @@ impl JsonLog {
         Ok(aside)
     }
 
-    /// Opens the path anew if it no longer names our file.
-    fn follow_rotation(&mut self) -> io::Result<()> {
+    /// Opens the path anew if it no longer names our file. Gives the file's size.
+    fn follow_rotation(&mut self) -> io::Result<u64> {
         match fs::symlink_metadata(&self.path) {
-            Ok(meta) if (meta.dev(), meta.ino()) == self.identity => Ok(()),
-            Ok(_) => self.open_anew(),
-            Err(error) if is_absence(&error) => self.open_anew(),
+            Ok(meta) if (meta.dev(), meta.ino()) == self.identity => return Ok(meta.len()),
+            Ok(_) => self.open_anew()?,
+            Err(error) if is_absence(&error) => self.open_anew()?,
             // The path cannot be looked at, but the descriptor is still good.
-            Err(_) => Ok(()),
+            Err(_) => {}
         }
+        Ok(self.file.metadata()?.len())
     }
 
     /// Takes out what a failed write left, so that the line can be offered
@@ -255,13 +266,16 @@ impl Sink for JsonLog {
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        self.follow_rotation()?;
+        let len = self.follow_rotation()?;
         let mut bytes = Vec::with_capacity(line.json.len() + 2);
         if self.unterminated {
             bytes.push(b'\n');
         }
         bytes.extend_from_slice(line.json.as_bytes());
         bytes.push(b'\n');
+        self.reserve
+            .cover(&self.file, len, bytes.len() as u64)
+            .map_err(|error| at(&self.path, "cannot write", &error))?;
         match write_whole(&mut self.file, &bytes) {
             Ok(()) => {
                 self.unterminated = false;
@@ -300,6 +314,12 @@ impl Sink for JsonLog {
 
     fn notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
+    }
+}
+
+impl Drop for JsonLog {
+    fn drop(&mut self) {
+        self.reserve.release(&self.file);
     }
 }
 

@@ -19,6 +19,7 @@
     reason = "a test that cannot go on panics and says where"
 )]
 
+mod attribution;
 mod control;
 mod daemon;
 mod deadline;
@@ -31,7 +32,9 @@ mod host;
 mod journal;
 mod keygen;
 mod lifecycle;
+mod opens;
 mod others;
 mod process;
+mod shipped;
 mod sinks;
 mod stress;

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::event::{Action, Event, Evidence, FileFacts, FileKind, FinalPath};
-use crate::resolve::{Account, Attribution, Credentials, Image, ImageState, Method, Process};
+use crate::resolve::{
+    Account, Attribution, Credentials, Image, ImageState, KnownAs, KnownBy, Method, Process,
+    ProgramFacts,
+};
 use crate::rule::{Limits, Overrides, Severity, Technique, Threat};
 
 fn at(micros: u64) -> SystemTime {
@@ -97,6 +100,7 @@ fn writer() -> Attribution {
             process(1, 0, "/usr/lib/systemd/systemd", &["/sbin/init"], 0, "root"),
         ],
         candidates: vec![],
+        program: ProgramFacts::default(),
     }
 }
 
@@ -141,6 +145,7 @@ fn nobody() -> Attribution {
         process: None,
         ancestors: vec![],
         candidates: vec![],
+        program: ProgramFacts::default(),
     }
 }
 
