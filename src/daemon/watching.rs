@@ -375,7 +375,7 @@ impl Watching {
     pub fn run(mut self) {
         let mut pruned = Instant::now();
         if let Some(table) = self.resolver.table_mut() {
-            table.attach(self.source.queue());
+            table.attach(self.inputs.source.queue());
         }
         self.turn();
         while !self.stopping {
