@@ -8,6 +8,7 @@ mod color;
 pub mod replay;
 mod rules;
 mod run;
+mod status;
 mod tail;
 
 use std::io;
@@ -76,6 +77,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// List rules, show one, or try their cases
     Rules(rules::RulesArgs),
+    /// Say how the running daemon fares: mode, coverage, counters
+    Status(status::StatusArgs),
     /// Acts for the trial at the start of `run` and in `check`
     #[command(name = daemon::selftest::ACTOR, hide = true)]
     Act {
@@ -84,19 +87,25 @@ enum Command {
     },
 }
 
+/// The command line, for whoever documents or completes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if cli.command.is_none() && nix::unistd::geteuid().is_root() {
+        // Read again, for `run` has options that the environment gives.
+        cli = Cli::parse_from(std::env::args_os().chain(["run".into()]));
+    }
     let common = cli.common;
-    let command = match cli.command {
-        Some(command) => command,
-        None if nix::unistd::geteuid().is_root() => Command::Run(run::RunArgs::default()),
-        None => {
-            // To stderr: this is a mistake in the call, not an answer.
-            eprint!("{}", Cli::command().render_help());
-            return Exit::Usage.into();
-        }
+    let Some(command) = cli.command else {
+        // To stderr: this is a mistake in the call, not an answer.
+        eprint!("{}", Cli::command().render_help());
+        return Exit::Usage.into();
     };
     diagnostics(&common, matches!(command, Command::Run(_)));
     let exit = match &command {
@@ -109,6 +118,7 @@ pub fn main() -> ExitCode {
             Ok(()) => Exit::Ok,
             Err(_) => Exit::Internal,
         },
+        Command::Status(args) => status::run(args, &common),
     };
     exit.into()
 }

@@ -32,6 +32,13 @@ pub struct RunArgs {
     /// Which writers the kernel holds while they are identified
     #[arg(long, value_name = "WHOM", env = "SSH_KEYWATCH_HOLD")]
     hold: Option<Hold>,
+    /// Answer `status` on this socket
+    #[arg(long, value_name = "FILE", env = "SSH_KEYWATCH_CONTROL")]
+    control: Option<PathBuf>,
+    /// Debug beside a running daemon: alerts on stdout alone; no lock, log, journal, state or
+    /// control socket is touched
+    #[arg(long)]
+    dry: bool,
 }
 
 impl RunArgs {
@@ -47,6 +54,13 @@ impl RunArgs {
         }
         if let Some(state) = &self.state {
             config.state.directory = absolute(state)?;
+        }
+        if let Some(control) = &self.control {
+            config.control.socket = absolute(control)?;
+        }
+        if self.dry {
+            // There is no other place that they could stand in.
+            config.output.stdout = Stdout::Text;
         }
         if let Some(stdout) = self.stdout {
             config.output.stdout = stdout;
@@ -66,6 +80,7 @@ impl RunArgs {
 
 /// Runs the command.
 pub fn run(args: &RunArgs, common: &Common) -> Exit {
+    let dry = args.dry;
     let (args, common) = (args.clone(), common.clone());
     let verbose = common.verbose > 0;
     let plan = move || {
@@ -76,6 +91,7 @@ pub fn run(args: &RunArgs, common: &Common) -> Exit {
     let outlets = Outlets {
         sinks: Box::new(move |config| terminal(config, verbose)),
         plan: Box::new(plan),
+        dry,
     };
     match daemon::run(&outlets) {
         Ok(()) => Exit::Ok,

@@ -5,7 +5,7 @@
 //! first mark that somebody could wait at.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::holding::{self, Holding};
 use super::watching::{self, Command, FileSystems, Mode, Source, Watching};
-use super::{Fatal, Message, privilege};
+use super::{Fatal, Message, access, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
@@ -47,6 +47,10 @@ pub(super) struct Orders {
 }
 
 impl Orders {
+    pub(super) fn wake(&self) -> Arc<EventFd> {
+        Arc::clone(&self.wake)
+    }
+
     pub(super) fn give(&self, command: Command) {
         // The watching thread ends only when it is told so.
         let _ = self.commands.send(command);
@@ -54,18 +58,28 @@ impl Orders {
     }
 }
 
-/// Builds it, and marks all that exists; events go to `messages`.
+/// Builds it, and marks all that exists; events go to `messages`. Exec records
+/// need one of the places in `fences`.
 pub(super) fn pipeline(
     config: &Config,
     scope: Scope,
     identifier: &Identifier,
     messages: &SyncSender<Message>,
+    fences: &[PathBuf],
 ) -> Result<Pipeline, Fatal> {
     let (commands, receiver) = channel();
     let wake = event_fd()?;
     let orders = Orders { commands, wake };
     let mut notices = Vec::new();
-    let watch = watch(config, scope, identifier, &orders, messages, &mut notices)?;
+    let watch = watch(
+        config,
+        scope,
+        identifier,
+        &orders,
+        messages,
+        &mut notices,
+        fences,
+    )?;
     let mode = Mode::of(&watch.source, watch.hold.is_some(), watch.table.is_some());
     let inputs = watching::Inputs {
         source: watch.source,
@@ -100,6 +114,7 @@ fn watch(
     orders: &Orders,
     messages: &SyncSender<Message>,
     notices: &mut Vec<Notice>,
+    fences: &[PathBuf],
 ) -> Result<Watch, Fatal> {
     let groups = groups(&config.watch)?;
     let Some(notification) = groups.notification else {
@@ -132,11 +147,7 @@ fn watch(
             permission,
             notification,
             identifier: identifier.clone(),
-            fence: if config.watch.key_tools.is_empty() {
-                None
-            } else {
-                make_fence(&mut watch, &config.state.directory)
-            },
+            fence: make_fence(&mut watch, fences),
             held: sender,
             wake: Arc::clone(&orders.wake),
             messages: messages.clone(),
@@ -229,15 +240,23 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
     })
 }
 
-/// The fence lies on /run, which is in memory, or with the state.
-fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
-    let name = format!("fence.{}", std::process::id());
-    let places = [
+/// The fence lies on /run, which is in memory, or with the state. A dry run
+/// leaves the places of the daemon beside it alone.
+pub(super) fn fence_places(state: &Path, dry: bool) -> Vec<PathBuf> {
+    let pid = std::process::id();
+    if dry {
+        return vec![PathBuf::from(format!("/run/ssh-keywatch-dry.{pid}"))];
+    }
+    let name = format!("fence.{pid}");
+    vec![
         Path::new("/run/ssh-keywatch").join(&name),
         state.join(&name),
-    ];
+    ]
+}
+
+fn make_fence(watch: &mut FanotifyWatch, places: &[PathBuf]) -> Option<Arc<Fence>> {
     for place in places {
-        let fence = Fence::new(&place).and_then(|fence| {
+        let fence = Fence::new(place).and_then(|fence| {
             let fence = Arc::new(fence);
             watch.set_fence(Arc::clone(&fence))?;
             Ok(fence)
@@ -247,26 +266,43 @@ fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
             Err(error) => tracing::debug!("no fence in {}: {error}", place.display()),
         }
     }
+    if places.is_empty() {
+        return None;
+    }
     tracing::warn!(
         "no directory for exec records can be watched: who runs a key tool is known, but never certain"
     );
     None
 }
 
-/// The sinks that the configuration asks for, and `extra`.
+/// The sinks that the configuration asks for, and `extra`; those alone when the
+/// run is dry.
 pub(super) fn sinks(
     config: &Config,
     extra: Vec<Box<dyn Sink>>,
+    dry: bool,
 ) -> Result<Vec<Box<dyn Sink>>, Fatal> {
+    if dry {
+        return Ok(extra);
+    }
     let options = crate::sink::Options {
         mode: config.log.mode.0,
         group: Some(config.log.group.clone()).filter(|group| !group.is_empty()),
+        rotation: crate::sink::Rotation {
+            max_size: config.log.max_size.0,
+            max_age: config.log.max_age.0,
+            keep: config.log.keep,
+            compress: config.log.compress,
+        },
     };
+    let missing = access::missing(&config.log.file);
     let log =
         crate::sink::JsonLog::open(&config.log.file, &options).map_err(|source| Fatal::Log {
             path: config.log.file.clone(),
             source,
         })?;
+    // Who may read the log must come to it.
+    access::share(&config.log.file, &missing, access::group(&config.log.group));
     let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(log)];
     if config.journal.enabled {
         sinks.push(Box::new(crate::sink::Journal::new()));

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, open, readlinkat};
@@ -21,6 +21,7 @@ use super::accounts::Accounts;
 use super::keys::Keys;
 use super::mounts::Mounts;
 use super::programs::Programs;
+use super::standing::{Decided, Standing};
 use crate::alert::{self, Acts, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
@@ -32,10 +33,14 @@ use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The trouble that openers are not held.
+const NOT_HELD: &str = "hold_ended";
 
 /// What the deciding thread is told.
 pub enum Message {
@@ -59,7 +64,11 @@ pub enum Message {
         coverage: Value,
         /// What was counted.
         counters: Value,
+        /// What a reload changed.
+        changes: Value,
     },
+    /// Say what was decided so far.
+    Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
     Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
@@ -92,6 +101,8 @@ pub struct Deciding {
     tried: Vec<String>,
     /// How many alerts were raised.
     raised: u64,
+    beat: Arc<Beat>,
+    standing: Standing,
 }
 
 impl Deciding {
@@ -120,13 +131,23 @@ impl Deciding {
             acts: Acts::default(),
             tried: Vec::new(),
             raised: 0,
+            beat: Arc::default(),
+            standing: Standing::default(),
         })
+    }
+
+    /// Ticks while the thread gets on; at least with each [`TICK`] when there is
+    /// nothing to do.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
         loop {
+            self.beat.tick();
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
@@ -147,6 +168,7 @@ impl Deciding {
             Message::Event(assembled) => self.decide(*assembled),
             Message::Problem(time, problem) => {
                 tracing::warn!("{problem}");
+                self.standing.problem(&problem, time);
                 let lost = matches!(problem, Problem::Overflow);
                 self.loss(&Loss {
                     time,
@@ -161,7 +183,13 @@ impl Deciding {
                     reason: &problem.to_string(),
                 });
             }
-            Message::Rules(rules) => self.rules = *rules,
+            Message::Rules(rules) => {
+                rules.inherit(&self.rules);
+                self.standing.rules(&rules);
+                self.rules = *rules;
+            }
+            // Who asked may have waited long enough.
+            Message::Status(reply) => drop(reply.try_send(self.told())),
             Message::State {
                 time,
                 change,
@@ -169,6 +197,7 @@ impl Deciding {
                 reason,
                 coverage,
                 mut counters,
+                changes,
             } => {
                 if change == Change::Stop {
                     // What was suppressed until now is told before the last word.
@@ -188,6 +217,7 @@ impl Deciding {
                     reason: &reason,
                     coverage,
                     counters,
+                    changes,
                 };
                 self.out(alert::state(&state, &self.origin));
             }
@@ -204,6 +234,7 @@ impl Deciding {
                 });
             }
             Message::Overdue(Overdue(count)) => {
+                self.standing.overdue(count);
                 let limit = LIMIT.as_millis();
                 let reason = format!(
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
@@ -225,7 +256,10 @@ impl Deciding {
                 self.update_degraded(None);
             }
             Message::WatchEnded(error) => {
-                self.degraded(&format!("nothing is watched any more: {error}"));
+                self.degraded(
+                    "watch_ended",
+                    &format!("nothing is watched any more: {error}"),
+                );
             }
             Message::End => {}
         }
@@ -234,11 +268,14 @@ impl Deciding {
     fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
         self.update_degraded(Some(format!("openers are not held: {why}")));
-        self.degraded(&format!(
-            "openers are not held any more ({why}): one that exits at once may go unnamed; \
-             it is tried again in {} seconds",
-            pause.as_secs()
-        ));
+        self.degraded(
+            NOT_HELD,
+            &format!(
+                "openers are not held any more ({why}): one that exits at once may go unnamed; \
+                 it is tried again in {} seconds",
+                pause.as_secs()
+            ),
+        );
     }
 
     fn update_degraded(&mut self, released: Option<String>) {
@@ -252,13 +289,16 @@ impl Deciding {
     fn held_again(&mut self) {
         self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
         self.update_degraded(None);
+        self.standing.over(NOT_HELD);
         let reason = "openers are held again";
         tracing::info!("{reason}");
         self.condition(Change::Recovered, Outcome::Success, reason);
     }
 
-    fn degraded(&self, reason: &str) {
+    fn degraded(&mut self, code: &'static str, reason: &str) {
         tracing::error!("{reason}");
+        let now = SystemTime::now();
+        self.standing.trouble(code, None, reason.to_owned(), now);
         self.condition(Change::Degraded, Outcome::Failure, reason);
     }
 
@@ -270,6 +310,7 @@ impl Deciding {
             reason,
             coverage: Value::Null,
             counters: Value::Null,
+            changes: Value::Null,
         };
         self.out(alert::state(&state, &self.origin));
     }
@@ -287,6 +328,7 @@ impl Deciding {
             facts.group = self.accounts.group(facts.gid);
             facts.mount = file.as_ref().and_then(|file| self.mounts.of(file));
         }
+        self.beat.tick();
         self.name(&mut event.writer);
         self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
@@ -323,7 +365,10 @@ impl Deciding {
         let mut alerts = Vec::new();
         for rule in decision.matches {
             match self.suppressor.admit(rule, &document, event.time) {
-                Verdict::Raise => alerts.push(alert::alert(&document, rule)),
+                Verdict::Raise => {
+                    self.standing.raised(&rule.id, event.time);
+                    alerts.push(alert::alert(&document, rule));
+                }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
@@ -370,6 +415,15 @@ impl Deciding {
         }
     }
 
+    /// What was decided so far, for a status.
+    fn told(&self) -> Decided {
+        let today = jiff::ZonedDateTime::now().date();
+        let (raised, suppressed) = (self.raised, self.suppressor.total());
+        let mode = &self.origin.mode;
+        self.standing
+            .told(mode, &self.rules, raised, suppressed, today)
+    }
+
     /// What was decided so far, for a state.
     fn counters(&self) -> Value {
         let today = jiff::ZonedDateTime::now().date();
@@ -398,6 +452,8 @@ impl Deciding {
             .iter_mut()
             .chain(&mut attribution.ancestors);
         for process in processes {
+            // Each name may take a name service some time.
+            self.beat.tick();
             let Process {
                 credentials: Some(credentials),
                 ..

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::EventFd;
 
 use super::build::{Orders, event_fd, spawn};
+use super::watchdog::Part;
 use super::watching::{Command, FileSystems};
 use super::{Fatal, Message};
 use crate::resolve::identify::{Identifier, Identity};
@@ -94,6 +95,23 @@ impl Holding {
             counters,
         };
         Ok((holding, file_systems))
+    }
+
+    /// The answering thread, for the watchdog: it need not get on while nobody is
+    /// held. That the supervisor sees to it shows in the same.
+    pub(super) fn part(&self) -> Part {
+        let (awake, living) = (Arc::clone(&self.turn), Arc::clone(&self.turn));
+        Part {
+            name: "hold",
+            wake: Box::new(move || {
+                let turn = awake.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = turn.control.write(1);
+            }),
+            count: Box::new(move || {
+                let turn = living.lock().unwrap_or_else(PoisonError::into_inner);
+                (!turn.stop.load(Ordering::Acquire)).then(|| turn.deadline.beats())
+            }),
+        }
     }
 
     /// Closes the group, then ends the threads.

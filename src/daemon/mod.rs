@@ -11,8 +11,10 @@
 //! is decided and written. Must not decide anything: what is watched, who is
 //! who and what is an alert is the business of the parts.
 
+mod access;
 mod accounts;
 mod build;
+pub mod control;
 mod deciding;
 mod holding;
 mod host;
@@ -21,14 +23,17 @@ mod lock;
 mod mounts;
 mod privilege;
 mod programs;
+mod reload;
 pub mod selftest;
+mod standing;
+mod status;
+mod watchdog;
 mod watching;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use libsystemd::daemon::{NotifyState, notify};
@@ -46,8 +51,12 @@ use crate::watch::tree::Scope;
 
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
+pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
 
+use control::Control;
+use reload::InForce;
+use status::{Asked, Gauges};
 use watching::Command;
 
 /// How many findings may wait to be decided.
@@ -74,17 +83,22 @@ pub enum Fatal {
     Pattern(#[from] PatternError),
     /// Another one runs.
     #[error(
-        "ssh-keywatch runs already{}: `{}` is locked\n\
-         To look at the running one: ssh-keywatch tail -f, ssh-keywatch status, journalctl -u ssh-keywatch\n\
-         To run a second one beside it, give it a state directory of its own: --state DIR",
-        .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
-        .lock.display()
+        "ssh-keywatch runs already{}: it holds {}\n\
+         To look at it:      ssh-keywatch status\n                    \
+         ssh-keywatch tail -f\n                    \
+         journalctl -u {}\n\
+         To debug beside it: ssh-keywatch run --dry -v   (touches neither its log nor its state)",
+        lock::holder(*.pid, .unit.as_deref()),
+        .lock.display(),
+        .unit.as_deref().unwrap_or("ssh-keywatch").trim_end_matches(".service"),
     )]
     Running {
         /// Its lock.
         lock: PathBuf,
         /// Its pid, if the lock says.
         pid: Option<i32>,
+        /// The unit it belongs to, if systemd runs it.
+        unit: Option<String>,
     },
     /// The alert log cannot be opened.
     #[error("cannot write the alert log {}: {source}\nGive it another place with --log FILE or log.file in the configuration.", path.display())]
@@ -231,6 +245,8 @@ pub struct Outlets {
     pub sinks: MakeSinks,
     /// Says what the configuration asks for now; called again for a reload.
     pub plan: Box<dyn Fn() -> Result<Plan, Fatal>>,
+    /// Beside a daemon that runs: no lock, log, journal, state or control socket.
+    pub dry: bool,
 }
 
 /// Runs until a signal ends it.
@@ -246,11 +262,15 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     privilege::raise_descriptors();
     privilege::be_prompt();
     crate::sys::memory::keep_heaps();
-    let _lock = lock::take(&plan.config.state.directory)?;
+    let _lock = if outlets.dry {
+        None
+    } else {
+        Some(lock::take(&plan.config.state.directory)?)
+    };
     let sinks = (outlets.sinks)(&plan.config);
     let actor = selftest::Actor::start();
     let config = plan.config.clone();
-    let daemon = Daemon::start(plan, sinks)?;
+    let daemon = Daemon::start(plan, sinks, outlets.dry)?;
     // It watches already; what it says of itself waits for the trial.
     daemon.tried(selftest::run(&config, actor));
     daemon.serve(signals, &*outlets.plan)
@@ -268,16 +288,17 @@ impl Signals {
 
 struct Daemon {
     hold: Option<holding::Holding>,
-    orders: build::Orders,
-    messages: SyncSender<Message>,
+    gauges: Gauges,
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
-    fanout: Arc<Fanout>,
-    rules: Vec<String>,
+    in_force: InForce,
+    control: Option<Control>,
 }
 
 impl Daemon {
-    fn start(plan: Plan, extra: Vec<Box<dyn Sink>>) -> Result<Self, Fatal> {
+    fn start(plan: Plan, extra: Vec<Box<dyn Sink>>, dry: bool) -> Result<Self, Fatal> {
+        let in_force = InForce::of(&plan);
+        let watched = plan.watched();
         let scope = plan.scope();
         let Plan {
             config,
@@ -289,7 +310,7 @@ impl Daemon {
         let identifier =
             Identifier::new(Arc::new(proc)).map_err(Fatal::system("cannot start threads"))?;
         let fanout = Arc::new(
-            Fanout::start(build::sinks(&config, extra)?)
+            Fanout::start(build::sinks(&config, extra, dry)?)
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
@@ -301,28 +322,54 @@ impl Daemon {
             hold,
             mode,
             orders,
-        } = build::pipeline(&config, scope, &identifier, &messages)?;
+        } = build::pipeline(
+            &config,
+            scope,
+            &identifier,
+            &messages,
+            &build::fence_places(&config.state.directory, dry),
+        )?;
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
         let origin = host::origin(mode.as_str());
-        let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
         let clients = identifier.clients().clone();
         let deciding = programs::Programs::new(config.watch.key_tools.clone())
             .and_then(|programs| {
                 Deciding::new(rules, origin, Arc::clone(&fanout), keys, clients, programs)
             })
             .map_err(Fatal::system("cannot start threads"))?;
+        let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
+        parts.push(watchdog::Part::watching(watching.beat(), orders.wake()));
         let watching = build::spawn("watch", move || watching.run())?;
-        Ok(Self {
-            hold,
+        parts.extend(hold.as_ref().map(holding::Holding::part));
+        watchdog::start(parts).map_err(Fatal::system("cannot start the watchdog thread"))?;
+        let gauges = Gauges {
+            started: SystemTime::now(),
+            mode,
+            hold: hold.as_ref().map(|hold| Arc::clone(&hold.counters)),
+            fanout,
             orders,
             messages,
+            asked: Arc::new(Mutex::new(Asked {
+                config: config.clone(),
+                watched,
+                reload: None,
+            })),
+        };
+        let control = if dry {
+            None
+        } else {
+            control(&config.control, &gauges)
+        };
+        Ok(Self {
+            hold,
+            gauges,
             watching,
             deciding,
-            fanout,
-            rules: rule_names,
+            in_force,
+            control,
         })
     }
 
@@ -332,13 +379,13 @@ impl Daemon {
         plan: &dyn Fn() -> Result<Plan, Fatal>,
     ) -> Result<(), Fatal> {
         use signal_hook::consts::{SIGHUP, SIGUSR1};
-        self.say(Change::Start, true, String::new());
+        self.say(Change::Start, true, String::new(), json!(null));
         tell_systemd(&[NotifyState::Ready, NotifyState::Status("watching".into())]);
         tracing::info!("watching");
         for signal in signals.0.forever() {
             match signal {
                 SIGHUP => self.reload(plan),
-                SIGUSR1 => self.say(Change::Status, true, String::new()),
+                SIGUSR1 => self.say(Change::Status, true, String::new(), json!(null)),
                 _ => {
                     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
                     tracing::info!("{name}: ending");
@@ -355,96 +402,71 @@ impl Daemon {
             tracing::error!("self-test: {problem}");
         }
         // The deciding thread lives as long as this.
-        let _ = self.messages.send(Message::Tried(problems));
+        let _ = self.gauges.messages.send(Message::Tried(problems));
     }
 
     /// Tells what the daemon does now, with coverage and counters.
-    fn say(&self, change: Change, success: bool, reason: String) {
-        let (reply, answer) = sync_channel(1);
-        self.orders.give(Command::Coverage(reply));
-        let coverage = answer.recv_timeout(ANSWER_TIME).ok();
+    fn say(&self, change: Change, success: bool, reason: String, changes: serde_json::Value) {
+        let coverage = self.gauges.coverage(ANSWER_TIME);
         let message = Message::State {
             time: SystemTime::now(),
             change,
             success,
             reason,
             coverage: coverage.map_or_else(|| json!(null), |coverage| coverage.to_json()),
-            counters: self.counters(),
+            counters: self.gauges.counters(),
+            changes,
         };
         // Full only if the deciding thread hangs; then there is nobody to tell.
-        if self.messages.try_send(message).is_err() {
+        if self.gauges.messages.try_send(message).is_err() {
             tracing::warn!("the deciding thread is too far behind to log a state");
         }
-    }
-
-    fn counters(&self) -> serde_json::Value {
-        use Ordering::Relaxed;
-        let hold = self.hold.as_ref().map(|hold| {
-            let counters = &hold.counters;
-            json!({
-                "answered": counters.answered.load(Relaxed),
-                "late": counters.late.load(Relaxed),
-                "unidentified": counters.unidentified.load(Relaxed),
-                "dropped": counters.dropped.load(Relaxed),
-            })
-        });
-        let sinks: serde_json::Map<String, serde_json::Value> = self
-            .fanout
-            .counters()
-            .into_iter()
-            .map(|sink| {
-                let state = json!({
-                    "state": sink.state.as_str(),
-                    "written": sink.written,
-                    "failed": sink.failed,
-                    "dropped": sink.dropped,
-                    "waiting": sink.waiting,
-                });
-                (sink.name.to_owned(), state)
-            })
-            .collect();
-        json!({ "hold": hold, "sinks": sinks })
     }
 
     /// All or nothing: a plan with an error leaves everything as it was.
     fn reload(&mut self, plan: &dyn Fn() -> Result<Plan, Fatal>) {
         tell_systemd(&[NotifyState::Reloading]);
-        self.fanout.reopen();
-        match plan() {
+        self.gauges.fanout.reopen();
+        let (success, reason, changes) = match plan() {
             Ok(plan) => {
-                let new: Vec<String> = plan.rules.rules().map(|rule| rule.id.clone()).collect();
-                let added = new.iter().filter(|id| !self.rules.contains(id)).count();
-                let removed = self.rules.iter().filter(|id| !new.contains(id)).count();
-                let reason = format!("{} rules ({added} new, {removed} gone)", new.len());
-                self.rules = new;
+                let changes = self.in_force.reload(&plan);
+                let watched = plan.watched();
                 let scope = plan.scope();
-                if self
-                    .messages
-                    .send(Message::Rules(Box::new(plan.rules)))
-                    .is_err()
-                {
+                let rules = Message::Rules(Box::new(plan.rules));
+                if self.gauges.messages.send(rules).is_err() {
                     tracing::error!("the deciding thread is gone");
                 }
-                self.orders.give(Command::Scope(scope));
-                tracing::info!("reloaded: {reason}");
-                self.say(Change::Reload, true, reason);
+                self.gauges.orders.give(Command::Scope(scope));
+                self.gauges.asked().watched = watched;
+                let reason = changes.sentence();
+                if changes.is_pending() {
+                    tracing::warn!("reloaded: {reason}");
+                } else {
+                    tracing::info!("reloaded: {reason}");
+                }
+                (true, reason, changes.to_json())
             }
             Err(error) => {
-                tracing::error!("not reloaded, everything stays as it was: {error}");
-                self.say(Change::Reload, false, error.to_string());
+                let reason = error.to_string();
+                tracing::error!("not reloaded, everything stays as it was: {reason}");
+                (false, reason, json!(null))
             }
-        }
+        };
+        self.gauges.asked().reload = Some((SystemTime::now(), success, reason.clone()));
+        self.say(Change::Reload, success, reason, changes);
         tell_systemd(&[NotifyState::Ready]);
     }
 
     fn stop(self, why: &str) -> Result<(), Fatal> {
         tell_systemd(&[NotifyState::Stopping]);
-        let counters = self.counters();
+        let gauges = self.gauges;
+        let counters = gauges.counters();
         // First of all nobody shall wait for us any more.
         if let Some(hold) = self.hold {
             hold.end();
         }
-        self.orders.give(Command::Stop);
+        drop(self.control);
+        gauges.orders.give(Command::Stop);
         let mut result = Ok(());
         if self.watching.join().is_err() {
             result = Err(Fatal::System {
@@ -459,11 +481,12 @@ impl Daemon {
             reason: why.to_owned(),
             coverage: json!(null),
             counters,
+            changes: json!(null),
         };
-        let _ = self.messages.send(stop);
-        let _ = self.messages.send(Message::End);
+        let _ = gauges.messages.send(stop);
+        let _ = gauges.messages.send(Message::End);
         let _ = self.deciding.join();
-        for sink in self.fanout.shutdown(SINK_TIME) {
+        for sink in gauges.fanout.shutdown(SINK_TIME) {
             if sink.waiting > 0 || sink.dropped > 0 {
                 tracing::error!(
                     "sink {}: {} lines were not written",
@@ -474,6 +497,14 @@ impl Daemon {
         }
         result
     }
+}
+
+/// The control socket; the daemon watches without it, too.
+fn control(config: &config::Control, gauges: &Gauges) -> Option<Control> {
+    let gauges = gauges.clone();
+    Control::start(config, move || gauges.status())
+        .map_err(|error| tracing::warn!("`ssh-keywatch status` will not work: {error}"))
+        .ok()
 }
 
 fn tell_systemd(states: &[NotifyState]) {

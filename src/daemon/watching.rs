@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
@@ -24,6 +24,7 @@ use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
+use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
@@ -33,6 +34,8 @@ use crate::watch::{Change, Notice, What, Writer};
 /// How soon a hold is heard of after the record of its creation. Whoever is
 /// not held is read then: sooner would be in the way of whoever is.
 const HELD_TIME: Duration = Duration::from_micros(500);
+/// How often the queue is read before what was read is worked off.
+const READS: usize = 16;
 /// How often ended processes are forgotten.
 const PRUNE: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,22 @@ impl Source {
                 }
             })
             .collect()
+    }
+
+    /// The processes that the records of the last reading are of.
+    fn pids(&self) -> &[i32] {
+        match self {
+            Self::Fanotify(watch) => watch.pids(),
+            Self::Inotify(_) => &[],
+        }
+    }
+
+    /// The kernel's queue of records.
+    fn queue(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Fanotify(watch) => Some(watch.as_fd()),
+            Self::Inotify(_) => None,
+        }
     }
 
     fn tree(&self) -> &Tree {
@@ -326,6 +345,7 @@ pub struct Watching {
     /// Of those, how many the deciding thread has not been told of.
     untold: u64,
     stopping: bool,
+    beat: Arc<Beat>,
 }
 
 impl Watching {
@@ -333,6 +353,7 @@ impl Watching {
     #[must_use]
     pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
         Self {
+            beat: inputs.source.tree().beat(),
             inputs,
             resolver,
             messages,
@@ -344,11 +365,17 @@ impl Watching {
         }
     }
 
+    /// Ticks while the thread gets on.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
+    }
+
     /// Runs until it is told to stop, or the source fails.
     pub fn run(mut self) {
         let mut pruned = Instant::now();
         if let Some(table) = self.resolver.table_mut() {
-            table.attach();
+            table.attach(self.inputs.source.queue());
         }
         self.turn();
         while !self.stopping {
@@ -359,15 +386,18 @@ impl Watching {
             self.obey();
             loop {
                 match self.read() {
-                    Ok(0) => break,
-                    Ok(_) => self.turn(),
+                    Ok(empty) => {
+                        self.turn();
+                        if empty {
+                            break;
+                        }
+                    }
                     Err(error) => {
                         self.send(Message::WatchEnded(error.to_string()));
                         return;
                     }
                 }
             }
-            self.turn();
             if pruned.elapsed() > PRUNE {
                 pruned = Instant::now();
                 self.resolver.prune();
@@ -377,18 +407,29 @@ impl Watching {
         self.hand_on();
     }
 
-    /// Reads once. The process table must know when, and know of all that led
-    /// to the records before they are interpreted.
-    fn read(&mut self) -> io::Result<usize> {
-        if let Some(table) = self.resolver.table_mut() {
-            table.reading();
+    /// Reads what is queued; says whether that was all. The process table must
+    /// know when, and know of all that led to the records before they are
+    /// interpreted: best when the queue has been emptied.
+    fn read(&mut self) -> io::Result<bool> {
+        self.beat.tick();
+        let mut empty = false;
+        for _ in 0..READS {
+            if let Some(table) = self.resolver.table_mut() {
+                table.reading();
+            }
+            let count = self.inputs.source.read(&mut self.inputs.notices)?;
+            if let Some(table) = self.resolver.table_mut() {
+                table.has_read(count, self.inputs.source.pids());
+            }
+            if count == 0 {
+                empty = true;
+                break;
+            }
         }
-        let count = self.inputs.source.read(&mut self.inputs.notices)?;
         if let Some(table) = self.resolver.table_mut() {
-            table.has_read(count);
             table.drain();
         }
-        Ok(count)
+        Ok(empty)
     }
 
     fn wait(&mut self) -> io::Result<()> {

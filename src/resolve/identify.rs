@@ -73,6 +73,9 @@ pub struct Identifier {
     clients: Clients,
     namespace: Option<u64>,
     files: ImageFiles,
+    /// Of the service manager whose service we are. A unit's sandbox is a
+    /// mount namespace of its own, in which the host's paths mean the same files.
+    manager: Option<u64>,
 }
 
 impl Identifier {
@@ -91,6 +94,10 @@ impl Identifier {
             backlog: 256,
             urgent: true,
         })?;
+        let manager = nix::unistd::getppid().as_raw() == 1;
+        let manager = manager
+            .then(|| proc.entry(1).ok()?.mount_namespace())
+            .flatten();
         let namespace = proc
             .entry(nix::unistd::getpid().as_raw())
             .ok()
@@ -102,6 +109,7 @@ impl Identifier {
             execs,
             namespace,
             files: ImageFiles::default(),
+            manager,
         })
     }
 
@@ -109,6 +117,15 @@ impl Identifier {
     #[must_use]
     pub fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// The namespace as far as paths are concerned: the host's is as good as ours.
+    fn ours(&self, namespace: Option<u64>) -> Option<u64> {
+        if namespace.is_some() && namespace == self.manager {
+            self.namespace
+        } else {
+            namespace
+        }
     }
 
     /// A snapshot of process or thread `id` with its arguments, if they can be
@@ -149,14 +166,18 @@ impl Identifier {
     pub fn image(&self, id: i32) -> Option<Image> {
         let entry = self.proc.entry(id).ok()?;
         let mut image = entry.image()?;
-        place_image(&mut image, || entry.mount_namespace(), self.namespace);
+        place_image(
+            &mut image,
+            || self.ours(entry.mount_namespace()),
+            self.namespace,
+        );
         Some(image)
     }
 
     /// Says whether the path of an image of a process in mount namespace
     /// `namespace` means the same file on this host.
     pub fn place(&self, image: &mut Image, namespace: Option<u64>) {
-        place_image(image, || namespace, self.namespace);
+        place_image(image, || self.ours(namespace), self.namespace);
     }
 
     fn ask_args(&self, entry: &Entry) -> Option<Answer<Option<Vec<OsString>>>> {
@@ -167,7 +188,7 @@ impl Identifier {
     fn read(&self, entry: &Entry) -> io::Result<(Process, super::proc::Status)> {
         let (mut process, status) = self.proc.snapshot(entry)?;
         if let Some(image) = &mut process.image {
-            place_image(image, || entry.mount_namespace(), self.namespace);
+            place_image(image, || self.ours(entry.mount_namespace()), self.namespace);
         }
         Ok((process, status))
     }
@@ -283,7 +304,11 @@ impl Identify for Identifier {
         let path = nix::fcntl::readlink(link.as_c_str()).ok()?;
         let file = identity_of(nix::fcntl::AT_FDCWD, &link).ok();
         let mut new = image(path.into(), file);
-        place_image(&mut new, || entry.mount_namespace(), self.namespace);
+        place_image(
+            &mut new,
+            || self.ours(entry.mount_namespace()),
+            self.namespace,
+        );
         // The name a process has after exec is that of the path it was called
         // by, and its arguments are not there yet.
         process.name = None;

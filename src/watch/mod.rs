@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::sys::{ObjectId, PidFd};
 
+pub mod beat;
 pub mod deadline;
 pub mod fanotify;
 pub mod fence;

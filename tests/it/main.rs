@@ -20,6 +20,7 @@
 )]
 
 mod attribution;
+mod control;
 mod daemon;
 mod deadline;
 mod discovery;
@@ -30,10 +31,12 @@ mod holding;
 mod host;
 mod journal;
 mod keygen;
+mod killer;
 mod lifecycle;
 mod opens;
 mod others;
 mod process;
+mod rules;
 mod session;
 mod shipped;
 mod sinks;

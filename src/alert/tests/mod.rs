@@ -335,6 +335,7 @@ fn started() -> Document {
             reason: "3 rules, 5 directories",
             coverage: json!({"directories": 5}),
             counters: json!({"events": 0}),
+            changes: Value::Null,
         },
         &origin(),
     )

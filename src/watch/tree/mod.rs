@@ -23,6 +23,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use self::visit::{follow, open_directory};
+use super::beat::Beat;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -185,6 +186,7 @@ pub struct Tree {
     limit_said: bool,
     /// File systems that homes have been seen on.
     file_systems: Vec<[u8; 8]>,
+    beat: Arc<Beat>,
 }
 
 impl Tree {
@@ -203,6 +205,7 @@ impl Tree {
             remembered: 0,
             limit_said: false,
             file_systems: Vec::new(),
+            beat: Arc::default(),
         }
     }
 
@@ -218,6 +221,12 @@ impl Tree {
             .mark(root.as_fd(), Path::new("/"), Interest::Names)?;
         self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
         Ok(())
+    }
+
+    /// Ticks with each name that a scan looks at: a large tree takes its time.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     fn root_role(&self) -> Role {

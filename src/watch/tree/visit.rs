@@ -151,6 +151,7 @@ impl Tree {
         let watched = entry.role.watched;
         let fsid = entry.fsid;
         for (name, kind) in names {
+            self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == Type::Directory);
             if directory || kind == Some(Type::Symlink) {
                 let role = self.child_role(node, &name);

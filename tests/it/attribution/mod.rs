@@ -112,7 +112,7 @@ impl Case {
 
     /// Before the daemon starts, `each` is done for each run.
     pub fn prepared(mut self, each: &str) -> Self {
-        self.before = each.to_owned();
+        each.clone_into(&mut self.before);
         self
     }
 
