@@ -2,7 +2,7 @@
 //!
 //! An act is all that one process does, by its `process.entity_id`: the two
 //! files of one ssh-keygen, the six of `ssh-keygen -A`. A session's acts share
-//! `ssh_keywatch.session.id`. Both ids are derived, so that they are the same
+//! `ssh_keywatch.session.entity_id`. Both ids are derived, so that they are the same
 //! after a restart. A later alert names the earlier ones by `event.id`.
 //!
 //! Owns how many alerts are remembered.
@@ -42,16 +42,16 @@ impl Acts {
         let Some(event) = alert.str("event.id").map(str::to_owned) else {
             return;
         };
-        let act = self.earlier(alert, ACT, &event);
-        let mut session = self.earlier(alert, SESSION, &event);
+        let act = self.earlier(alert.str("ssh_keywatch.act.id"), &event);
+        let mut session = self.earlier(alert.str("ssh_keywatch.session.entity_id"), &event);
         // Those of the act are named there.
         session.retain(|event| !act.contains(event));
         alert.set(&format!("{ACT}.events"), act);
         alert.set(&format!("{SESSION}.events"), session);
     }
 
-    fn earlier(&mut self, alert: &Document, below: &str, event: &str) -> Vec<String> {
-        let Some(id) = alert.str(&format!("{below}.id")) else {
+    fn earlier(&mut self, id: Option<&str>, event: &str) -> Vec<String> {
+        let Some(id) = id else {
             return Vec::new();
         };
         if let Some(at) = self.order.iter().position(|known| known == id) {
@@ -86,7 +86,7 @@ mod tests {
         let mut alert = Document::new();
         alert.set("event.id", event);
         alert.set("ssh_keywatch.act.id", act);
-        alert.set("ssh_keywatch.session.id", session);
+        alert.set("ssh_keywatch.session.entity_id", session);
         alert
     }
 

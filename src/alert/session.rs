@@ -4,17 +4,17 @@
 use super::process::{account, one};
 use super::{Document, Origin, value};
 use crate::resolve::Process;
+use crate::resolve::entry::Kind;
 use crate::resolve::logins::Login;
 use crate::resolve::session::Session;
 
 /// Adds what is known of the writer's session to an event's document.
 pub fn set_session(document: &mut Document, session: &Session, origin: &Origin) {
     let own = |name: &str| format!("ssh_keywatch.session.{name}");
-    document.set(&own("kind"), session.kind.map(|kind| kind.as_str()));
+    document.set(&own("kind"), session.kind.map(Kind::as_str));
     if let Some((login, from)) = &session.login {
-        document.set(&own("login_uid"), login.id.to_string());
-        document.set(&own("login_user"), login.name.clone());
-        document.set(&own("login_from"), from.as_str());
+        account(document, &own("user"), login);
+        document.set(&own("user_from"), from.as_str());
         document.add("related.user", login.name.clone());
     }
     document.set(&own("through"), session.through.clone());
@@ -36,7 +36,7 @@ pub fn set_session(document: &mut Document, session: &Session, origin: &Origin) 
     if let Some(leader) = &session.leader {
         entry_leader(document, leader, session, origin);
     }
-    document.set(&own("id"), session_id(document, origin));
+    document.set(&own("entity_id"), session_id(document, origin));
     // What every reader of ECS knows comes first.
     document.move_last("ssh_keywatch");
 }
@@ -66,7 +66,7 @@ fn entry_leader(document: &mut Document, leader: &Process, session: &Session, or
         set("tty.char_device.major", major.into());
         set("tty.char_device.minor", minor.into());
     }
-    let entry_type = session.kind.and_then(|kind| kind.entry_type());
+    let entry_type = session.kind.and_then(Kind::entry_type);
     set("entry_meta.type", entry_type.into());
     let ip = session.source.as_ref().map(|source| source.ip.to_string());
     set("entry_meta.source.ip", ip.into());

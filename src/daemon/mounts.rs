@@ -106,15 +106,12 @@ fn unescape(field: &[u8]) -> OsString {
             .get(..3)
             .and_then(|digits| std::str::from_utf8(digits).ok());
         let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match escaped.filter(|_| *first == b'\\') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &more[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = more;
-            }
+        if let Some(byte) = escaped.filter(|_| *first == b'\\') {
+            bytes.push(byte);
+            rest = &more[3..];
+        } else {
+            bytes.push(*first);
+            rest = more;
         }
     }
     OsString::from_vec(bytes)

@@ -215,27 +215,22 @@ fn directory_of(process: &Process) -> Option<&Path> {
 /// What has ended has no ids any more; a program that is installed for all is
 /// taken for it then.
 fn is_run_by_root(process: &Process) -> bool {
-    match &process.credentials {
-        Some(credentials) => credentials.effective_user.id == 0,
-        None => {
-            let is_here = process
-                .image
-                .as_ref()
-                .is_some_and(|image| image.state == Some(super::ImageState::Same));
-            let system = [
-                "/usr/sbin",
-                "/usr/bin",
-                "/usr/lib",
-                "/usr/libexec",
-                "/sbin",
-                "/bin",
-            ];
-            is_here
-                && directory_of(process).is_some_and(|directory| {
-                    system.iter().any(|system| directory.starts_with(system))
-                })
-        }
+    if let Some(credentials) = &process.credentials {
+        return credentials.effective_user.id == 0;
     }
+    let image = process.image.as_ref();
+    let is_here = image.is_some_and(|image| image.state == Some(super::ImageState::Same));
+    let system = [
+        "/usr/sbin",
+        "/usr/bin",
+        "/usr/lib",
+        "/usr/libexec",
+        "/sbin",
+        "/bin",
+    ];
+    is_here
+        && directory_of(process)
+            .is_some_and(|directory| system.iter().any(|system| directory.starts_with(system)))
 }
 
 /// tty1 to tty63 (Documentation/admin-guide/devices.txt).

@@ -24,7 +24,7 @@ use crate::sys::PidFd;
 
 /// How many descriptors of a process are looked at.
 const MAX_DESCRIPTORS: usize = 1024;
-/// `TCP_LISTEN` (include/net/tcp_states.h).
+/// `TCP_LISTEN` of `include/net/tcp_states.h`.
 const LISTEN: u8 = 10;
 
 /// A process and its `/proc` entry.
@@ -156,7 +156,7 @@ fn socket(socket: OwnedFd) -> Option<Socket> {
     })
 }
 
-/// ::ffff:192.0.2.1 is an IPv4 client of an IPv6 socket.
+/// `::ffff:192.0.2.1` is an IPv4 client of an IPv6 socket.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -24,7 +24,7 @@ const MAX_KEPT: usize = 512;
 /// How long a user's logins are remembered.
 const LOGINS_KEPT: Duration = Duration::from_secs(10);
 
-/// How it is known who logged in (`ssh_keywatch.session.login_from`).
+/// How it is known who logged in (`ssh_keywatch.session.user_from`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginFrom {
     /// The audit system's login uid, which is set once.
@@ -36,7 +36,7 @@ pub enum LoginFrom {
 }
 
 impl LoginFrom {
-    /// The value of `ssh_keywatch.session.login_from`.
+    /// The value of `ssh_keywatch.session.user_from`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -90,12 +90,12 @@ fn assert_from_bob(alert: &Document, port: &str) {
     let shown = serde_json::to_string_pretty(&alert.0).unwrap();
     assert_eq!(alert.text("ssh_keywatch.session.kind"), "ssh", "{shown}");
     assert_eq!(
-        alert.text("ssh_keywatch.session.login_user"),
+        alert.text("ssh_keywatch.session.user.name"),
         "bob",
         "{shown}"
     );
     assert_eq!(
-        alert.text("ssh_keywatch.session.login_uid"),
+        alert.text("ssh_keywatch.session.user.id"),
         BOB.id.to_string(),
         "{shown}"
     );
@@ -182,9 +182,9 @@ fn a_login_over_ssh_and_sudo_and_a_script() {
     };
     let named = names(last, "ssh_keywatch.act.events", "");
     assert_eq!(named, [first.text("event.id")]);
-    let session = alert.text("ssh_keywatch.session.id");
+    let session = alert.text("ssh_keywatch.session.entity_id");
     assert!(!session.is_empty(), "{shown}");
-    assert_eq!(public.text("ssh_keywatch.session.id"), session);
+    assert_eq!(public.text("ssh_keywatch.session.entity_id"), session);
     ended.assert_nothing_lost();
 }
 
@@ -268,7 +268,7 @@ fn a_job_of_cron() {
     let shown = serde_json::to_string_pretty(&alert.0).unwrap();
     assert_eq!(alert.text("ssh_keywatch.session.kind"), "cron", "{shown}");
     assert_eq!(
-        alert.text("ssh_keywatch.session.login_user"),
+        alert.text("ssh_keywatch.session.user.name"),
         "ann",
         "{shown}"
     );

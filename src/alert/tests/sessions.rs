@@ -88,18 +88,18 @@ fn a_session_in_full() {
         *own,
         json!({
             "tty": "pts/3",
-            "login_uid": "1001",
+            "login_uid": "1000",
             "audit_id": "7",
             "kind": "ssh",
-            "login_user": "bob",
-            "login_from": "audit",
+            "user": {"id": "1001", "name": "bob"},
+            "user_from": "audit",
             "through": ["sudo"],
             "unit": "session-4.scope",
             "user_unit": "x.service",
             "slice": "user-1001.slice",
             "logind_id": "4",
             "source_from": "socket",
-            "id": own["id"],
+            "entity_id": own["entity_id"],
             "recent_logins": [{
                 "time": "2026-09-21T14:13:20.000000Z",
                 "tty": "pts/0",
@@ -115,7 +115,10 @@ fn a_session_in_full() {
     assert_eq!(document.str("container.runtime"), Some("docker"));
     assert_eq!(document.get("related.user"), Some(&json!(["alice", "bob"])));
     assert_eq!(document.get("related.ip"), Some(&json!(["10.1.2.3"])));
-    assert_eq!(document.as_map().keys().last().unwrap(), "ssh_keywatch");
+    assert_eq!(
+        document.as_map().keys().next_back().unwrap(),
+        "ssh_keywatch"
+    );
 }
 
 #[test]
@@ -123,10 +126,10 @@ fn an_unknown_session_says_nothing() {
     let before = document();
     let mut document = before.clone();
     set_session(&mut document, &Session::default(), &origin());
-    let id = document.get("ssh_keywatch.session.id").cloned();
+    let id = document.get("ssh_keywatch.session.entity_id").cloned();
     let mut expected = before;
     // By the audit session, which the process itself has.
-    expected.set("ssh_keywatch.session.id", id.unwrap());
+    expected.set("ssh_keywatch.session.entity_id", id.unwrap());
     assert_eq!(document, expected);
 }
 
@@ -136,8 +139,8 @@ fn ids_of_acts_and_sessions() {
     let ids = |event: &Event<Attribution>, session: &Session| {
         let mut document = event_document(event, &origin());
         set_session(&mut document, session, &origin());
-        ["act", "session"].map(|group| {
-            let id = document.str(&format!("ssh_keywatch.{group}.id"));
+        ["act.id", "session.entity_id"].map(|id| {
+            let id = document.str(&format!("ssh_keywatch.{id}"));
             id.map(str::to_owned)
         })
     };
