@@ -89,6 +89,15 @@ pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> 
     table.table().parent(id)
 }
 
+/// Whether `process`, which was read while a thread of it was held, cannot have
+/// changed meanwhile: nobody but the held thread could have done it.
+pub(super) fn is_alone(table: &ProcTable, process: &Process) -> bool {
+    process.start_ticks.is_some_and(|ticks| {
+        let birth = proctable::from_ticks(ticks);
+        process.image.is_some() && table.table().is_alone(process.pid, birth)
+    })
+}
+
 /// What `process` mapped to be executed besides its image.
 pub(super) fn loaded(table: &ProcTable, process: &Process) -> Option<Image> {
     let birth = proctable::from_ticks(process.start_ticks?);
