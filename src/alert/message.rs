@@ -31,6 +31,21 @@ pub(super) fn sentence(document: &Document) -> String {
     sentence
 }
 
+/// Which installed program it is under another name.
+fn known(document: &Document) -> String {
+    let below = "ssh_keywatch.attribution";
+    let Some(path) = document.str(&format!("{below}.known_as")) else {
+        return String::new();
+    };
+    let how = match document.str(&format!("{below}.known_by")) {
+        Some("inode") => "the same file as",
+        Some("content") => "a copy of",
+        Some("arguments") => "told to run",
+        _ => "running",
+    };
+    format!(" ({how} {})", shown(path))
+}
+
 /// The writer: certain, probable, one of several, or unknown.
 fn program(document: &Document) -> String {
     let below = "ssh_keywatch.attribution";
@@ -45,7 +60,7 @@ fn program(document: &Document) -> String {
             _ => "",
         };
         let doubt = if certain { "" } else { "probably " };
-        return format!("{doubt}{}{image}", shown(path));
+        return format!("{doubt}{}{image}{}", shown(path), known(document));
     }
     let candidates = document.get(&format!("{below}.candidates"));
     let mut paths: Vec<&str> = Vec::new();
@@ -98,6 +113,7 @@ fn deed(document: &Document) -> String {
         }
         Some("modification") => format!(" changed {what}{path}"),
         Some("deletion") => format!(" deleted {what}{path}"),
+        Some("open") => format!(" opened {what}{path}"),
         _ => format!(" created {what}{path}"),
     };
     if let Some(target) = document.str("file.target_path") {

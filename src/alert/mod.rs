@@ -66,6 +66,8 @@ pub struct Origin {
     pub version: String,
     /// How it watches (`ssh_keywatch.mode`), such as `fanotify+hold`.
     pub mode: String,
+    /// What does not work as it should (`ssh_keywatch.degraded`).
+    pub degraded: Vec<String>,
     /// The kernel's boot id (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
 }
@@ -112,13 +114,20 @@ pub fn alert(document: &Document, rule: &Rule) -> Document {
 
 fn event_id(document: &Document, rule: &Rule) -> String {
     let action = document.str("event.action").unwrap_or_default();
-    let moments: &[&str] = if action == "creation" {
+    let moments: &[&str] = match action {
         // The inode may have changed since it was born, its birth not.
-        &["file.created", "file.ctime", "@timestamp"]
-    } else {
-        &["file.ctime", "@timestamp"]
+        "creation" => &["file.created", "file.ctime", "@timestamp"],
+        // It leaves no trace in the file system.
+        "open" => &["@timestamp"],
+        _ => &["file.ctime", "@timestamp"],
     };
     let moment = moments.iter().find_map(|field| document.str(field));
+    let moment = moment.unwrap_or_default();
+    let moment = match document.number("process.pid") {
+        // Records that are read together have one time.
+        Some(pid) if action == "open" => format!("{moment} {pid}"),
+        _ => moment.to_owned(),
+    };
     value::digest([
         document.str("host.id").unwrap_or_default(),
         document
@@ -127,7 +136,7 @@ fn event_id(document: &Document, rule: &Rule) -> String {
         document.str("file.path").unwrap_or_default(),
         document.str("ssh_keywatch.path_raw").unwrap_or_default(),
         action,
-        moment.unwrap_or_default(),
+        &moment,
         &rule.id,
     ])
 }

@@ -30,12 +30,22 @@ pub fn event_document(event: &Event<Attribution>, origin: &Origin) -> Document {
     host(&mut document, &origin.host, origin);
     related(&mut document, origin);
 
-    document.set("ssh_keywatch.mode", origin.mode.as_str());
+    mode(&mut document, origin);
     document.set("ssh_keywatch.evidence", event.evidence.as_str());
     attribution(&mut document, &event.writer, origin);
     // What every reader of ECS knows comes first.
     document.move_last("ssh_keywatch");
     document
+}
+
+/// How it is watched, and what of that does not work.
+pub(super) fn mode(document: &mut Document, origin: &Origin) {
+    if origin.degraded.is_empty() {
+        document.set("ssh_keywatch.mode", origin.mode.as_str());
+    } else {
+        document.set("ssh_keywatch.mode", format!("{}+degraded", origin.mode));
+        document.set("ssh_keywatch.degraded", origin.degraded.clone());
+    }
 }
 
 /// The fields that every document has: who speaks, in which words.

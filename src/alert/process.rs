@@ -79,6 +79,12 @@ pub(super) fn attribution(document: &mut Document, writer: &Attribution, origin:
         .and_then(|process| process.image.as_ref())
     {
         image_facts(document, below, image);
+        document.set("process.hash.sha256", writer.program.sha256.clone());
+    }
+    if let Some(known) = &writer.program.known {
+        let path = value::exact(known.path.as_os_str());
+        document.set(&format!("{below}.known_as"), path);
+        document.set(&format!("{below}.known_by"), known.by.as_str());
     }
     let candidates: Vec<Value> = writer
         .candidates

@@ -52,6 +52,9 @@ pub struct TailArgs {
     /// Only alerts of at least this severity
     #[arg(long, value_name = "LEVEL")]
     pub severity: Option<Severity>,
+    /// Also alerts of rules that are building blocks for others
+    #[arg(long)]
+    pub building_blocks: bool,
     /// Show the lines as they stand in the log
     #[arg(long)]
     pub json: bool,

@@ -19,6 +19,9 @@ const LEAST_SIZE: u64 = 64 << 10;
 /// How many rotated files may be kept.
 const KEEP: std::ops::RangeInclusive<u32> = 1..=200;
 
+/// How many bytes the path of the control socket may have.
+const MAX_SOCKET: usize = 96;
+
 /// Parses and checks; on failure there is at least one fault.
 pub(super) fn parse(source: &Source) -> Result<Config, Vec<Fault>> {
     let document = DeTable::parse(source.text())
@@ -277,6 +280,24 @@ impl Check<'_> {
             );
         }
         self.path("state", "directory", &config.state.directory);
+        self.path("control", "socket", &config.control.socket);
+        // sun_path of unix(7), without its NUL and the suffix it is made under.
+        if config.control.socket.as_os_str().len() > MAX_SOCKET {
+            let span = self.value("control", "socket");
+            self.report(
+                span,
+                format!("the path of a socket has at most {MAX_SOCKET} bytes"),
+                "give it a shorter one, such as \"/run/ssh-keywatch/control.sock\"",
+            );
+        }
+        if config.control.group.is_empty() {
+            let span = self.value("control", "group");
+            self.report(
+                span,
+                "the control socket's group is empty".into(),
+                "name a group such as \"adm\" or \"root\"",
+            );
+        }
         for (index, exception) in config.exceptions.iter().enumerate() {
             self.exception(index, exception);
         }

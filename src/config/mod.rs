@@ -41,6 +41,8 @@ pub struct Config {
     pub state: State,
     /// Alerts in the journal.
     pub journal: Journal,
+    /// The socket of `status`.
+    pub control: Control,
     /// What is printed.
     pub output: Output,
     /// Matches that raise no alert.
@@ -175,6 +177,25 @@ pub struct Journal {
 impl Default for Journal {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+/// `[control]`: the socket that answers `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// The socket.
+    pub socket: PathBuf,
+    /// The group whose members may ask, besides root.
+    pub group: String,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: "/run/ssh-keywatch/control.sock".into(),
+            group: "adm".into(),
+        }
     }
 }
 

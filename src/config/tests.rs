@@ -84,6 +84,9 @@ fn every_key_is_read() {
         directory = "/tmp/state"
         [journal]
         enabled = false
+        [control]
+        socket = "/tmp/c.sock"
+        group = "wheel"
         [output]
         stdout = "json"
         color = "never"
@@ -97,10 +100,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (31, 16),
+        (34, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (30, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (33, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -129,6 +132,10 @@ fn every_key_is_read() {
             directory: "/tmp/state".into(),
         },
         journal: Journal { enabled: false },
+        control: Control {
+            socket: "/tmp/c.sock".into(),
+            group: "wheel".into(),
+        },
         output: Output {
             stdout: Stdout::Json,
             color: Color::Never,
@@ -193,7 +200,7 @@ error: unknown table [wach]; did you mean [watch]?
 1 | [wach]
   |  ^^^^
   |
-  = help: the tables are [[exception]], [journal], [log], [output], [rules], [state], [watch]",
+  = help: the tables are [control], [[exception]], [journal], [log], [output], [rules], [state], [watch]",
     );
     refuses(
         "[[exeption]]\n",
@@ -204,7 +211,7 @@ error: unknown array [[exeption]]; did you mean [[exception]]?
 1 | [[exeption]]
   |   ^^^^^^^^
   |
-  = help: the tables are [[exception]], [journal], [log], [output], [rules], [state], [watch]",
+  = help: the tables are [control], [[exception]], [journal], [log], [output], [rules], [state], [watch]",
     );
     refuses(
         "[exception]\nrule = '*'\n",

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, open, readlinkat};
@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::programs::Programs;
+use super::standing::{Decided, Standing};
 use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, FileFacts, FileKind, FinalPath};
@@ -27,10 +29,14 @@ use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
-use crate::watch::deadline::{LIMIT, Miss};
+use crate::watch::beat::Beat;
+use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The trouble that openers are not held.
+const NOT_HELD: &str = "hold_ended";
 
 /// What the deciding thread is told.
 pub enum Message {
@@ -54,13 +60,21 @@ pub enum Message {
         coverage: Value,
         /// What was counted.
         counters: Value,
+        /// What a reload changed.
+        changes: Value,
     },
+    /// Say what was decided so far.
+    Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
-    HoldMissed(Miss),
+    Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
     Dropped(u64),
-    /// The answering thread failed; the group is closed.
-    HoldEnded(String),
+    /// Nobody is held any more, for this reason; it will be tried again after a while.
+    Released(String, Duration),
+    /// Openers are held again.
+    HeldAgain,
+    /// Promises that the trial at the start did not find kept.
+    Tried(Vec<String>),
     /// The watching thread failed.
     WatchEnded(String),
     /// Nothing more comes.
@@ -74,9 +88,14 @@ pub struct Deciding {
     fanout: Arc<Fanout>,
     accounts: Accounts,
     keys: Keys,
+    programs: Programs,
     suppressor: Suppressor,
+    /// Promises that the trial at the start did not find kept.
+    tried: Vec<String>,
     /// How many alerts were raised.
     raised: u64,
+    beat: Arc<Beat>,
+    standing: Standing,
 }
 
 impl Deciding {
@@ -89,6 +108,7 @@ impl Deciding {
         origin: Origin,
         fanout: Arc<Fanout>,
         keys: Keys,
+        programs: Programs,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -96,15 +116,27 @@ impl Deciding {
             fanout,
             accounts: Accounts::new()?,
             keys,
+            programs,
             suppressor: Suppressor::new(),
+            tried: Vec::new(),
             raised: 0,
+            beat: Arc::default(),
+            standing: Standing::default(),
         })
+    }
+
+    /// Ticks while the thread gets on; at least with each [`TICK`] when there is
+    /// nothing to do.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
         loop {
+            self.beat.tick();
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
@@ -125,6 +157,7 @@ impl Deciding {
             Message::Event(assembled) => self.decide(*assembled),
             Message::Problem(time, problem) => {
                 tracing::warn!("{problem}");
+                self.standing.problem(&problem, time);
                 let lost = matches!(problem, Problem::Overflow);
                 self.loss(&Loss {
                     time,
@@ -139,7 +172,13 @@ impl Deciding {
                     reason: &problem.to_string(),
                 });
             }
-            Message::Rules(rules) => self.rules = *rules,
+            Message::Rules(rules) => {
+                rules.inherit(&self.rules);
+                self.standing.rules(&rules);
+                self.rules = *rules;
+            }
+            // Who asked may have waited long enough.
+            Message::Status(reply) => drop(reply.try_send(self.told())),
             Message::State {
                 time,
                 change,
@@ -147,6 +186,7 @@ impl Deciding {
                 reason,
                 coverage,
                 mut counters,
+                changes,
             } => {
                 if change == Change::Stop {
                     // What was suppressed until now is told before the last word.
@@ -166,6 +206,7 @@ impl Deciding {
                     reason: &reason,
                     coverage,
                     counters,
+                    changes,
                 };
                 self.out(alert::state(&state, &self.origin));
             }
@@ -181,7 +222,8 @@ impl Deciding {
                     reason,
                 });
             }
-            Message::HoldMissed(Miss::Overdue(count)) => {
+            Message::Overdue(Overdue(count)) => {
+                self.standing.overdue(count);
                 let limit = LIMIT.as_millis();
                 let reason = format!(
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
@@ -196,31 +238,68 @@ impl Deciding {
                     reason: &reason,
                 });
             }
-            Message::HoldMissed(Miss::Closed) => self.not_held("it did not answer in time"),
-            Message::HoldEnded(error) => self.not_held(&error),
+            Message::Released(why, pause) => self.released(&why, pause),
+            Message::HeldAgain => self.held_again(),
+            Message::Tried(problems) => {
+                self.tried = problems;
+                self.update_degraded(None);
+            }
             Message::WatchEnded(error) => {
-                self.degraded(&format!("nothing is watched any more: {error}"));
+                self.degraded(
+                    "watch_ended",
+                    &format!("nothing is watched any more: {error}"),
+                );
             }
             Message::End => {}
         }
     }
 
-    fn not_held(&mut self, why: &str) {
+    fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
-        self.degraded(&format!(
-            "writers are not held any more ({why}): one that exits at once may go unnamed"
-        ));
+        self.update_degraded(Some(format!("openers are not held: {why}")));
+        self.degraded(
+            NOT_HELD,
+            &format!(
+                "openers are not held any more ({why}): one that exits at once may go unnamed; \
+                 it is tried again in {} seconds",
+                pause.as_secs()
+            ),
+        );
     }
 
-    fn degraded(&self, reason: &str) {
+    fn update_degraded(&mut self, released: Option<String>) {
+        let tried = self
+            .tried
+            .iter()
+            .map(|problem| format!("self-test: {problem}"));
+        self.origin.degraded = released.into_iter().chain(tried).collect();
+    }
+
+    fn held_again(&mut self) {
+        self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
+        self.update_degraded(None);
+        self.standing.over(NOT_HELD);
+        let reason = "openers are held again";
+        tracing::info!("{reason}");
+        self.condition(Change::Recovered, Outcome::Success, reason);
+    }
+
+    fn degraded(&mut self, code: &'static str, reason: &str) {
         tracing::error!("{reason}");
+        let now = SystemTime::now();
+        self.standing.trouble(code, None, reason.to_owned(), now);
+        self.condition(Change::Degraded, Outcome::Failure, reason);
+    }
+
+    fn condition(&self, change: Change, outcome: Outcome, reason: &str) {
         let state = State {
             time: SystemTime::now(),
-            change: Change::Degraded,
-            outcome: Outcome::Failure,
+            change,
+            outcome,
             reason,
             coverage: Value::Null,
             counters: Value::Null,
+            changes: Value::Null,
         };
         self.out(alert::state(&state, &self.origin));
     }
@@ -237,7 +316,9 @@ impl Deciding {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
         }
+        self.beat.tick();
         self.name(&mut event.writer);
+        self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
         let mut document = alert::event_document(&event, &self.origin);
         match (file, &event.facts) {
@@ -258,14 +339,20 @@ impl Deciding {
             "event"
         );
         let today = jiff::ZonedDateTime::now().date();
-        let decision = self.rules.decide(document.as_map(), today);
+        let decision = match event.action {
+            Action::Open => self.rules.decide_open(document.as_map(), today),
+            _ => self.rules.decide(document.as_map(), today),
+        };
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
         let mut alerts = Vec::new();
         for rule in decision.matches {
             match self.suppressor.admit(rule, &document, event.time) {
-                Verdict::Raise => alerts.push(alert::alert(&document, rule)),
+                Verdict::Raise => {
+                    self.standing.raised(&rule.id, event.time);
+                    alerts.push(alert::alert(&document, rule));
+                }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
@@ -281,6 +368,15 @@ impl Deciding {
             let time = SystemTime::now();
             self.out(alert::suppressed(&suppressed, time, &self.origin));
         }
+    }
+
+    /// What was decided so far, for a status.
+    fn told(&self) -> Decided {
+        let today = jiff::ZonedDateTime::now().date();
+        let (raised, suppressed) = (self.raised, self.suppressor.total());
+        let mode = &self.origin.mode;
+        self.standing
+            .told(mode, &self.rules, raised, suppressed, today)
     }
 
     /// What was decided so far, for a state.
@@ -311,6 +407,8 @@ impl Deciding {
             .iter_mut()
             .chain(&mut attribution.ancestors);
         for process in processes {
+            // Each name may take a name service some time.
+            self.beat.tick();
             let Process {
                 credentials: Some(credentials),
                 ..

@@ -34,6 +34,7 @@ pub fn origin(mode: &str) -> Origin {
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         mode: mode.to_owned(),
+        degraded: Vec::new(),
         boot_id: trimmed("/proc/sys/kernel/random/boot_id"),
     }
 }

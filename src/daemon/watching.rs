@@ -19,16 +19,16 @@ use serde_json::json;
 
 use super::deciding::Message;
 use crate::event::assemble::{Assembled, Assembler, Subject};
-use crate::event::{Evidence, FinalPath};
+use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
+use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
-use crate::watch::hold::Held;
+use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
-use crate::watch::tree::Tree;
+use crate::watch::tree::{Held, Scope, Tree};
 use crate::watch::{Change, Notice, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -62,6 +62,30 @@ impl Source {
             Self::Fanotify(watch) => watch.read(out),
             Self::Inotify(watch) => Ok(watch.read(out)),
         }
+    }
+
+    /// How well each directory is watched that the configuration names.
+    fn roots(&self) -> Vec<CoveredRoot> {
+        let holding = match self {
+            Self::Fanotify(watch) => Some(watch.is_holding()),
+            Self::Inotify(_) => None,
+        };
+        let roots = self.tree().roots().into_iter();
+        roots
+            .map(|root| {
+                let (how, reason) = match (holding, root.held) {
+                    (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
+                    (Some(true), Held::Yes) => ("held", None),
+                    (_, Held::Refused(reason)) => ("fanotify", Some(reason)),
+                    (Some(_), _) => ("fanotify", Some("nobody is held at present".to_owned())),
+                };
+                CoveredRoot {
+                    path: root.path,
+                    how,
+                    reason,
+                }
+            })
+            .collect()
     }
 
     fn tree(&self) -> &Tree {
@@ -120,11 +144,22 @@ impl Mode {
     }
 }
 
+/// A directory that the configuration names, and how well it is watched.
+#[derive(Clone, Debug)]
+pub struct CoveredRoot {
+    /// Its path.
+    pub path: PathBuf,
+    /// How: `held` (fanotify, and the making of files is held), `fanotify` or `inotify`.
+    pub how: &'static str,
+    /// Why not better.
+    pub reason: Option<String>,
+}
+
 /// What is watched.
 #[derive(Clone, Debug)]
 pub struct Coverage {
     /// The directories that the configuration names, as far as they exist.
-    pub roots: Vec<PathBuf>,
+    pub roots: Vec<CoveredRoot>,
     /// All watched directories.
     pub directories: usize,
     /// Events that could not be handed on.
@@ -138,11 +173,20 @@ impl Coverage {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         const NAMED: usize = 100;
-        let roots: Vec<String> = self
+        let roots: Vec<serde_json::Value> = self
             .roots
             .iter()
             .take(NAMED)
-            .map(|root| crate::text::escape_path(root))
+            .map(|root| {
+                let mut value = json!({
+                    "path": crate::text::escape_path(&root.path),
+                    "how": root.how,
+                });
+                if let Some(reason) = &root.reason {
+                    value["reason"] = json!(reason);
+                }
+                value
+            })
             .collect();
         json!({
             "root_count": self.roots.len(),
@@ -161,9 +205,13 @@ impl Coverage {
 /// What the main thread asks of the watching thread.
 pub enum Command {
     /// Watch this from now on.
-    Patterns(Vec<Pattern>, usize),
+    Scope(Scope),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
+    /// Nobody is held any more.
+    Released,
+    /// Openers are held again; the answering thread hears through these where homes lie.
+    HoldAgain(FileSystems),
     /// Read what is queued, finish it and end.
     Stop,
 }
@@ -198,6 +246,22 @@ impl FileSystems {
 }
 
 impl Subject for Attribution {
+    /// Pid and start of the process; device and inode of what it runs.
+    type Actor = [Option<u64>; 4];
+
+    fn actor(&self) -> Self::Actor {
+        let Some(process) = &self.process else {
+            return [None; 4];
+        };
+        let image = process.image.as_ref();
+        [
+            u64::try_from(process.pid).ok(),
+            process.start_ticks,
+            image.and_then(|image| image.device),
+            image.and_then(|image| image.inode),
+        ]
+    }
+
     fn pid(&self) -> Option<i32> {
         self.process.as_ref().map(|process| process.pid)
     }
@@ -217,6 +281,10 @@ impl Subject for Attribution {
         )
     }
 
+    fn inferred(self, maker: &Self) -> Self {
+        self.having_written(maker)
+    }
+
     fn is_key_generator(&self) -> bool {
         let image = self
             .process
@@ -231,16 +299,27 @@ impl Subject for Attribution {
     }
 }
 
+/// What the thread hears from.
+pub struct Inputs {
+    /// Where records come from.
+    pub source: Source,
+    /// Whom the answering thread identified, if openers are held.
+    pub held: Option<Receiver<hold::Held<Identity>>>,
+    /// Tells the answering thread on which file systems homes lie.
+    pub file_systems: Option<FileSystems>,
+    /// What the main thread asks.
+    pub commands: Receiver<Command>,
+    /// Readable when there is something from them.
+    pub wake: Arc<EventFd>,
+    /// What the source has told already.
+    pub notices: Vec<Notice>,
+}
+
 /// The thread.
 pub struct Watching {
-    source: Source,
+    inputs: Inputs,
     resolver: Resolver,
-    held: Option<Receiver<Held<Identity>>>,
-    file_systems: Option<FileSystems>,
-    commands: Receiver<Command>,
-    wake: Arc<EventFd>,
     messages: SyncSender<Message>,
-    notices: Vec<Notice>,
     assembler: Assembler<Attribution>,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
@@ -248,40 +327,30 @@ pub struct Watching {
     /// Of those, how many the deciding thread has not been told of.
     untold: u64,
     stopping: bool,
+    beat: Arc<Beat>,
 }
 
 impl Watching {
-    /// Puts it together; `notices` are what the start has given already.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the composition root hands over its parts"
-    )]
+    /// Puts it together.
     #[must_use]
-    pub fn new(
-        source: Source,
-        resolver: Resolver,
-        held: Option<Receiver<Held<Identity>>>,
-        file_systems: Option<FileSystems>,
-        commands: Receiver<Command>,
-        wake: Arc<EventFd>,
-        messages: SyncSender<Message>,
-        notices: Vec<Notice>,
-    ) -> Self {
+    pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
         Self {
-            source,
+            beat: inputs.source.tree().beat(),
+            inputs,
             resolver,
-            held,
-            file_systems,
-            commands,
-            wake,
             messages,
-            notices,
             assembler: Assembler::default(),
             unheld: VecDeque::new(),
             dropped: 0,
             untold: 0,
             stopping: false,
         }
+    }
+
+    /// Ticks while the thread gets on.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until it is told to stop, or the source fails.
@@ -320,10 +389,11 @@ impl Watching {
     /// Reads once. The process table must know when, and know of all that led
     /// to the records before they are interpreted.
     fn read(&mut self) -> io::Result<usize> {
+        self.beat.tick();
         if let Some(table) = self.resolver.table_mut() {
             table.reading();
         }
-        let count = self.source.read(&mut self.notices)?;
+        let count = self.inputs.source.read(&mut self.inputs.notices)?;
         if let Some(table) = self.resolver.table_mut() {
             table.has_read(count);
             table.drain();
@@ -346,10 +416,10 @@ impl Watching {
         let mut fds = Vec::with_capacity(3);
         // First, for the process table: from where poll(2) has looked at the
         // queue, each record wakes us.
-        if let Source::Fanotify(watch) = &self.source {
+        if let Source::Fanotify(watch) = &self.inputs.source {
             fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
         }
-        fds.push(PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
+        fds.push(PollFd::new(self.inputs.wake.as_fd(), PollFlags::POLLIN));
         if let Some(table) = self.resolver.table() {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
@@ -367,18 +437,17 @@ impl Watching {
 
     fn obey(&mut self) {
         // EAGAIN: it was a record that woke us.
-        let _ = self.wake.read();
-        while let Ok(command) = self.commands.try_recv() {
+        let _ = self.inputs.wake.read();
+        while let Ok(command) = self.inputs.commands.try_recv() {
             match command {
-                Command::Patterns(patterns, limit) => {
-                    self.source
-                        .tree_mut()
-                        .set_patterns(patterns, limit, &mut self.notices);
+                Command::Scope(scope) => {
+                    let notices = &mut self.inputs.notices;
+                    self.inputs.source.tree_mut().set_scope(scope, notices);
                 }
                 Command::Coverage(reply) => {
-                    let tree = self.source.tree();
+                    let tree = self.inputs.source.tree();
                     let _ = reply.try_send(Coverage {
-                        roots: tree.roots(),
+                        roots: self.inputs.source.roots(),
                         directories: tree.watched(),
                         dropped: self.dropped,
                         table: self
@@ -386,6 +455,13 @@ impl Watching {
                             .table()
                             .map(|table| (table.moments(), table.counters())),
                     });
+                }
+                Command::Released => self.resolver.unfollow(),
+                Command::HoldAgain(file_systems) => {
+                    if let Source::Fanotify(watch) = &mut self.inputs.source {
+                        watch.hold_again(&mut self.inputs.notices);
+                    }
+                    self.inputs.file_systems = Some(file_systems);
                 }
                 Command::Stop => self.stopping = true,
             }
@@ -395,25 +471,25 @@ impl Watching {
     /// Works off what has been read.
     fn turn(&mut self) {
         // Holds first: an opener was identified before it could act any further.
-        if let Some(held) = &self.held {
+        if let Some(held) = &self.inputs.held {
             while let Ok(held) = held.try_recv() {
                 match held {
-                    Held::Opening { object, identity } => {
+                    hold::Held::Opening { object, identity } => {
                         let attribution = self.resolver.opening(identity);
                         self.assembler.held(object, attribution, Instant::now());
                     }
-                    Held::Executing {
+                    hold::Held::Executing {
                         identity,
                         fence,
                         followed,
                     } => self.resolver.executing(identity, fence, followed),
-                    Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
+                    hold::Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
                 }
             }
         }
         let time = SystemTime::now();
         let now = Instant::now();
-        let mut notices = std::mem::take(&mut self.notices);
+        let mut notices = std::mem::take(&mut self.inputs.notices);
         for notice in notices.drain(..) {
             match notice {
                 Notice::Change(change) => {
@@ -428,13 +504,13 @@ impl Watching {
                 Notice::Problem(problem) => self.send(Message::Problem(time, problem)),
                 Notice::Fence(number) => {
                     self.resolver.fence(number);
-                    if let Source::Fanotify(watch) = &self.source {
+                    if let Source::Fanotify(watch) = &self.inputs.source {
                         watch.clear_fence(number);
                     }
                 }
             }
         }
-        self.notices = notices;
+        self.inputs.notices = notices;
         while self.unheld.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, path)) = self.unheld.pop_front()
         {
@@ -443,9 +519,12 @@ impl Watching {
             }
         }
         self.assembler.expire(now);
+        let untold = self.assembler.untold_opens();
+        self.dropped += untold;
+        self.untold += untold;
         self.hand_on();
-        if let Some(file_systems) = &mut self.file_systems {
-            file_systems.update(self.source.tree());
+        if let Some(file_systems) = &mut self.inputs.file_systems {
+            file_systems.update(self.inputs.source.tree());
         }
     }
 
@@ -459,8 +538,8 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
-            if event.action != crate::event::Action::Deletion {
-                self.source.tree_mut().settle(settled);
+            if !matches!(event.action, Action::Deletion | Action::Open) {
+                self.inputs.source.tree_mut().settle(settled);
             }
             self.send(Message::Event(Box::new(assembled)));
         }
@@ -485,8 +564,15 @@ impl Watching {
 fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {
     let writer: Option<&Writer> = change.writer.as_deref();
     match (change.evidence, writer) {
-        (Evidence::Scan, maker) => resolver.infer(maker),
-        (_, Some(writer)) => resolver.attribute(writer),
+        (Evidence::Scan, maker) => resolver.infer(maker, change.moved),
+        (_, Some(writer)) => {
+            let mut attribution = resolver.attribute(writer);
+            if change.what == What::Opened {
+                // It is not held, and may be gone when it has read the file.
+                resolver.enrich(&mut attribution);
+            }
+            attribution
+        }
         (_, None) => Attribution::none(),
     }
 }

@@ -4,6 +4,7 @@
 //! the moment it has settled. Must not do I/O: clocks and facts are given.
 
 pub mod assemble;
+mod opens;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -23,6 +24,8 @@ pub enum Action {
     Modification,
     /// A name went away.
     Deletion,
+    /// The file was opened; told where a rule asks for it.
+    Open,
 }
 
 impl Action {
@@ -34,6 +37,7 @@ impl Action {
             Self::Rename => "rename",
             Self::Modification => "modification",
             Self::Deletion => "deletion",
+            Self::Open => "open",
         }
     }
 
@@ -44,6 +48,7 @@ impl Action {
             Self::Creation => "creation",
             Self::Rename | Self::Modification => "change",
             Self::Deletion => "deletion",
+            Self::Open => "access",
         }
     }
 }

@@ -54,6 +54,9 @@ enum Running {
 struct Phase {
     from: Time,
     running: Running,
+    /// The next other file that it mapped to be executed: its dynamic loader,
+    /// or, of a loader that was called as a program, the program it runs.
+    second: Option<Arc<Program>>,
 }
 
 #[derive(Debug)]
@@ -189,6 +192,7 @@ impl Table {
                     known.phases.push(Phase {
                         from: began,
                         running,
+                        second: None,
                     });
                 }
                 continue;
@@ -204,7 +208,11 @@ impl Table {
                 exit: None,
                 seeded: Some(done),
                 known_since: done,
-                phases: vec![Phase { from: 0, running }],
+                phases: vec![Phase {
+                    from: 0,
+                    running,
+                    second: None,
+                }],
                 name: seed.name,
                 children: 0,
             });
@@ -242,6 +250,7 @@ impl Table {
                     known.phases.push(Phase {
                         from: time,
                         running: Running::Starting,
+                        second: None,
                     });
                     known.name = name;
                     // A thread that is not the first runs on as the first.
@@ -251,24 +260,7 @@ impl Table {
                     self.trim(pid);
                 }
             }
-            What::Map(program) => {
-                let starting = self.newest(pid).filter(|id| {
-                    let known = self.generations.get(id);
-                    known
-                        .and_then(|known| known.phases.last())
-                        .is_some_and(|phase| phase.running == Running::Starting)
-                });
-                if let Some(id) = starting {
-                    let running = self.running(Some(program));
-                    if let Some(phase) = self
-                        .generations
-                        .get_mut(&id)
-                        .and_then(|known| known.phases.last_mut())
-                    {
-                        phase.running = running;
-                    }
-                }
-            }
+            What::Map(program) => self.map(pid, program),
             What::Rename { name } => {
                 if let Some(known) = self.newest_mut(pid) {
                     known.name = name;
@@ -284,23 +276,44 @@ impl Table {
         }
     }
 
+    /// The first mapping after an exec is what runs, the next other file its second.
+    fn map(&mut self, pid: i32, program: Program) {
+        let Some(id) = self.newest(pid) else { return };
+        let phase = |table: &Self| {
+            let known = table.generations.get(&id)?;
+            let phase = known.phases.last()?;
+            match &phase.running {
+                Running::Starting => Some(false),
+                Running::Known(first) if phase.second.is_none() && **first != program => Some(true),
+                Running::Known(_) | Running::Unknown => None,
+            }
+        };
+        let Some(second) = phase(self) else { return };
+        let running = self.running(Some(program));
+        let known = self.generations.get_mut(&id);
+        let Some(phase) = known.and_then(|known| known.phases.last_mut()) else {
+            return;
+        };
+        match running {
+            Running::Known(program) if second => phase.second = Some(program),
+            _ if second => {}
+            running => phase.running = running,
+        }
+    }
+
     fn fork(&mut self, pid: i32, parent_pid: i32, time: Time) {
         if pid <= 0 {
             return;
         }
         let parent = self.newest(parent_pid);
-        let (running, known_since, name) = match parent.and_then(|id| self.generations.get(&id)) {
-            // The child is made by the thread that runs: not by one that waits in exec.
-            Some(known) => (
-                known
-                    .phases
-                    .last()
-                    .map_or(Running::Unknown, |phase| phase.running.clone()),
-                known.known_since,
-                known.name.clone(),
-            ),
-            None => (Running::Unknown, 0, OsString::new()),
-        };
+        let maker = parent.and_then(|id| self.generations.get(&id));
+        // The child is made by the thread that runs: not by one that waits in exec.
+        let phase = maker.and_then(|known| known.phases.last());
+        let running = phase.map_or(Running::Unknown, |phase| phase.running.clone());
+        let second = phase.and_then(|phase| phase.second.clone());
+        let (known_since, name) = maker.map_or((0, OsString::new()), |known| {
+            (known.known_since, known.name.clone())
+        });
         // `/proc` showed it already; now its fork is known too.
         if let Some(id) = self.newest(pid)
             && let Some(known) = self.generations.get_mut(&id)
@@ -329,6 +342,7 @@ impl Table {
             phases: vec![Phase {
                 from: time,
                 running,
+                second,
             }],
             name,
             children: 0,
@@ -452,6 +466,20 @@ impl Table {
                 Running::Starting | Running::Unknown => None,
             }),
         })
+    }
+
+    /// What process `id` mapped to be executed besides the file with `inode`,
+    /// which it ran; `None` if that is not known, or was not always the same.
+    #[must_use]
+    pub fn second(&self, id: Id, inode: u64) -> Option<Arc<Program>> {
+        let known = self.generations.get(&id)?;
+        let mut phases = known.phases.iter().filter(
+            |phase| matches!(&phase.running, Running::Known(program) if program.inode == inode),
+        );
+        let second = phases.next()?.second.as_ref()?;
+        phases
+            .all(|phase| phase.second.as_ref() == Some(second))
+            .then(|| Arc::clone(second))
     }
 
     /// Who made process `id`, with what it ran when it did.

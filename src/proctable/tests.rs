@@ -126,6 +126,46 @@ fn the_moment_of_the_act_decides() {
 }
 
 #[test]
+fn the_program_that_a_loader_runs_is_its_second_mapping() {
+    let mut bench = Bench::new();
+    let second = |bench: &Bench, pid, path: &str| {
+        let birth = if pid == 20 { 100 } else { 400 };
+        let id = bench.0.find(pid, birth * US).unwrap();
+        let program = bench.0.second(id, program(path).inode);
+        program.map(|program| program.path.to_str().unwrap().to_owned())
+    };
+    bench.fork(20, 10, 100);
+    bench.take(
+        20,
+        300,
+        What::Exec {
+            name: "ld.so".into(),
+        },
+    );
+    // Its code lies in two mappings.
+    for path in ["/lib/ld.so", "/lib/ld.so", "/bin/keygen", "/lib/libc.so"] {
+        bench.take(20, 300, What::Map(program(path)));
+    }
+    assert_eq!(second(&bench, 20, "/lib/ld.so").unwrap(), "/bin/keygen");
+    assert_eq!(second(&bench, 20, "/bin/keygen"), None);
+    bench.fork(21, 20, 400);
+    assert_eq!(second(&bench, 21, "/lib/ld.so").unwrap(), "/bin/keygen");
+    // Run once more, for another program: both are possible.
+    bench.take(
+        20,
+        500,
+        What::Exec {
+            name: "ld.so".into(),
+        },
+    );
+    for path in ["/lib/ld.so", "/bin/other"] {
+        bench.take(20, 500, What::Map(program(path)));
+    }
+    assert_eq!(second(&bench, 20, "/lib/ld.so"), None);
+    assert_eq!(second(&bench, 21, "/lib/ld.so").unwrap(), "/bin/keygen");
+}
+
+#[test]
 fn a_program_that_execs_right_after_its_act_is_ambiguous() {
     let mut bench = moved();
     bench.fork(21, 10, 1000);

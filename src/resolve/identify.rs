@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::proc::{Entry, Proc, Stat, image, place_image};
+use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
 use crate::sys::PidFd;
@@ -43,6 +44,8 @@ pub struct Identity {
     held: Option<Entry>,
     /// At exec: it had one thread, nobody else can have acted under its pid.
     pub alone: bool,
+    /// Its executable, kept open.
+    pub file: Option<Arc<ImageFile>>,
 }
 
 /// How a process was called.
@@ -61,6 +64,10 @@ pub struct Identifier {
     pool: Pool,
     execs: Pool,
     namespace: Option<u64>,
+    files: ImageFiles,
+    /// Of the service manager whose service we are. A unit's sandbox is a
+    /// mount namespace of its own, in which the host's paths mean the same files.
+    manager: Option<u64>,
 }
 
 impl Identifier {
@@ -79,6 +86,10 @@ impl Identifier {
             backlog: 256,
             urgent: true,
         })?;
+        let manager = nix::unistd::getppid().as_raw() == 1;
+        let manager = manager
+            .then(|| proc.entry(1).ok()?.mount_namespace())
+            .flatten();
         let namespace = proc
             .entry(nix::unistd::getpid().as_raw())
             .ok()
@@ -88,7 +99,18 @@ impl Identifier {
             pool,
             execs,
             namespace,
+            files: ImageFiles::default(),
+            manager,
         })
+    }
+
+    /// The namespace as far as paths are concerned: the host's is as good as ours.
+    fn ours(&self, namespace: Option<u64>) -> Option<u64> {
+        if namespace.is_some() && namespace == self.manager {
+            self.namespace
+        } else {
+            namespace
+        }
     }
 
     /// A snapshot of process or thread `id` with its arguments, if they can be
@@ -126,14 +148,18 @@ impl Identifier {
     pub fn image(&self, id: i32) -> Option<Image> {
         let entry = self.proc.entry(id).ok()?;
         let mut image = entry.image()?;
-        place_image(&mut image, || entry.mount_namespace(), self.namespace);
+        place_image(
+            &mut image,
+            || self.ours(entry.mount_namespace()),
+            self.namespace,
+        );
         Some(image)
     }
 
     /// Says whether the path of an image of a process in mount namespace
     /// `namespace` means the same file on this host.
     pub fn place(&self, image: &mut Image, namespace: Option<u64>) {
-        place_image(image, || namespace, self.namespace);
+        place_image(image, || self.ours(namespace), self.namespace);
     }
 
     fn ask_args(&self, entry: &Entry) -> Option<Answer<Option<Vec<OsString>>>> {
@@ -144,7 +170,7 @@ impl Identifier {
     fn read(&self, entry: &Entry) -> io::Result<(Process, super::proc::Status)> {
         let (mut process, status) = self.proc.snapshot(entry)?;
         if let Some(image) = &mut process.image {
-            place_image(image, || entry.mount_namespace(), self.namespace);
+            place_image(image, || self.ours(entry.mount_namespace()), self.namespace);
         }
         Ok((process, status))
     }
@@ -172,7 +198,9 @@ impl Identifier {
         let entry = entry.try_clone().ok()?;
         let proc = Arc::clone(&self.proc);
         let (pid, start) = (stat.parent, stat.start_ticks);
+        let files = self.files.clone();
         self.pool.ask(move || Aside {
+            file: files.keep(&entry).ok(),
             parent: parent(&proc, Some(pid), Some(start)),
             login_uid: entry.login_uid(),
             audit_session: entry.audit_session(),
@@ -187,6 +215,7 @@ struct Aside {
     login_uid: Option<u32>,
     audit_session: Option<u32>,
     args: Option<Vec<OsString>>,
+    file: Option<Arc<ImageFile>>,
 }
 
 fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
@@ -218,12 +247,13 @@ impl Identify for Identifier {
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
         let namespace = entry.mount_namespace();
-        let mut parent = None;
+        let (mut parent, mut file) = (None, None);
         if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
             process.args = aside.args;
             process.login_uid = aside.login_uid;
             process.audit_session = aside.audit_session;
             parent = aside.parent;
+            file = aside.file;
         }
         Some(Identity {
             alone,
@@ -235,6 +265,7 @@ impl Identify for Identifier {
             pidfd: None,
             before: None,
             late: None,
+            file,
         })
     }
 
@@ -245,7 +276,11 @@ impl Identify for Identifier {
         let path = nix::fcntl::readlink(link.as_c_str()).ok()?;
         let file = identity_of(nix::fcntl::AT_FDCWD, &link).ok();
         let mut new = image(path.into(), file);
-        place_image(&mut new, || entry.mount_namespace(), self.namespace);
+        place_image(
+            &mut new,
+            || self.ours(entry.mount_namespace()),
+            self.namespace,
+        );
         // The name a process has after exec is that of the path it was called
         // by, and its arguments are not there yet.
         process.name = None;
@@ -270,6 +305,7 @@ impl Identify for Identifier {
                 process,
                 before,
                 late,
+                file: None,
             },
         })
     }

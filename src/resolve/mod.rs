@@ -6,6 +6,7 @@
 
 pub mod identify;
 pub mod proc;
+pub mod program;
 pub mod resolver;
 pub mod secrets;
 pub mod slow;
@@ -14,6 +15,8 @@ mod tabled;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::SystemTime;
+
+pub use program::{KnownAs, KnownBy, ProgramFacts};
 
 /// A numeric id and the name NSS has for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +84,7 @@ pub struct Image {
 }
 
 /// A snapshot of one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// Process id (thread group id) in the daemon's pid namespace.
     pub pid: i32,
@@ -159,4 +162,6 @@ pub struct Attribution {
     pub ancestors: Vec<Process>,
     /// The possible images where there is more than one.
     pub candidates: Vec<Image>,
+    /// What else is known of the program.
+    pub program: ProgramFacts,
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::identify::{Identifier, Identity};
-use super::{Attribution, Image, Method, Process, tabled};
+use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts, tabled};
 use crate::proctable::ProcTable;
 use crate::sys::PidFd;
 use crate::watch::Writer;
@@ -59,7 +59,47 @@ impl Attribution {
             process: None,
             ancestors: Vec::new(),
             candidates: Vec::new(),
+            program: ProgramFacts::default(),
         }
+    }
+}
+
+impl Attribution {
+    /// Of a file that nobody saw being made, while `maker` made its directory,
+    /// this is who wrote to it: most probably its maker, but not for certain.
+    #[must_use]
+    pub fn having_written(mut self, maker: &Self) -> Self {
+        let mut images: Vec<Image> = self.images().cloned().collect();
+        let Some(process) = self.process.as_mut().filter(|_| !images.is_empty()) else {
+            return maker.clone();
+        };
+        let is_maker = maker.process.as_ref().is_some_and(|maker| {
+            // The table and /proc round differently.
+            let starts = maker.start_ticks.zip(process.start_ticks);
+            maker.pid == process.pid && starts.is_none_or(|(one, other)| one.abs_diff(other) < 5)
+        });
+        // The same process ran one program when it made the directory, and
+        // perhaps another when it wrote: either can have made the file.
+        if is_maker {
+            for image in maker.images() {
+                if !images.iter().any(|other| other.is_same_file(image)) {
+                    images.push(image.clone());
+                }
+            }
+            if images.len() > 1 {
+                process.image = None;
+                self.candidates = images;
+            }
+        }
+        self.method = Method::Inferred;
+        self.certain = false;
+        self
+    }
+
+    /// The programs that are possible.
+    fn images(&self) -> impl Iterator<Item = &Image> {
+        let image = self.process.iter().filter_map(|it| it.image.as_ref());
+        image.chain(&self.candidates)
     }
 }
 
@@ -141,6 +181,15 @@ impl Resolver {
         }
     }
 
+    /// The ends of key tools will not be told any more.
+    pub fn unfollow(&mut self) {
+        let now = Instant::now();
+        for recorded in self.recorded.values_mut() {
+            recorded.followed = false;
+            recorded.last_alive = now;
+        }
+    }
+
     /// Everything before the fence has been read.
     pub fn fence(&mut self, number: u64) {
         self.passed = self.passed.max(number);
@@ -156,6 +205,7 @@ impl Resolver {
             parent,
             mut verified,
             namespace,
+            file,
             ..
         } = identity;
         if let Some(image) = &mut process.image {
@@ -180,9 +230,18 @@ impl Resolver {
         } else {
             process.image.take().into_iter().collect()
         };
+        // Where the path leads to it, it can be opened there.
+        let is_at_its_path = |process: &Process| {
+            let image = process.image.as_ref();
+            image.is_none_or(|image| image.state == Some(ImageState::Same))
+        };
         Attribution {
             method: Method::Held,
             certain: verified,
+            program: ProgramFacts {
+                file: file.filter(|_| !is_at_its_path(&process)),
+                ..ProgramFacts::default()
+            },
             process: Some(process),
             ancestors: parent.into_iter().collect(),
             candidates,
@@ -206,15 +265,22 @@ impl Resolver {
         recorded.unwrap_or_else(|| self.live(writer))
     }
 
-    /// Who made the directory in which a scan found a file.
-    pub fn infer(&mut self, maker: Option<&Writer>) -> Attribution {
+    /// Who made or `moved` the directory in which a scan found a file.
+    pub fn infer(&mut self, maker: Option<&Writer>, moved: bool) -> Attribution {
         let Some(maker) = maker else {
             return Attribution::none();
         };
         let mut attribution = self.attribute(maker);
-        if attribution.process.is_some() {
-            attribution.method = Method::Inferred;
-            attribution.certain = false;
+        let Some(process) = &mut attribution.process else {
+            return attribution;
+        };
+        attribution.method = Method::Inferred;
+        attribution.certain = false;
+        // Whoever moved a directory moved what is in it. One that made it and is
+        // gone may have left the rest to another: mkdir(1) makes no files.
+        let alive = maker.pidfd.as_ref().is_some_and(PidFd::is_alive);
+        if !moved && !alive {
+            attribution.candidates.extend(process.image.take());
         }
         attribution
     }
@@ -268,6 +334,7 @@ impl Resolver {
             process: Some(process),
             ancestors: recorded.identity.parent.clone().into_iter().collect(),
             candidates,
+            program: ProgramFacts::default(),
         })
     }
 
@@ -328,6 +395,9 @@ impl Resolver {
             {
                 process.args = now.args;
             }
+        }
+        if let (Some(table), Some(process)) = (&self.table, &attribution.process) {
+            attribution.program.loaded = tabled::loaded(table, process);
         }
         self.complete_lineage(attribution);
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::identify::Identifier;
 use super::proc::cached_identity;
-use super::{Attribution, Image, ImageState, Method, Process};
+use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts};
 use crate::proctable::{self, Id, Known, Life, ProcTable, Program, Time, Verdict};
 use crate::watch::Writer;
 
@@ -45,6 +45,7 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         process: Some(process),
         ancestors: Vec::new(),
         candidates: candidates.iter().map(|program| image(program)).collect(),
+        program: ProgramFacts::default(),
     })
 }
 
@@ -86,6 +87,15 @@ pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> 
     let birth = proctable::from_ticks(child.start_ticks?);
     let id = table.table().find(child.pid, birth)?;
     table.table().parent(id)
+}
+
+/// What `process` mapped to be executed besides its image.
+pub(super) fn loaded(table: &ProcTable, process: &Process) -> Option<Image> {
+    let birth = proctable::from_ticks(process.start_ticks?);
+    let table = table.table();
+    let id = table.find(process.pid, birth)?;
+    let program = table.second(id, process.image.as_ref()?.inode?)?;
+    Some(unplaced(&program))
 }
 
 /// A process that has ended, as the table remembers it.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::facts::{Reference, Rule, Severity, Technique, Threat};
-use super::{schema, settings, types};
+use super::{opens, schema, settings, types};
 use crate::config::snippet::{Fault, Source};
 use crate::eql;
 
@@ -39,6 +39,7 @@ pub(super) struct Compiled {
     query: eql::Query,
     /// `event_category_override`, where the rule has one.
     category_field: Option<eql::Field>,
+    pub(super) asks_for_opens: bool,
 }
 
 impl Compiled {
@@ -274,6 +275,7 @@ pub(super) fn parse(
             file: file.to_owned(),
             ruleset: ruleset.to_owned(),
         },
+        asks_for_opens: opens::asks(&query),
         query,
         category_field,
     };

@@ -14,6 +14,7 @@ mod file;
 mod inert;
 mod limits;
 mod load;
+mod opens;
 mod overrides;
 mod roots;
 mod schema;
@@ -36,6 +37,7 @@ pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
 pub use inert::{Inert, known_values};
 pub use limits::{Cause, Limits, MAX_GROUPS, Suppressed, Suppression, Suppressor, Verdict};
+pub use opens::AskedOpens;
 pub use overrides::{Overrides, SeverityMapping};
 pub use roots::{MAX_ROOTS, Roots};
 pub use schema::{knows as knows_field, nearest_field};
@@ -203,8 +205,25 @@ impl RuleSet {
     /// exceptions expire by.
     #[must_use]
     pub fn decide(&self, document: &impl eql::Document, today: Date) -> Decision<'_> {
+        self.decide_by(document, today, |_| true)
+    }
+
+    /// As [`decide`](Self::decide), of an open that was noticed because some
+    /// rules ask for opens: the others are not asked, as if it had not been.
+    #[must_use]
+    pub fn decide_open(&self, document: &impl eql::Document, today: Date) -> Decision<'_> {
+        self.decide_by(document, today, |rule| rule.asks_for_opens)
+    }
+
+    fn decide_by(
+        &self,
+        document: &impl eql::Document,
+        today: Date,
+        asked: impl Fn(&Compiled) -> bool,
+    ) -> Decision<'_> {
         let mut decision = Decision::default();
-        for compiled in self.rules.iter().filter(|rule| rule.matches(document)) {
+        let rules = self.rules.iter().filter(|rule| asked(rule));
+        for compiled in rules.filter(|rule| rule.matches(document)) {
             let rule = &compiled.rule;
             let exception = self
                 .exceptions
@@ -270,6 +289,16 @@ impl RuleSet {
             };
             (exception, standing)
         })
+    }
+
+    /// Goes on counting where exceptions of `former` that say the same have stopped.
+    pub fn inherit(&self, former: &Self) {
+        for exception in &self.exceptions {
+            let mut old = former.exceptions.iter();
+            if let Some(old) = old.find(|old| exception.says_what(old)) {
+                exception.go_on(old);
+            }
+        }
     }
 
     /// The rules that run but that nothing below these directories can match.

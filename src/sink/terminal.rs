@@ -52,12 +52,25 @@ pub struct Terminal<W> {
     out: W,
     format: Format,
     style: TerminalStyle,
+    building_blocks: bool,
 }
 
 impl<W: Write + Send> Terminal<W> {
     /// Writes to `out`.
     pub fn new(out: W, format: Format, style: TerminalStyle) -> Self {
-        Self { out, format, style }
+        Self {
+            out,
+            format,
+            style,
+            building_blocks: format == Format::Json,
+        }
+    }
+
+    /// Shows building blocks, which text leaves out otherwise.
+    #[must_use]
+    pub fn with_building_blocks(mut self, shown: bool) -> Self {
+        self.building_blocks |= shown;
+        self
     }
 }
 
@@ -67,6 +80,9 @@ impl<W: Write + Send> Sink for Terminal<W> {
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
+        if line.is_building_block() && !self.building_blocks {
+            return Ok(());
+        }
         match self.format {
             Format::Text => self
                 .out

@@ -9,9 +9,11 @@
 //! information records and leaks the pidfds in them.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 
@@ -20,6 +22,8 @@ use super::{ObjectId, PidFd};
 /// The bits of a record's or a mark's mask that we use. A record's mask is a
 /// set: one record can carry several.
 pub mod mask {
+    /// A file was opened.
+    pub const OPEN: u64 = libc::FAN_OPEN;
     /// Content was changed.
     pub const MODIFY: u64 = libc::FAN_MODIFY;
     /// A descriptor open for writing was closed.
@@ -332,6 +336,9 @@ impl AsFd for NotificationGroup {
 #[derive(Debug)]
 pub struct PermissionGroup {
     group: Fanotify,
+    open: AtomicBool,
+    /// `/dev/null`, to close the group when there is no descriptor left.
+    null: File,
 }
 
 impl PermissionGroup {
@@ -340,15 +347,37 @@ impl PermissionGroup {
     /// # Errors
     /// The errno of `fanotify_init(2)`; `EPERM` without `CAP_SYS_ADMIN`.
     pub fn new() -> io::Result<Self> {
-        let flags = libc::FAN_CLASS_CONTENT
-            | libc::FAN_CLOEXEC
-            | libc::FAN_NONBLOCK
-            | libc::FAN_UNLIMITED_QUEUE
-            | libc::FAN_UNLIMITED_MARKS
-            | libc::FAN_REPORT_TID;
         Ok(Self {
-            group: init(flags)?,
+            group: init(Self::FLAGS)?,
+            open: AtomicBool::new(true),
+            null: File::open("/dev/null")?,
         })
+    }
+
+    const FLAGS: u32 = libc::FAN_CLASS_CONTENT
+        | libc::FAN_CLOEXEC
+        | libc::FAN_NONBLOCK
+        | libc::FAN_UNLIMITED_QUEUE
+        | libc::FAN_UNLIMITED_MARKS
+        | libc::FAN_REPORT_TID;
+
+    /// Whether it has not been closed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Opens a closed group again, without its marks, for all who refer to it.
+    /// An answer to a record of the former group finds nobody waiting: the
+    /// record's descriptor is still open, so no new record has its number.
+    ///
+    /// # Errors
+    /// As [`PermissionGroup::new`].
+    pub fn reopen(&self) -> io::Result<()> {
+        let new = init(Self::FLAGS)?;
+        self.replace(new.as_fd())?;
+        self.open.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Marks the directory `dir`.
@@ -426,14 +455,18 @@ impl PermissionGroup {
     /// goes on. The descriptor's number stays taken, by `/dev/null`.
     ///
     /// # Errors
-    /// The errno of open(2) or dup3(2).
+    /// The errno of dup3(2).
     pub fn close(&self) -> io::Result<()> {
-        let null = std::fs::File::open("/dev/null")?;
+        self.open.store(false, Ordering::Release);
+        self.replace(self.null.as_fd())
+    }
+
+    fn replace(&self, with: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: dup3(2) replaces what our descriptor refers to in one step;
         // the number stays valid and owned by `self.group`.
         let result = unsafe {
             libc::dup3(
-                null.as_raw_fd(),
+                with.as_raw_fd(),
                 self.group.as_fd().as_raw_fd(),
                 libc::O_CLOEXEC,
             )

@@ -1,25 +1,29 @@
 //! The bound on how long an opener waits for us.
 //!
-//! Owns the deadline of the record that is being answered. A supervising
-//! thread sleeps until it passes: then it lets the opener and all that are
-//! queued behind it go on, unidentified and counted; if that happens again and
-//! again, or the answering thread is stuck, it closes the group. It never
-//! wakes up while nobody is held.
+//! Owns the deadline of the record that is being answered, and of those that
+//! nobody has taken up. The supervising thread wakes when somebody is held,
+//! then looks again and again until nobody is. Whoever waits too long goes on,
+//! unidentified and counted, with all that are queued behind it; if that happens
+//! again and again, the answering thread is stuck and the group is closed.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::time::TimeSpec;
-use nix::sys::timer::{Expiration, TimerSetTimeFlags};
-use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::sys::fanotify::PermissionGroup;
 
 /// The longest that an opener waits.
 pub const LIMIT: Duration = Duration::from_millis(50);
+/// How often the supervisor looks while somebody is held.
+const TICK_MS: u8 = 10;
+/// So many looks in a row at which somebody waits and the thread does nothing are
+/// too many: the first of them may have come up to one tick late.
+const IDLE_TICKS: u32 = 4;
 /// How many openers can be kept besides the one at hand, until they are sure.
 pub const FLIGHTS: usize = 64;
 /// So many deadlines missed in a row close the group.
@@ -28,44 +32,38 @@ const MISSES: u32 = 3;
 /// What the answering thread is at; written by it, read by the supervisor.
 #[derive(Debug)]
 pub struct Deadline {
-    timer: TimerFd,
     base: Instant,
-    /// The timer runs.
-    armed: AtomicBool,
-    /// When the record at hand was taken up, in microseconds since `base`; 0
-    /// when there is none.
+    /// When the answering thread set about reading the record at hand, in
+    /// microseconds since `base`; 0 when it is at none.
     began: AtomicU64,
     /// The descriptor its answer names.
     fd: AtomicI32,
     /// The descriptors of those that are kept besides; -1 is a free place.
     kept: [AtomicI32; FLIGHTS],
-    /// Records answered in time.
+    /// Signs of life while somebody waits, and records done with.
+    beats: AtomicU64,
     served: AtomicU64,
     stop: AtomicBool,
+    wake: EventFd,
 }
 
-/// What the supervisor has to tell.
+/// So many openers were let go unidentified, for they had waited too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Miss {
-    /// So many openers were let go unidentified, for they had waited too long.
-    Overdue(u64),
-    /// The group is closed: nobody is held any more.
-    Closed,
-}
+pub struct Overdue(pub u64);
 
 impl Deadline {
     /// # Errors
     /// `EMFILE`.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?,
             base: Instant::now(),
-            armed: AtomicBool::new(false),
             began: AtomicU64::new(0),
             fd: AtomicI32::new(-1),
             kept: [const { AtomicI32::new(-1) }; FLIGHTS],
+            beats: AtomicU64::new(0),
             served: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         })
     }
 
@@ -75,20 +73,39 @@ impl Deadline {
             .max(1)
     }
 
-    /// The answering thread takes up the record whose answer names `fd`.
-    pub fn begin(&self, fd: RawFd) {
-        self.fd.store(fd, Ordering::Relaxed);
+    /// The answering thread is about to read a record: from then on nobody else
+    /// can tell that somebody waits.
+    pub fn reading(&self) {
+        self.beat();
         self.began.store(self.now(), Ordering::SeqCst);
-        // Set at most once in LIMIT, so that it costs nothing a record.
-        if !self.armed.swap(true, Ordering::SeqCst) {
-            self.arm(LIMIT);
-        }
     }
 
-    /// The answering thread has answered it.
+    /// It has read a record, whose answer names `fd`.
+    pub fn begin(&self, fd: RawFd) {
+        self.fd.store(fd, Ordering::SeqCst);
+    }
+
+    /// The answering thread looks after those that it keeps.
+    pub fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many signs of life it has given.
+    #[must_use]
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    /// It has answered it.
     pub fn end(&self) {
-        self.began.store(0, Ordering::SeqCst);
+        self.idle();
         self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// There was none to read.
+    pub fn idle(&self) {
+        self.fd.store(-1, Ordering::SeqCst);
+        self.began.store(0, Ordering::SeqCst);
     }
 
     /// The answering thread keeps the opener at hand a moment longer.
@@ -110,59 +127,81 @@ impl Deadline {
         }
     }
 
+    fn keeps(&self) -> bool {
+        let mut places = self.kept.iter();
+        places.any(|place| place.load(Ordering::Relaxed) >= 0)
+    }
+
     /// Ends the supervisor.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
-        self.arm(Duration::from_nanos(1));
+        let _ = self.wake.write(1);
     }
 
-    fn arm(&self, after: Duration) {
-        let expiration = Expiration::OneShot(TimeSpec::from_duration(after));
-        // Fails only for a time that is none (timerfd_settime(2)).
-        let _ = self.timer.set(expiration, TimerSetTimeFlags::empty());
-    }
-
-    /// Supervises until it is stopped, or has closed the group.
-    pub fn supervise(&self, group: &Arc<PermissionGroup>, mut tell: impl FnMut(Miss)) {
-        let mut misses = 0;
-        let mut served = 0;
+    /// Supervises until it is stopped, or the answering thread is stuck: then it
+    /// closes the group. Tells of each time that it let openers go.
+    ///
+    /// # Errors
+    /// The errno of epoll(7): the group cannot be supervised.
+    pub fn supervise(
+        &self,
+        group: &PermissionGroup,
+        mut tell: impl FnMut(Overdue),
+    ) -> io::Result<()> {
+        const GROUP: u64 = 0;
+        // Woken once, then it looks by the clock: a record must not cost a
+        // wake-up of this thread as well.
+        let once = || EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, GROUP);
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(group.as_fd(), once())?;
+        epoll.add(&self.wake, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        let (mut misses, mut served) = (0, 0);
+        // The beat at which somebody was first seen waiting, and how many looks
+        // ago that was.
+        let mut still = (0, 0);
+        // The thread may have begun before the group was looked at.
+        let mut timeout = EpollTimeout::from(TICK_MS);
         loop {
-            // EINTR: the deadline is looked at all the same.
-            let _ = self.timer.wait();
+            let mut events = [EpollEvent::empty()];
+            let woken = match epoll.wait(&mut events, timeout) {
+                Ok(count) => count > 0,
+                Err(nix::errno::Errno::EINTR) => false,
+                Err(error) => return Err(error.into()),
+            };
             if self.stop.load(Ordering::SeqCst) {
-                return;
+                return Ok(());
             }
+            let beat = self.beats.load(Ordering::SeqCst);
             let began = self.began.load(Ordering::SeqCst);
-            if began == 0 {
-                misses = 0;
-                self.armed.store(false, Ordering::SeqCst);
-                // Taken up between the two: nobody else will set the timer.
-                if self.began.load(Ordering::SeqCst) != 0
-                    && !self.armed.swap(true, Ordering::SeqCst)
-                {
-                    self.arm(LIMIT);
+            let waiting = woken || self.keeps() || is_readable(group);
+            still = if waiting && still.0 == beat {
+                (beat, still.1 + 1)
+            } else {
+                (beat, 0)
+            };
+            let overdue = if began == 0 {
+                still.1 > IDLE_TICKS
+            } else {
+                self.now().saturating_sub(began) >= micros(LIMIT)
+            };
+            timeout = EpollTimeout::from(TICK_MS);
+            if overdue {
+                let before = std::mem::replace(&mut served, self.served.load(Ordering::Relaxed));
+                misses = if before + 1 < served { 1 } else { misses + 1 };
+                if misses >= MISSES {
+                    // Whatever it was at, it is not getting anywhere.
+                    return group.close();
                 }
-                continue;
+                tell(Overdue(self.let_go(group)));
+                still = (beat, 0);
+                timeout = EpollTimeout::from(4 * TICK_MS);
+            } else if began == 0 && !waiting {
+                epoll.modify(group.as_fd(), &mut once())?;
+                // Read before that was done: nothing will wake us, but it shows.
+                if self.began.load(Ordering::SeqCst) == 0 && !self.keeps() {
+                    timeout = EpollTimeout::NONE;
+                }
             }
-            let elapsed = Duration::from_micros(self.now().saturating_sub(began));
-            if elapsed < LIMIT {
-                self.arm(
-                    LIMIT
-                        .saturating_sub(elapsed)
-                        .max(Duration::from_micros(100)),
-                );
-                continue;
-            }
-            let before = std::mem::replace(&mut served, self.served.load(Ordering::Relaxed));
-            misses = if before + 1 < served { 1 } else { misses + 1 };
-            if misses >= MISSES {
-                // Whatever it was at, it is not getting anywhere.
-                let _ = group.close();
-                tell(Miss::Closed);
-                return;
-            }
-            tell(Miss::Overdue(self.let_go(group)));
-            self.arm(LIMIT);
         }
     }
 
@@ -172,7 +211,8 @@ impl Deadline {
         // Should the answering thread answer at this very moment, one of the two
         // answers finds nobody waiting; should the number have been given to the
         // next opener already, that one goes on unidentified.
-        if group.allow_raw(self.fd.load(Ordering::Relaxed)).is_ok() {
+        let fd = self.fd.load(Ordering::SeqCst);
+        if fd >= 0 && group.allow_raw(fd).is_ok() {
             count += 1;
         }
         for place in &self.kept {
@@ -184,7 +224,7 @@ impl Deadline {
         let mut buffer = [0u8; 4096];
         while let Ok(1..) = group.read(&mut buffer, |record| {
             if let Some(fd) = &record.fd {
-                let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(fd);
+                let fd: BorrowedFd<'_> = fd.as_fd();
                 if group.allow(fd).is_ok() {
                     count += 1;
                 }
@@ -192,4 +232,14 @@ impl Deadline {
         }) {}
         count
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whether a record is queued that nobody has read.
+fn is_readable(group: &PermissionGroup) -> bool {
+    let mut fds = [PollFd::new(group.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }

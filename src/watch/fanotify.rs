@@ -14,8 +14,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::fence::Fence;
-use super::pattern::Pattern;
-use super::tree::{Marker, NodeId, Tree};
+use super::tree::{Held, Interest, Marker, NodeId, Scope, Tree};
 use super::{Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
 use crate::sys::fanotify::{Entry, Features, NotificationGroup, PermissionGroup, Record, mask};
@@ -44,23 +43,30 @@ struct Marks {
 }
 
 impl Marker for Marks {
-    fn mark(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        _path: &Path,
-        watched: bool,
-    ) -> io::Result<Option<io::Error>> {
-        let files = if watched { FILES } else { 0 };
+    fn mark(&mut self, dir: BorrowedFd<'_>, _path: &Path, interest: Interest) -> io::Result<Held> {
+        let files = match interest {
+            Interest::Names => 0,
+            Interest::Files => FILES,
+            Interest::Opens => FILES | mask::OPEN,
+        };
         self.notification
             .mark_directory(dir, NAMES | ITSELF | self.renames | files)?;
-        let Some(permission) = self.permission.as_ref().filter(|_| watched) else {
-            return Ok(None);
+        let watched = interest > Interest::Names;
+        let Some(permission) = self
+            .permission
+            .as_ref()
+            .filter(|permission| watched && permission.is_open())
+        else {
+            return Ok(Held::No);
         };
         if FileSystem::of(dir)?.may_stall() {
             let reason = "an open on this file system can wait for a server";
-            return Ok(Some(io::Error::other(reason)));
+            return Ok(Held::Refused(reason.to_owned()));
         }
-        Ok(permission.mark_directory(dir, HOLD).err())
+        Ok(match permission.mark_directory(dir, HOLD) {
+            Ok(()) => Held::Yes,
+            Err(error) => Held::Refused(error.to_string()),
+        })
     }
 
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, _path: &Path) {
@@ -68,10 +74,15 @@ impl Marker for Marks {
         // ENOENT: the marks went with the inode, or were of the other kind.
         let _ = self
             .notification
-            .unmark_directory(dir, NAMES | ITSELF | self.renames | FILES);
+            .unmark_directory(dir, NAMES | ITSELF | self.renames | FILES | mask::OPEN);
         if let Some(permission) = &self.permission {
             let _ = permission.unmark_directory(dir, HOLD);
         }
+    }
+
+    fn no_opens(&mut self, dir: BorrowedFd<'_>) {
+        // ENOENT: the mark went with the directory.
+        let _ = self.notification.unmark_directory(dir, mask::OPEN);
     }
 
     fn moved(&mut self, _from: &Path, _to: &Path, _watched: bool) {}
@@ -104,13 +115,12 @@ pub struct FanotifyWatch {
 }
 
 impl FanotifyWatch {
-    /// Makes a watch for `patterns`; nothing is marked yet.
+    /// Makes a watch for `scope`; nothing is marked yet.
     #[must_use]
     pub fn new(
         group: Arc<NotificationGroup>,
         permission: Option<Arc<PermissionGroup>>,
-        patterns: Vec<Pattern>,
-        limit: usize,
+        scope: Scope,
         ignore_settled: bool,
     ) -> Self {
         let mut marks = Marks {
@@ -126,7 +136,7 @@ impl FanotifyWatch {
         Self {
             group,
             permission,
-            tree: Tree::new(patterns, limit, Box::new(marks)),
+            tree: Tree::new(scope, Box::new(marks)),
             fence: None,
             programs: HashMap::new(),
             buffer: vec![0; BUFFER],
@@ -208,6 +218,32 @@ impl FanotifyWatch {
         }
     }
 
+    /// Whether openers are held.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.permission
+            .as_ref()
+            .is_some_and(|permission| permission.is_open())
+    }
+
+    /// Sets the marks of a permission group that has been opened again.
+    pub fn hold_again(&mut self, out: &mut Vec<Notice>) {
+        let Some(permission) = &self.permission else {
+            return;
+        };
+        for (path, names) in self.programs.values() {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let Ok(dir) = open(path, flags, Mode::empty()) else {
+                continue;
+            };
+            for name in names {
+                // One that is not there is marked when it comes.
+                let _ = hold_exec(permission, dir.as_fd(), name);
+            }
+        }
+        self.tree.mark_all_again(out);
+    }
+
     /// Reads once; returns how many records there were, 0 when the queue is empty.
     ///
     /// # Errors
@@ -285,6 +321,16 @@ impl FanotifyWatch {
             let to = Some((node, name));
             self.tree
                 .renamed(None, to, target.clone(), directory, writer.clone(), out);
+        }
+        if record.is(mask::OPEN) && !directory {
+            self.tree.touched(
+                What::Opened,
+                node,
+                name,
+                target.clone(),
+                writer.clone(),
+                out,
+            );
         }
         if record.is(mask::MODIFY) && !directory {
             self.tree.touched(

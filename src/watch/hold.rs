@@ -183,9 +183,16 @@ struct Round {
     next: u64,
     file_systems: Vec<OwnedFd>,
     marked: bool,
+    /// Ends (pid, fence) that the watching thread was too far behind to hear.
+    untold: Vec<(i32, Option<u64>)>,
 }
 
 impl<I: Identify> Hold<I> {
+    /// A thread that was stuck finds that another has taken its place.
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
     /// Answers until it is told to end.
     ///
     /// # Errors
@@ -206,6 +213,7 @@ impl<I: Identify> Hold<I> {
             next: 0,
             file_systems: Vec::new(),
             marked: false,
+            untold: Vec::with_capacity(MAX_TOOLS),
         };
         // Room for one record: what is queued behind the one at hand can be let
         // go by the supervisor.
@@ -214,7 +222,7 @@ impl<I: Identify> Hold<I> {
         let mut events = [EpollEvent::empty(); 32];
         let mut flights: Vec<Flight<I::Identity>> = Vec::with_capacity(FLIGHTS);
         loop {
-            let timeout = if !flights.is_empty() {
+            let timeout = if !flights.is_empty() || !round.untold.is_empty() {
                 EpollTimeout::from(1u8)
             } else if round.marked {
                 EpollTimeout::from(TICK_MS)
@@ -226,19 +234,20 @@ impl<I: Identify> Hold<I> {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(error) => return Err(error.into()),
             };
-            if self.stop.load(Ordering::Acquire) {
+            if self.is_over() {
                 return Ok(());
             }
+            self.tell_again(&mut round);
             // Whoever waits comes first.
-            while self
-                .permission
-                .read(&mut buffer, |record| records.push(record))?
-                > 0
-            {
-                for record in records.drain(..) {
-                    self.take_up(record, &mut round, &mut flights);
-                }
+            while !self.is_over() {
+                self.deadline.reading();
+                self.permission
+                    .read(&mut buffer, |record| records.push(record))?;
+                // One at most: the buffer has no room for more.
+                let Some(record) = records.pop() else { break };
+                self.take_up(record, &mut round, &mut flights);
             }
+            self.deadline.idle();
             self.land(&mut flights);
             for event in &events[..count] {
                 match event.data() {
@@ -304,6 +313,10 @@ impl<I: Identify> Hold<I> {
 
     /// Answers those that are sure now, or have waited for it long enough.
     fn land(&mut self, flights: &mut Vec<Flight<I::Identity>>) {
+        if flights.is_empty() {
+            return;
+        }
+        self.deadline.beat();
         let now = Instant::now();
         let mut index = 0;
         while let Some(flight) = flights.get_mut(index) {
@@ -339,10 +352,20 @@ impl<I: Identify> Hold<I> {
         let tool = round.tools.swap_remove(index);
         let _ = round.epoll.delete(&tool.pidfd);
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
-        self.send(Held::Ended {
-            pid: tool.pid,
-            fence,
+        round.untold.push((tool.pid, fence));
+        self.tell_again(round);
+    }
+
+    /// An end must be heard of, or the pid of the next process is taken for this one.
+    fn tell_again(&self, round: &mut Round) {
+        if round.untold.is_empty() {
+            return;
+        }
+        round.untold.retain(|(pid, fence)| {
+            let (pid, fence) = (*pid, *fence);
+            self.held.try_send(Held::Ended { pid, fence }).is_err()
         });
+        let _ = self.wake.write(1);
     }
 
     fn opening(&mut self, record: &Record) -> Option<Held<I::Identity>> {
@@ -419,7 +442,7 @@ impl<I: Identify> Hold<I> {
 impl Round {
     /// Follows a key tool to its end, if there is room.
     fn follow(&mut self, pid: i32, pidfd: PidFd) -> bool {
-        if self.tools.len() >= MAX_TOOLS {
+        if self.tools.len() + self.untold.len() >= MAX_TOOLS {
             return false;
         }
         let token = self.next;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::sys::{ObjectId, PidFd};
 
+pub mod beat;
 pub mod deadline;
 pub mod fanotify;
 pub mod fence;
@@ -73,6 +74,8 @@ pub enum What {
     Modified,
     /// A descriptor open for writing was closed.
     Closed,
+    /// It was opened. Told only where opens are asked for ([`tree::Scope::opens`]).
+    Opened,
     /// The name went away.
     Deleted,
 }
@@ -86,8 +89,8 @@ pub struct Change {
     pub path: PathBuf,
     /// Which object it is; `None` where the file system or the fallback gives no identity.
     pub object: Option<ObjectId>,
-    /// Whether it is a directory.
-    pub directory: bool,
+    /// A scan found it in a directory that was moved there, with all in it.
+    pub moved: bool,
     /// Who the record names; for a scan, who made or moved the directory.
     pub writer: Option<Arc<Writer>>,
     /// How it is known.

@@ -21,6 +21,9 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 /// The small programs of `tests/it/*.c`, as commands in the namespace name them.
 pub const TOOLS: &str = "/run/it/tools";
 
+/// Their sources, below `tests`.
+const PROGRAMS: [&str; 3] = ["it/creator.c", "workload/act.c", "workload/spawn.c"];
+
 /// Accounts that every [`Host`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
@@ -312,19 +315,25 @@ fn tools() -> &'static Path {
     TOOLS.get_or_init(|| {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools");
         fs::create_dir_all(&directory).unwrap();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/creator.c");
-        let output = Output::of(
-            Command::new("cc")
-                .args(["-O2", "-Wall", "-Werror", "-static", "-o"])
-                .arg(directory.join("creator"))
-                .arg(source),
-            SOON,
-        );
-        assert!(
-            output.status.success(),
-            "cannot compile {source} (is libc6-dev there?): {}",
-            output.stderr
-        );
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        for source in PROGRAMS {
+            let source = root.join(source);
+            let output = Output::of(
+                Command::new("cc")
+                    .args(["-O2", "-Wall", "-Werror", "-static", "-pthread", "-o"])
+                    .arg(directory.join(source.file_stem().unwrap()))
+                    .arg(&source),
+                SOON,
+            );
+            assert!(
+                output.status.success(),
+                "cannot compile {} (is libc6-dev there?): {}",
+                source.display(),
+                output.stderr
+            );
+        }
+        // The same program, and another file.
+        fs::copy(directory.join("act"), directory.join("other")).unwrap();
         directory
     })
 }

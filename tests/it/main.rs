@@ -19,18 +19,23 @@
     reason = "a test that cannot go on panics and says where"
 )]
 
+mod attribution;
+mod control;
 mod daemon;
 mod deadline;
 mod discovery;
 mod document;
 mod follow;
 mod hold;
+mod holding;
 mod host;
 mod journal;
 mod keygen;
 mod killer;
 mod lifecycle;
+mod opens;
 mod others;
 mod process;
+mod shipped;
 mod sinks;
 mod stress;

@@ -15,8 +15,16 @@ use nix::unistd::Pid;
 /// How long anything that should come at once may take on a loaded machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// No process of a test lives longer.
+/// No process of a test lives longer, unless a long run has been asked for.
 const LIFE: Duration = Duration::from_secs(170);
+
+/// How long a process of a test may live.
+pub fn life() -> Duration {
+    match std::env::var_os("ATTRIBUTION_RUNS") {
+        Some(_) => Duration::from_secs(3600),
+        None => LIFE,
+    }
+}
 
 /// A child that is killed when it lives too long, when it is dropped, and, if
 /// it was started by way of `setpriv --pdeathsig KILL`, when the test's thread
@@ -37,7 +45,7 @@ impl Process {
         Self {
             child,
             pid,
-            life: Watchdog::start(pid, LIFE),
+            life: Watchdog::start(pid, life()),
             ended: None,
         }
     }

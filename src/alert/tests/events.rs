@@ -147,6 +147,28 @@ fn an_uncertain_writer_has_candidates_and_no_executable() {
 }
 
 #[test]
+fn a_program_that_is_known_by_another_name_keeps_its_own() {
+    let mut event = event();
+    let process = event.writer.process.as_mut().unwrap();
+    process.image = Some(image("/tmp/vim"));
+    event.writer.program.sha256 = Some("00ff".into());
+    event.writer.program.known = Some(KnownAs {
+        path: "/usr/bin/ssh-keygen".into(),
+        by: KnownBy::Content,
+    });
+    let document = event_document(&event, &origin());
+    assert_eq!(document.str("process.executable"), Some("/tmp/vim"));
+    assert_eq!(document.str("process.hash.sha256"), Some("00ff"));
+    let below = |name: &str| document.str(&format!("ssh_keywatch.attribution.{name}"));
+    assert_eq!(below("known_as"), Some("/usr/bin/ssh-keygen"));
+    assert_eq!(below("known_by"), Some("content"));
+    let alert = alert(&document, &rule());
+    let sentence = alert.str("message").unwrap();
+    let copy = "/tmp/vim (a copy of /usr/bin/ssh-keygen) created";
+    assert!(sentence.starts_with(copy), "{sentence}");
+}
+
+#[test]
 fn a_parent_that_is_not_in_the_lineage_is_a_pid() {
     let mut event = event();
     event.writer.ancestors.remove(0);

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::event::{Action, Event, Evidence, FileFacts, FileKind, FinalPath};
-use crate::resolve::{Account, Attribution, Credentials, Image, ImageState, Method, Process};
+use crate::resolve::{
+    Account, Attribution, Credentials, Image, ImageState, KnownAs, KnownBy, Method, Process,
+    ProgramFacts,
+};
 use crate::rule::{Limits, Overrides, Severity, Technique, Threat};
 
 fn at(micros: u64) -> SystemTime {
@@ -35,6 +38,7 @@ fn origin() -> Origin {
         },
         version: "0.1.0".into(),
         mode: "fanotify+hold".into(),
+        degraded: Vec::new(),
         boot_id: "b0071d".into(),
     }
 }
@@ -96,6 +100,7 @@ fn writer() -> Attribution {
             process(1, 0, "/usr/lib/systemd/systemd", &["/sbin/init"], 0, "root"),
         ],
         candidates: vec![],
+        program: ProgramFacts::default(),
     }
 }
 
@@ -140,6 +145,7 @@ fn nobody() -> Attribution {
         process: None,
         ancestors: vec![],
         candidates: vec![],
+        program: ProgramFacts::default(),
     }
 }
 
@@ -320,6 +326,7 @@ fn started() -> Document {
             reason: "3 rules, 5 directories",
             coverage: json!({"directories": 5}),
             counters: json!({"events": 0}),
+            changes: Value::Null,
         },
         &origin(),
     )

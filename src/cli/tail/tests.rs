@@ -17,7 +17,7 @@ struct Cli {
     tail: TailArgs,
 }
 
-fn args(words: &[&str]) -> TailArgs {
+pub(super) fn args(words: &[&str]) -> TailArgs {
     Cli::try_parse_from([&["tail"], words].concat())
         .unwrap()
         .tail

@@ -176,3 +176,21 @@ fn a_list_shows_what_it_gained_and_a_certificate_whom_it_is_for() {
         "{text}"
     );
 }
+
+#[test]
+fn a_building_block_is_for_json_and_for_who_asks() {
+    let mut document = sample();
+    document["ssh_keywatch"]["rule"] = json!({"building_block": true});
+    let line = Line::new(document);
+    for (format, asked, written) in [
+        (Format::Text, false, false),
+        (Format::Text, true, true),
+        (Format::Json, false, true),
+    ] {
+        let mut out = Vec::new();
+        let terminal = Terminal::new(&mut out, format, style(false));
+        let mut terminal = terminal.with_building_blocks(asked);
+        terminal.write(&line).unwrap();
+        assert_eq!(!out.is_empty(), written, "{format:?} {asked}");
+    }
+}

@@ -23,6 +23,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use self::visit::{follow, open_directory};
+use super::beat::Beat;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -33,20 +34,60 @@ const MAX_DEPTH: usize = 64;
 /// but a scan could report one again.
 const MAX_ENTRIES: usize = 1 << 20;
 
+/// What is to be told of a directory. Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interest {
+    /// Names that come and go in it.
+    Names,
+    /// What happens to the files in it.
+    Files,
+    /// Who opens them, too.
+    Opens,
+}
+
+/// Whether opens of the files in the directory with this path are asked for.
+pub type WantsOpens = Box<dyn Fn(&Path) -> bool + Send>;
+
+/// What is to be watched.
+pub struct Scope {
+    /// The directories, each with all below it.
+    pub patterns: Vec<Pattern>,
+    /// At most so many directories.
+    pub limit: usize,
+    /// In which of them opens are told. They are many, and each costs a wake-up.
+    pub opens: WantsOpens,
+}
+
+/// Whether the making of files in a directory is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It is.
+    Yes,
+    /// It is not meant to be.
+    No,
+    /// It cannot be, for this reason.
+    Refused(String),
+}
+
+/// A directory that a pattern names, and how well it is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether the making of files in it is held.
+    pub held: Held,
+}
+
 /// Sets marks for a backend.
 pub trait Marker: Send {
-    /// Marks `dir`; `watched` asks for what happens to the files in it, not
-    /// only for names that come and go. A hold that cannot be had is a warning
-    /// inside the success.
+    /// Marks `dir`. A hold that cannot be had is a success all the same.
     ///
     /// # Errors
     /// The directory cannot be watched at all.
-    fn mark(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        path: &Path,
-        watched: bool,
-    ) -> io::Result<Option<io::Error>>;
+    fn mark(&mut self, dir: BorrowedFd<'_>, path: &Path, interest: Interest) -> io::Result<Held>;
+
+    /// Opens in a marked directory are of no interest any more.
+    fn no_opens(&mut self, dir: BorrowedFd<'_>);
 
     /// Takes the marks off, where the directory can still be reached.
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path);
@@ -85,11 +126,13 @@ struct Node {
     parent: Option<NodeId>,
     path: PathBuf,
     role: Role,
+    interest: Interest,
     /// Levels below the watched root.
     depth: usize,
     /// Reached through a symbolic link: its subdirectories are not followed.
     linked: bool,
     fsid: [u8; 8],
+    held: Held,
     children: HashMap<OsString, NodeId>,
     entries: HashMap<OsString, Known>,
 }
@@ -108,13 +151,32 @@ enum Finds {
     Stock,
     /// They are news, made by nobody knows whom; who made or moved the
     /// directory is known.
-    News(Option<Arc<Writer>>),
+    News(Finder),
+}
+
+/// Who brought the directory that a scan looks at.
+#[derive(Clone)]
+struct Finder {
+    writer: Option<Arc<Writer>>,
+    /// By moving it there, with all that is in it.
+    moved: bool,
+}
+
+impl Finder {
+    /// Nobody knows who.
+    fn nobody() -> Self {
+        Self {
+            writer: None,
+            moved: false,
+        }
+    }
 }
 
 /// The tree.
 pub struct Tree {
     patterns: Vec<Pattern>,
     limit: usize,
+    opens: WantsOpens,
     marker: Box<dyn Marker>,
     nodes: HashMap<NodeId, Node>,
     by_object: HashMap<ObjectId, NodeId>,
@@ -124,15 +186,17 @@ pub struct Tree {
     limit_said: bool,
     /// File systems that homes have been seen on.
     file_systems: Vec<[u8; 8]>,
+    beat: Arc<Beat>,
 }
 
 impl Tree {
-    /// An empty tree for `patterns`, of at most `limit` directories.
+    /// An empty tree for `scope`.
     #[must_use]
-    pub fn new(patterns: Vec<Pattern>, limit: usize, marker: Box<dyn Marker>) -> Self {
+    pub fn new(scope: Scope, marker: Box<dyn Marker>) -> Self {
         Self {
-            patterns,
-            limit,
+            patterns: scope.patterns,
+            limit: scope.limit,
+            opens: scope.opens,
             marker,
             nodes: HashMap::new(),
             by_object: HashMap::new(),
@@ -141,6 +205,7 @@ impl Tree {
             remembered: 0,
             limit_said: false,
             file_systems: Vec::new(),
+            beat: Arc::default(),
         }
     }
 
@@ -152,9 +217,16 @@ impl Tree {
         let root = open_directory(None, OsStr::new("/"), false)?;
         let role = self.root_role();
         // Marked here first, to tell an unusable backend from one bad directory.
-        self.marker.mark(root.as_fd(), Path::new("/"), false)?;
+        self.marker
+            .mark(root.as_fd(), Path::new("/"), Interest::Names)?;
         self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
         Ok(())
+    }
+
+    /// Ticks with each name that a scan looks at: a large tree takes its time.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     fn root_role(&self) -> Role {
@@ -167,11 +239,12 @@ impl Tree {
         }
     }
 
-    /// Replaces the patterns; what is not wanted any more is let go, what is
+    /// Replaces what is watched; what is not wanted any more is let go, what is
     /// newly wanted is marked and taken stock of.
-    pub fn set_patterns(&mut self, patterns: Vec<Pattern>, limit: usize, out: &mut Vec<Notice>) {
-        self.patterns = patterns;
-        self.limit = limit;
+    pub fn set_scope(&mut self, scope: Scope, out: &mut Vec<Notice>) {
+        self.patterns = scope.patterns;
+        self.limit = scope.limit;
+        self.opens = scope.opens;
         self.limit_said = false;
         let Some(root) = self.by_path.get(Path::new("/")).copied() else {
             return;
@@ -185,7 +258,6 @@ impl Tree {
         let Some(entry) = self.nodes.get_mut(&node) else {
             return;
         };
-        let newly_watched = role.watched && !entry.role.watched;
         let no_longer = !role.watched && entry.role.watched;
         entry.role = role.clone();
         if no_longer {
@@ -199,11 +271,11 @@ impl Tree {
             .map(|(name, child)| (name.clone(), *child))
             .collect();
         let dir = self.open(node);
-        if let (Some(dir), true) = (&dir, newly_watched || no_longer) {
+        if let Some(dir) = &dir {
             if no_longer {
                 self.marker.unmark(Some(dir.as_fd()), &path);
             }
-            self.mark(dir.as_fd(), &path, role.watched, out);
+            self.follow_interest(node, dir.as_fd(), out);
         }
         for (name, child) in children {
             let role = self.child_role(node, &name);
@@ -224,17 +296,47 @@ impl Tree {
         self.nodes.values().filter(|node| node.role.watched).count()
     }
 
-    /// The paths of all watched directories that a pattern names itself.
+    /// All watched directories that a pattern names itself, by path.
     #[must_use]
-    pub fn roots(&self) -> Vec<PathBuf> {
-        let mut roots: Vec<PathBuf> = self
+    pub fn roots(&self) -> Vec<Root> {
+        let mut roots: Vec<Root> = self
             .nodes
             .values()
             .filter(|node| node.role.watched && node.depth == 0)
-            .map(|node| node.path.clone())
+            .map(|node| Root {
+                path: node.path.clone(),
+                held: node.held.clone(),
+            })
             .collect();
-        roots.sort();
+        roots.sort_by(|one, other| one.path.cmp(&other.path));
         roots
+    }
+
+    /// Sets every mark again, for a group that has lost them. Files that are
+    /// known come first: no open of them shall be held meanwhile.
+    pub fn mark_all_again(&mut self, out: &mut Vec<Notice>) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            let Some(dir) = self.open(node) else { continue };
+            let entry = &self.nodes[&node];
+            if entry.role.watched {
+                for name in entry.entries.keys() {
+                    self.marker.settle(dir.as_fd(), name);
+                }
+            }
+            self.mark_again(node, dir.as_fd(), out);
+        }
+    }
+
+    fn mark_again(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
+        let path = self.nodes[&node].path.clone();
+        let interest = self.interest(&path, self.nodes[&node].role.watched);
+        if let Some(held) = self.mark(dir, &path, interest, out)
+            && let Some(node) = self.nodes.get_mut(&node)
+        {
+            node.held = held;
+            node.interest = interest;
+        }
     }
 
     /// The directory with this identity.
@@ -306,7 +408,8 @@ impl Tree {
                 out,
             );
         }
-        self.enter(node, name, directory, writer, out);
+        let moved = false;
+        self.enter(node, name, directory, Finder { writer, moved }, out);
     }
 
     /// Visits the directory `name` of `node` if it is wanted.
@@ -315,7 +418,7 @@ impl Tree {
         node: NodeId,
         name: &OsStr,
         directory: bool,
-        writer: Option<Arc<Writer>>,
+        finder: Finder,
         out: &mut Vec<Notice>,
     ) {
         let role = self.child_role(node, name);
@@ -324,7 +427,7 @@ impl Tree {
             return;
         }
         let Some(dir) = self.open(node) else { return };
-        self.enter_from(&dir, node, name, role, &Finds::News(writer), out);
+        self.enter_from(&dir, node, name, role, &Finds::News(finder), out);
     }
 
     fn enter_from(
@@ -404,7 +507,7 @@ impl Tree {
             let role = to.map(|(node, name)| self.child_role(node, name));
             match (to, role) {
                 (Some((node, name)), Some(role)) if role == self.nodes[&child].role => {
-                    self.relabel(child, node, name);
+                    self.relabel(child, node, name, out);
                     return;
                 }
                 _ => self.detach_at(child, to),
@@ -412,7 +515,8 @@ impl Tree {
         }
         if directory {
             if let Some((node, name)) = to {
-                self.enter(node, name, true, writer, out);
+                let moved = true;
+                self.enter(node, name, true, Finder { writer, moved }, out);
             }
             return;
         }
@@ -441,7 +545,8 @@ impl Tree {
             Self::report(What::Deleted, path, object, writer.clone(), evidence, out);
         }
         if let Some((node, name)) = to {
-            self.enter(node, name, false, writer, out);
+            let moved = true;
+            self.enter(node, name, false, Finder { writer, moved }, out);
         }
     }
 
@@ -494,7 +599,7 @@ impl Tree {
         let name = entry.path.file_name().map(OsStr::to_owned);
         self.detach(node);
         if let (Some(parent), Some(name)) = (parent, name) {
-            self.enter(parent, &name, false, None, out);
+            self.enter(parent, &name, false, Finder::nobody(), out);
         }
     }
 
@@ -511,7 +616,7 @@ impl Tree {
                 continue;
             }
             match self.open(node) {
-                Some(dir) => self.scan(&dir, node, &Finds::News(None), out),
+                Some(dir) => self.scan(&dir, node, &Finds::News(Finder::nobody()), out),
                 None => self.detach(node),
             }
         }
@@ -599,7 +704,7 @@ impl Tree {
             what,
             path,
             object,
-            directory: false,
+            moved: false,
             writer,
             evidence,
         }));
@@ -648,28 +753,59 @@ impl Tree {
         node.entries.remove(name)?.object
     }
 
+    /// What is to be told of a directory with this path.
+    fn interest(&self, path: &Path, watched: bool) -> Interest {
+        if !watched {
+            Interest::Names
+        } else if (self.opens)(path) {
+            Interest::Opens
+        } else {
+            Interest::Files
+        }
+    }
+
+    /// Marks a directory anew if its path or its role asks for something else.
+    fn follow_interest(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        let former = entry.interest;
+        let (path, watched) = (entry.path.clone(), entry.role.watched);
+        let interest = self.interest(&path, watched);
+        if former == Interest::Opens && interest == Interest::Files {
+            // Without a moment in which the directory has no mark.
+            self.marker.no_opens(dir);
+            if let Some(entry) = self.nodes.get_mut(&node) {
+                entry.interest = interest;
+            }
+        } else if former != interest {
+            self.mark_again(node, dir, out);
+        }
+    }
+
     fn mark(
         &mut self,
         dir: BorrowedFd<'_>,
         path: &Path,
-        watched: bool,
+        interest: Interest,
         out: &mut Vec<Notice>,
-    ) -> bool {
-        match self.marker.mark(dir, path, watched) {
-            Ok(None) => true,
-            Ok(Some(error)) => {
-                out.push(Notice::Problem(Problem::Unheld {
-                    path: path.to_owned(),
-                    reason: error.to_string(),
-                }));
-                true
+    ) -> Option<Held> {
+        match self.marker.mark(dir, path, interest) {
+            Ok(held) => {
+                if let Held::Refused(reason) = &held {
+                    out.push(Notice::Problem(Problem::Unheld {
+                        path: path.to_owned(),
+                        reason: reason.clone(),
+                    }));
+                }
+                Some(held)
             }
             Err(error) => {
                 out.push(Notice::Problem(Problem::Unwatched {
                     path: path.to_owned(),
                     reason: error.to_string(),
                 }));
-                false
+                None
             }
         }
     }

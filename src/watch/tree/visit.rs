@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use super::{Finds, Known, MAX_DEPTH, MAX_ENTRIES, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
-use crate::watch::{Evidence, Notice, Problem, What};
+use crate::watch::{Change, Evidence, Notice, Problem, What};
 
 impl Tree {
     #[expect(clippy::too_many_arguments, reason = "one call site shape, all needed")]
@@ -75,9 +75,10 @@ impl Tree {
             }
             return;
         }
-        if !self.mark(dir.as_fd(), &path, role.watched, out) {
+        let interest = self.interest(&path, role.watched);
+        let Some(held) = self.mark(dir.as_fd(), &path, interest, out) else {
             return;
-        }
+        };
         // A stale namesake: its own record of deletion is still to come.
         if let Some(stale) = self.by_path(&path) {
             self.detach(stale);
@@ -99,9 +100,11 @@ impl Tree {
                 parent,
                 path,
                 role,
+                interest,
                 depth,
                 linked,
                 fsid,
+                held,
                 children: HashMap::new(),
                 entries: HashMap::new(),
             },
@@ -148,6 +151,7 @@ impl Tree {
         let watched = entry.role.watched;
         let fsid = entry.fsid;
         for (name, kind) in names {
+            self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == Type::Directory);
             if directory || kind == Some(Type::Symlink) {
                 let role = self.child_role(node, &name);
@@ -193,7 +197,7 @@ impl Tree {
                     node.entries.insert(name.to_owned(), known);
                 }
             }
-            Finds::News(writer) => {
+            Finds::News(finder) => {
                 let known = self
                     .nodes
                     .get(&node)
@@ -203,14 +207,14 @@ impl Tree {
                 }
                 self.remember(node, name, object.clone());
                 let path = self.nodes[&node].path.join(name);
-                Self::report(
-                    What::Created { again: false },
+                out.push(Notice::Change(Change {
+                    what: What::Created { again: false },
                     path,
                     object,
-                    writer.clone(),
-                    Evidence::Scan,
-                    out,
-                );
+                    moved: finder.moved,
+                    writer: finder.writer.clone(),
+                    evidence: Evidence::Scan,
+                }));
             }
         }
     }
@@ -262,7 +266,13 @@ impl Tree {
     }
 
     /// A directory kept its role and got another path.
-    pub(super) fn relabel(&mut self, node: NodeId, parent: NodeId, name: &OsStr) {
+    pub(super) fn relabel(
+        &mut self,
+        node: NodeId,
+        parent: NodeId,
+        name: &OsStr,
+        out: &mut Vec<Notice>,
+    ) {
         let Some(new_parent) = self.nodes.get(&parent) else {
             return;
         };
@@ -303,6 +313,9 @@ impl Tree {
             }
             self.marker.moved(&old, &path, watched);
             self.by_path.insert(path, node);
+            if let Some(dir) = self.open(node) {
+                self.follow_interest(node, dir.as_fd(), out);
+            }
         }
     }
 }

@@ -1,0 +1,129 @@
+//! When the answering thread is stuck, nobody waits for it; then it comes back.
+
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::document::{ANY, Document, any_creation};
+use crate::host::{ANN, Host};
+
+/// A thread of the daemon that is stopped where it stands, as nothing that a
+/// user can do stops it.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn thread(pid: u32, name: &str) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let tid = tasks
+            .map(|task| task.unwrap())
+            .find(|task| {
+                let comm = std::fs::read_to_string(task.path().join("comm")).unwrap();
+                comm.trim() == name
+            })
+            .map(|task| task.file_name().to_str().unwrap().parse().unwrap())
+            .expect("there is such a thread");
+        let tid = Pid::from_raw(tid);
+        ptrace::seize(tid, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(tid).unwrap();
+        waitpid(tid, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(tid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have ended together with the daemon.
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
+#[test]
+fn a_stuck_answering_thread_stops_nobody_and_is_replaced() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let make = |name: &str| {
+        host.sh(ANN, &format!("echo x > .ssh/{name}")).ok();
+        daemon.alert(ANY, &ANN.ssh(name))
+    };
+    let before = make("before");
+    assert_eq!(before.text("ssh_keywatch.attribution.method"), "held");
+
+    let stopped = Stopped::thread(daemon.pid(), "hold");
+    // Each is let go after a while; the third time in a row the group is closed.
+    for number in 0..3 {
+        make(&format!("meanwhile{number}"));
+    }
+    let degraded = daemon.line("degraded", |line| line.is_state("degraded"));
+    assert!(
+        degraded.text("event.reason").contains("not held"),
+        "{}",
+        degraded.brief()
+    );
+    let unheld = make("unheld");
+    assert_ne!(unheld.text("ssh_keywatch.attribution.method"), "held");
+    let mode = unheld.text("ssh_keywatch.mode");
+    assert!(
+        !mode.contains("hold") && mode.ends_with("+degraded"),
+        "{mode}"
+    );
+    assert!(
+        unheld.get("ssh_keywatch.degraded").is_array(),
+        "{}",
+        unheld.brief()
+    );
+    daemon.signal(Signal::SIGUSR1);
+    let status = daemon.line("status", |line| line.is_state("status"));
+    assert!(every_root(&status, "fanotify"), "{}", status.brief());
+
+    // The new thread answers while the former is still stuck.
+    daemon.line("recovery", |line| line.is_state("recovered"));
+    let after = make("after");
+    assert_eq!(after.text("ssh_keywatch.attribution.method"), "held");
+    assert_eq!(after.get("ssh_keywatch.attribution.certain"), true);
+    let mode = after.text("ssh_keywatch.mode");
+    assert!(
+        mode.contains("+hold") && !mode.contains("degraded"),
+        "{mode}"
+    );
+    // It comes round, and does no harm.
+    drop(stopped);
+    let later = make("later");
+    assert_eq!(later.text("ssh_keywatch.attribution.method"), "held");
+    // Key tools are recorded again, files that exist are not held again.
+    let path = ANN.ssh("id_again");
+    host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
+    let key = daemon.alert(ANY, &path);
+    assert_eq!(key.get("ssh_keywatch.attribution.certain"), true);
+    let ended = daemon.stop();
+    let status = ended
+        .log
+        .iter()
+        .rev()
+        .find(|line| line.is_state("recovered"));
+    assert!(status.is_some());
+}
+
+fn every_root(status: &Document, how: &str) -> bool {
+    let roots = status.get("ssh_keywatch.coverage.roots");
+    let roots = roots.as_array().expect("roots");
+    !roots.is_empty() && roots.iter().all(|root| root["how"] == how)
+}
+
+#[test]
+fn coverage_says_how_well_each_directory_is_watched() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().start();
+    let start = daemon.started();
+    assert!(every_root(&start, "held"), "{}", start.brief());
+    daemon.stop();
+    let daemon = host.daemon().args(["--hold", "off"]).start();
+    let start = daemon.line("second start", |line| {
+        line.is_state("start") && every_root(line, "fanotify")
+    });
+    let roots = start.get("ssh_keywatch.coverage.roots");
+    assert!(roots[0]["reason"].is_string(), "{roots}");
+    daemon.stop();
+}
