@@ -87,6 +87,12 @@ enum Command {
     },
 }
 
+/// The command line, for whoever documents or completes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -13,14 +13,13 @@ use toml::de::{DeTable, DeValue};
 use super::snippet::{Fault, Source, nearest};
 use super::{Config, Exception};
 
+/// How many bytes the path of the control socket may have.
+const MAX_SOCKET: usize = 96;
 /// A smaller log could not hold some dozen alerts (bytes).
 const LEAST_SIZE: u64 = 64 << 10;
 
 /// How many rotated files may be kept.
 const KEEP: std::ops::RangeInclusive<u32> = 1..=200;
-
-/// How many bytes the path of the control socket may have.
-const MAX_SOCKET: usize = 96;
 
 /// Parses and checks; on failure there is at least one fault.
 pub(super) fn parse(source: &Source) -> Result<Config, Vec<Fault>> {

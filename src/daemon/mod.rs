@@ -50,6 +50,7 @@ use crate::watch::tree::Scope;
 
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
+pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
 
 use control::Control;

@@ -36,6 +36,7 @@ mod lifecycle;
 mod opens;
 mod others;
 mod process;
+mod rules;
 mod shipped;
 mod sinks;
 mod stress;
