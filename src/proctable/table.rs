@@ -506,6 +506,25 @@ impl Table {
             .then(|| Arc::clone(second))
     }
 
+    /// All programs that process `id` has run, the first of them that of its
+    /// maker; `None` if they are not all known.
+    #[must_use]
+    pub fn programs(&self, id: Id) -> Option<Vec<Arc<Program>>> {
+        let known = self.generations.get(&id)?;
+        if self.complete_since > known.birth.max(known.known_since) {
+            return None;
+        }
+        let mut programs = Vec::new();
+        for phase in &known.phases {
+            match &phase.running {
+                Running::Known(program) => programs.push(Arc::clone(program)),
+                Running::Starting => {}
+                Running::Unknown => return None,
+            }
+        }
+        Some(programs)
+    }
+
     /// Who made process `id`, with what it ran when it did.
     #[must_use]
     pub fn parent(&self, id: Id) -> Option<(Id, Known)> {

@@ -126,6 +126,20 @@ fn the_moment_of_the_act_decides() {
 }
 
 #[test]
+fn all_programs_of_a_process_are_known_unless_something_was_lost() {
+    let mut bench = moved();
+    let programs = |bench: &Bench| {
+        let id = bench.0.find(20, 100 * US).unwrap();
+        let programs = bench.0.programs(id)?;
+        let path = |program: &std::sync::Arc<Program>| program.path.to_str().unwrap().to_owned();
+        Some(programs.iter().map(path).collect::<Vec<_>>())
+    };
+    assert_eq!(programs(&bench).unwrap(), ["/bin/sh", "/bin/mv"]);
+    bench.take(0, 700, What::Lost(1));
+    assert_eq!(programs(&bench), None);
+}
+
+#[test]
 fn the_program_that_a_loader_runs_is_its_second_mapping() {
     let mut bench = Bench::new();
     let second = |bench: &Bench, pid, path: &str| {
