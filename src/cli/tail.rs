@@ -1,12 +1,13 @@
 //! `ssh-keywatch tail`: the alert log, read as a person reads it.
 //!
 //! Owns its options, which lines they choose, and what a line that is no alert
-//! becomes (a word on standard error). The reading is in `follow`, the waiting
-//! in `wait`, the layout in [`crate::sink`]. Must not write to the log. Fails
+//! becomes (a word on standard error). The reading is in `follow` and `history`,
+//! the waiting in `wait`, the layout in [`crate::sink`]. Must not write to the log. Fails
 //! with a sentence and an exit code; a reader that has gone ends it quietly.
 
 mod filter;
 mod follow;
+mod history;
 mod wait;
 
 use std::io::{self, BufWriter, Write};
@@ -150,6 +151,12 @@ enum Taken {
     Well,
     /// It is no document, for this reason.
     Bad(String),
+}
+
+impl Taken {
+    fn too_long() -> Self {
+        Self::Bad(format!("longer than {} MiB", follow::LINE_LIMIT >> 20))
+    }
 }
 
 impl<W: Write, E: Write> Printer<W, E> {

@@ -43,18 +43,11 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    pub(super) fn matches(&self, document: &impl eql::Document) -> bool {
-        match &self.category_field {
-            Some(field) => self.query.matches_with_category_field(document, field),
-            None => self.query.matches(document),
-        }
-    }
-
-    pub(super) fn number_fields(&mut self, wanted: &mut eql::Wanted) {
-        self.query.number_fields(wanted);
-        if let Some(field) = &mut self.category_field {
-            field.number(wanted);
-        }
+    /// The event category, if it matters, and the field that has it.
+    pub(super) fn category(&self) -> (Option<&str>, &eql::Field) {
+        let field = self.category_field.as_ref();
+        let field = field.unwrap_or_else(|| self.query.category_field());
+        (self.query.category(), field)
     }
 
     pub(super) fn query(&self) -> &eql::Query {

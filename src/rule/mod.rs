@@ -16,6 +16,7 @@ mod limits;
 mod load;
 mod opens;
 mod overrides;
+mod plan;
 mod roots;
 mod schema;
 mod settings;
@@ -43,6 +44,7 @@ pub use roots::{MAX_ROOTS, Roots};
 pub use schema::{knows as knows_field, nearest_field};
 
 use self::file::Compiled;
+use self::plan::{Answers, Plan};
 use crate::config;
 use crate::config::snippet::Fault;
 use crate::eql;
@@ -139,6 +141,7 @@ pub struct Decision<'a> {
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Compiled>,
+    plan: Plan,
     entries: Vec<Entry>,
     exceptions: Vec<Exception>,
     fields: Fields,
@@ -161,24 +164,24 @@ impl RuleSet {
         fields: Fields,
     ) -> Result<Self, Vec<Error>> {
         let loaded = load::load(directories, builtin, fields)?;
-        Ok(Self {
-            rules: loaded.rules,
-            entries: loaded.entries,
-            exceptions: Vec::new(),
-            fields,
-        })
+        Ok(Self::of(loaded, fields))
     }
 
     /// As [`load_with`](Self::load_with), from the texts of files instead of
     /// directories.
     pub fn from_texts(texts: &[(&Path, &str)], fields: Fields) -> Result<Self, Vec<Error>> {
         let loaded = load::of_texts(texts, fields)?;
-        Ok(Self {
+        Ok(Self::of(loaded, fields))
+    }
+
+    fn of(loaded: load::Loaded, fields: Fields) -> Self {
+        Self {
+            plan: Plan::new(&loaded.rules),
             rules: loaded.rules,
             entries: loaded.entries,
             exceptions: Vec::new(),
             fields,
-        })
+        }
     }
 
     /// The same rules with these exceptions.
@@ -222,8 +225,11 @@ impl RuleSet {
         asked: impl Fn(&Compiled) -> bool,
     ) -> Decision<'_> {
         let mut decision = Decision::default();
-        let rules = self.rules.iter().filter(|rule| asked(rule));
-        for compiled in rules.filter(|rule| rule.matches(document)) {
+        let mut answers = Answers::default();
+        for (index, compiled) in self.rules.iter().enumerate() {
+            if !asked(compiled) || !self.plan.matches(index, document, &mut answers) {
+                continue;
+            }
             let rule = &compiled.rule;
             let exception = self
                 .exceptions
@@ -241,15 +247,14 @@ impl RuleSet {
     /// ask for. Those of exceptions are not among them: what matches a rule is
     /// rare, and is read whole.
     pub fn number_fields(&mut self, wanted: &mut eql::Wanted) {
-        for rule in &mut self.rules {
-            rule.number_fields(wanted);
-        }
+        self.plan.number_fields(wanted);
     }
 
     /// Whether there is a rule that the document matches, excepted or not.
     #[must_use]
     pub fn any_matches(&self, document: &impl eql::Document) -> bool {
-        self.rules.iter().any(|rule| rule.matches(document))
+        let mut answers = Answers::default();
+        (0..self.rules.len()).any(|index| self.plan.matches(index, document, &mut answers))
     }
 
     /// Whether the document matches the rule with this id, excepted or not;
@@ -257,8 +262,9 @@ impl RuleSet {
     #[must_use]
     pub fn matches(&self, id: &str, document: &impl eql::Document) -> Option<bool> {
         let mut rules = self.rules.iter();
-        let rule = rules.find(|compiled| compiled.rule.id == id)?;
-        Some(rule.matches(document))
+        let index = rules.position(|compiled| compiled.rule.id == id)?;
+        let mut answers = Answers::default();
+        Some(self.plan.matches(index, document, &mut answers))
     }
 
     /// The rules that run, in loading order.
