@@ -29,6 +29,7 @@ mod follow;
 mod hold;
 mod holding;
 mod host;
+mod inventory;
 mod journal;
 mod keygen;
 mod killer;
