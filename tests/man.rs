@@ -128,7 +128,10 @@ fn bold(text: &str) -> String {
 
 fn commands(cli: &clap::Command) -> String {
     let mut out = String::new();
-    for command in cli.get_subcommands() {
+    for command in cli
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+    {
         describe(command, command.get_name(), &mut out);
     }
     out
@@ -307,6 +310,18 @@ fn the_pages_say_what_the_code_says() {
     }
 }
 
+/// The command line without its hidden commands, which completions would show.
+fn visible(cli: &clap::Command) -> clap::Command {
+    let commands: Vec<_> = cli
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .cloned()
+        .collect();
+    let bare = clap::Command::new("ssh-keywatch").version(env!("CARGO_PKG_VERSION"));
+    bare.args(cli.get_arguments().cloned())
+        .subcommands(commands)
+}
+
 #[test]
 fn the_completions_are_those_of_the_command_line() {
     for (shell, name) in [
@@ -315,7 +330,7 @@ fn the_completions_are_those_of_the_command_line() {
         (Shell::Fish, "ssh-keywatch.fish"),
     ] {
         let mut bytes = Vec::new();
-        let mut cli = ssh_keywatch::cli::command();
+        let mut cli = visible(&ssh_keywatch::cli::command());
         clap_complete::generate(shell, &mut cli, "ssh-keywatch", &mut bytes);
         let text = String::from_utf8(bytes).unwrap();
         agree(&format!("packaging/completions/{name}"), &text);

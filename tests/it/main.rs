@@ -30,6 +30,7 @@ mod forward;
 mod hold;
 mod holding;
 mod host;
+mod inventory;
 mod journal;
 mod keygen;
 mod killer;
