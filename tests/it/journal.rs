@@ -194,11 +194,13 @@ fn a_document_beyond_what_a_datagram_holds_arrives_whole() {
     host.sh(ANN, "mkdir -m 700 .ssh").ok();
     let journald = Journald::start(&host);
     let daemon = host.daemon().journal().rule("any", &any_creation()).start();
-    // As many keys as a document names, with comments as long as a line: more
-    // than a datagram takes (net.core.wmem_default), and than LINE_MAX of text.
-    let script = "i=0; while [ $i -lt 40 ]; do \
-                  printf 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI%043d %07500d\\n' $i $i; \
-                  i=$((i + 1)); done > list; mv list .ssh/authorized_keys";
+    // As many keys as a document names, with as many options: more than a
+    // datagram takes (net.core.wmem_default, socket(7)).
+    let script = r#"perl -e '
+        for my $key (0..39) {
+            print join(",", map { "environment=\"V$_=" . "x" x 400 . "\"" } 1..20);
+            printf(" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI%043d\n", $key);
+        }' > list; mv list .ssh/authorized_keys"#;
     host.sh(ANN, script).ok();
     let path = ANN.ssh("authorized_keys");
     let huge = daemon.line("word of the list", |document| {
