@@ -14,6 +14,7 @@ use super::proc::{Entry, Proc, Stat, image, place_image};
 use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
+use crate::proctable::{self, Time};
 use crate::sys::PidFd;
 use crate::sys::stat::{FileIdentity, identity_of};
 use crate::watch::hold::{Executor, Identify};
@@ -46,6 +47,8 @@ pub struct Identity {
     pub alone: bool,
     /// Its executable, kept open.
     pub file: Option<Arc<ImageFile>>,
+    /// When it had been read.
+    pub read: Time,
 }
 
 /// How a process was called.
@@ -266,6 +269,7 @@ impl Identify for Identifier {
             before: None,
             late: None,
             file,
+            read: proctable::now(),
         })
     }
 
@@ -306,6 +310,7 @@ impl Identify for Identifier {
                 before,
                 late,
                 file: None,
+                read: proctable::now(),
             },
         })
     }

@@ -13,7 +13,8 @@ use crate::process::Process;
 #[test]
 fn check_warns_of_exceptions_that_do_too_little_or_too_much_and_of_inert_rules() {
     let host = Host::new();
-    let exceptions: String = [
+    let mut exceptions = String::new();
+    for (when, reason, more) in [
         (r#"user.id == "0""#, "over", "expires = 2020-01-01\n"),
         ("1 > 2", "nothing", ""),
         ("true", "everything", ""),
@@ -23,12 +24,14 @@ fn check_warns_of_exceptions_that_do_too_little_or_too_much_and_of_inert_rules()
             "",
         ),
         (r#"user.id == "4001""#, "sound", ""),
-    ]
-    .into_iter()
-    .map(|(when, reason, more)| {
-        format!("[[exception]]\nrule = \"*\"\nwhen = '{when}'\nreason = \"{reason}\"\n{more}\n")
-    })
-    .collect();
+    ] {
+        exceptions.push_str("[[exception]]\nrule = \"*\"\nwhen = '");
+        exceptions.push_str(when);
+        exceptions.push_str("'\nreason = \"");
+        exceptions.push_str(reason);
+        exceptions.push_str("\"\n");
+        exceptions.push_str(more);
+    }
     host.write("/etc/ssh-keywatch/config.toml", exceptions);
     let cron = rule(ANY, "Cron job", r#"file where file.path : "/etc/cron.d/*""#);
     host.write("/etc/ssh-keywatch/rules.d/cron.toml", cron);
