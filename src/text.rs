@@ -10,7 +10,7 @@
 //! | function | for | reversible |
 //! |---|---|---|
 //! | [`escape_path`] | a path as a value (`file.path`) | yes |
-//! | [`printable`] | a person's eyes: messages, terminal, journal fields | no |
+//! | [`printable`], [`printable_ascii`] | a person's eyes: messages, terminal, journal fields | no |
 //! | [`quote_args`] | a command line that can be read, and pasted into bash | yes |
 //! | [`json_line`] | the log: the exact text, with `\u` where a terminal would obey | yes |
 
@@ -111,6 +111,24 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     out.push_str(clean);
     for c in rest.chars() {
         if is_unsafe(c) {
+            push_escape(&mut out, c);
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// As [`printable`], for a terminal that has no more than ASCII.
+#[must_use]
+pub fn printable_ascii(text: &str) -> Cow<'_, str> {
+    let is_foreign = |c: char| is_unsafe(c) || !c.is_ascii();
+    if !text.contains(is_foreign) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_foreign(c) {
             push_escape(&mut out, c);
         } else {
             out.push(c);
@@ -305,6 +323,12 @@ mod tests {
         let attack = "id\x1b]52;c;cm0gLXJmIC8=\x07";
         assert_eq!(printable(attack), r"id\x1b]52;c;cm0gLXJmIC8=\x07");
         assert_eq!(path(attack.as_bytes()), r"id\x1b]52;c;cm0gLXJmIC8=\x07");
+    }
+
+    #[test]
+    fn a_terminal_of_ascii_gets_ascii() {
+        assert_eq!(printable_ascii("zoë\x1b鍵"), r"zo\u{eb}\x1b\u{9375}");
+        assert!(matches!(printable_ascii("zoe"), Cow::Borrowed("zoe")));
     }
 
     #[test]

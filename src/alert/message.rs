@@ -49,7 +49,10 @@ fn program(document: &Document) -> String {
     // A recorded event of another source does not say: what it names, it names.
     let certain = document.get(&format!("{below}.certain")) != Some(&Value::Bool(false));
     if let Some(path) = document.str("process.executable") {
+        let claimed = document.str(&format!("{below}.claimed_executable"));
         let image = match document.str(&format!("{below}.image")) {
+            // It is what it claims to be that is replaced.
+            _ if claimed.is_some() => "",
             Some("replaced") => " (replaced since it started)",
             Some("foreign") => " (of another mount namespace)",
             Some("deleted") => " (deleted since it started)",
@@ -57,7 +60,9 @@ fn program(document: &Document) -> String {
             _ => "",
         };
         let doubt = if certain { "" } else { "probably " };
-        return format!("{doubt}{}{image}{}", shown(path), known(document));
+        let claimed = claimed.map(|path| format!(" (posing as {})", shown(path)));
+        let other = claimed.unwrap_or_else(|| known(document));
+        return format!("{doubt}{}{image}{other}", shown(path));
     }
     let candidates = document.get(&format!("{below}.candidates"));
     let mut paths: Vec<&str> = Vec::new();

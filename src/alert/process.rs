@@ -81,6 +81,9 @@ pub(super) fn attribution(document: &mut Document, writer: &Attribution, origin:
         image_facts(document, below, image);
         document.set("process.hash.sha256", writer.program.sha256.clone());
     }
+    let claimed = writer.program.claimed.as_deref();
+    let claimed = claimed.map(|path| value::exact(path.as_os_str()));
+    document.set(&format!("{below}.claimed_executable"), claimed);
     if let Some(known) = &writer.program.known {
         let path = value::exact(known.path.as_os_str());
         document.set(&format!("{below}.known_as"), path);

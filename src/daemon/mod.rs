@@ -49,6 +49,7 @@ use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
+pub use accounts::Accounts;
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
@@ -269,7 +270,11 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     };
     let sinks = (outlets.sinks)(&plan.config);
     let actor = selftest::Actor::start();
-    let config = plan.config.clone();
+    let mut config = plan.config.clone();
+    if outlets.dry {
+        // The trial makes a directory of its own, but not in there.
+        config.state.directory = "/run".into();
+    }
     let daemon = Daemon::start(plan, sinks, outlets.dry)?;
     // It watches already; what it says of itself waits for the trial.
     daemon.tried(selftest::run(&config, actor));

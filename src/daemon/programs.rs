@@ -77,7 +77,9 @@ impl Programs {
         Ok(Self {
             pool: Pool::start(Size {
                 threads: 1,
-                backlog: 0,
+                // Of a program and a tool one after the other: the thread may
+                // have answered and not be done yet.
+                backlog: 1,
                 urgent: false,
             })?,
             paths,

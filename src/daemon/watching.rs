@@ -299,6 +299,10 @@ impl Subject for Attribution {
         )
     }
 
+    fn confirmed(self, record: Self) -> Self {
+        self.confirmed_by(record)
+    }
+
     fn inferred(self, maker: &Self) -> Self {
         self.having_written(maker)
     }

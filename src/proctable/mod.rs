@@ -509,7 +509,8 @@ pub enum Life {
 }
 
 /// The time of `CLOCK_MONOTONIC`.
-fn now() -> Time {
+#[must_use]
+pub fn now() -> Time {
     clock(ClockId::CLOCK_MONOTONIC)
 }
 

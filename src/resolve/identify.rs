@@ -15,6 +15,7 @@ use super::proc::{Entry, Proc, Stat, image, place_image};
 use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
+use crate::proctable::{self, Time};
 use crate::sys::PidFd;
 use crate::sys::stat::{FileIdentity, identity_of};
 use crate::watch::hold::{Executor, Identify};
@@ -51,6 +52,8 @@ pub struct Identity {
     pub alone: bool,
     /// Its executable, kept open.
     pub file: Option<Arc<ImageFile>>,
+    /// When it had been read.
+    pub read: Time,
 }
 
 /// How a process was called.
@@ -301,6 +304,7 @@ impl Identify for Identifier {
             parent_args: None,
             cgroup,
             file,
+            read: proctable::now(),
         })
     }
 
@@ -352,6 +356,7 @@ impl Identify for Identifier {
                 parent_args,
                 cgroup: None,
                 file: None,
+                read: proctable::now(),
             },
         })
     }

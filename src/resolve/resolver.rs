@@ -81,11 +81,8 @@ impl Attribution {
         let Some(process) = self.process.as_mut().filter(|_| !images.is_empty()) else {
             return maker.clone();
         };
-        let is_maker = maker.process.as_ref().is_some_and(|maker| {
-            // The table and /proc round differently.
-            let starts = maker.start_ticks.zip(process.start_ticks);
-            maker.pid == process.pid && starts.is_none_or(|(one, other)| one.abs_diff(other) < 5)
-        });
+        let maker_process = maker.process.as_ref();
+        let is_maker = maker_process.is_some_and(|maker| is_same_process(maker, process));
         // The same process ran one program when it made the directory, and
         // perhaps another when it wrote: either can have made the file.
         if is_maker {
@@ -104,11 +101,38 @@ impl Attribution {
         self
     }
 
+    /// Together with a `record` that is certain: what was read during a hold that
+    /// could not be made sure holds if it is of the same process and program.
+    #[must_use]
+    pub fn confirmed_by(mut self, record: Self) -> Self {
+        let (Some(process), Some(known)) = (&mut self.process, &record.process) else {
+            return record;
+        };
+        let mut images = process.image.iter().chain(&self.candidates);
+        let known_image = known.image.as_ref();
+        let image = images.find(|image| same_file(Some(image), known_image));
+        let (Some(image), true) = (image.cloned(), is_same_process(process, known)) else {
+            return record;
+        };
+        process.image = Some(image);
+        self.candidates.clear();
+        self.method = record.method;
+        self.certain = true;
+        self
+    }
+
     /// The programs that are possible.
     fn images(&self) -> impl Iterator<Item = &Image> {
         let image = self.process.iter().filter_map(|it| it.image.as_ref());
         image.chain(&self.candidates)
     }
+}
+
+/// Whether both can be the same process.
+fn is_same_process(one: &Process, other: &Process) -> bool {
+    // The table and `/proc` round differently.
+    let starts = one.start_ticks.zip(other.start_ticks);
+    one.pid == other.pid && starts.is_none_or(|(one, other)| one.abs_diff(other) < 5)
 }
 
 pub(super) fn same_file(one: Option<&Image>, other: Option<&Image>) -> bool {
@@ -218,6 +242,7 @@ impl Resolver {
             namespace,
             cgroup,
             file,
+            read,
             ..
         } = identity;
         let due = Instant::now() + CGROUP_TIME;
@@ -247,23 +272,29 @@ impl Resolver {
                 verified |= recorded.is_verified();
             }
         }
+        if !verified && let Some(table) = &mut self.table {
+            // On a busy machine the opener may not have fallen asleep in the hold
+            // for as long as it could be kept.
+            table.drain();
+            verified = tabled::is_alone(table, &process);
+        }
+        // Where its path leads to it, it can be opened there.
+        let image = process.image.as_ref();
+        let elsewhere = image.is_some_and(|image| image.state != Some(ImageState::Same));
+        let program = ProgramFacts {
+            file: file.filter(|_| elsewhere),
+            seen: verified.then_some(read),
+            ..ProgramFacts::default()
+        };
         let candidates = if verified {
             Vec::new()
         } else {
             process.image.take().into_iter().collect()
         };
-        // Where the path leads to it, it can be opened there.
-        let is_at_its_path = |process: &Process| {
-            let image = process.image.as_ref();
-            image.is_none_or(|image| image.state == Some(ImageState::Same))
-        };
         Attribution {
             method: Method::Held,
             certain: verified,
-            program: ProgramFacts {
-                file: file.filter(|_| !is_at_its_path(&process)),
-                ..ProgramFacts::default()
-            },
+            program,
             process: Some(process),
             ancestors: parent.into_iter().collect(),
             candidates,
@@ -458,10 +489,34 @@ impl Resolver {
                 process.args = now.args;
             }
         }
+        self.expose(attribution);
         if let (Some(table), Some(process)) = (&self.table, &attribution.process) {
             attribution.program.loaded = tabled::loaded(table, process);
         }
         self.complete_lineage(attribution);
+    }
+
+    /// Puts what a process really runs in the place of what it says it runs.
+    fn expose(&self, attribution: &mut Attribution) {
+        let (Some(table), Some(process)) = (&self.table, &mut attribution.process) else {
+            return;
+        };
+        let seen = attribution.program.seen;
+        let Some(mut images) = tabled::real_programs(table, process, seen) else {
+            return;
+        };
+        attribution.program.claimed = process.image.take().map(|image| image.path);
+        if images.len() == 1 {
+            process.image = images.pop().map(|image| Image {
+                // Not what `/proc/PID/exe` leads to.
+                state: Some(ImageState::Replaced),
+                ..image
+            });
+        } else {
+            // It has run several: which one it was then is not known.
+            attribution.certain = false;
+            attribution.candidates = images;
+        }
     }
 
     /// Follows the parents up to init, as far as they live or the table knows them.

@@ -87,9 +87,9 @@ fn status_says_how_it_is_watched_and_what_was_counted() {
     assert_eq!(status.number("counters.queue_overflows"), Some(0));
     assert_eq!(status.number("counters.alerts"), Some(3));
     let rules = status.get("rules").as_array().unwrap();
-    let rule = rules.iter().find(|rule| rule["id"] == SEED).unwrap();
-    assert_eq!(rule["alerts"], 3);
-    assert_eq!(rule["last_alert"], *status.get("last_alert"));
+    let seed = rules.iter().find(|rule| rule["id"] == SEED).unwrap();
+    assert_eq!(seed["alerts"], 3);
+    assert_eq!(seed["last_alert"], *status.get("last_alert"));
     assert!(status.get("last_alert").is_string());
     let exception = &status.get("exceptions")[0];
     assert_eq!(exception["matches"], 1);

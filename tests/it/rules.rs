@@ -6,14 +6,15 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::document::{ANY, SEED, rule};
+use crate::document::{ANY, any_creation, rule};
 use crate::host::{ANN, Host, PROGRAM, ROOT};
 use crate::process::Process;
 
 #[test]
 fn check_warns_of_exceptions_that_do_too_little_or_too_much_and_of_inert_rules() {
     let host = Host::new();
-    let exceptions: String = [
+    let mut exceptions = String::new();
+    for (when, reason, more) in [
         (r#"user.id == "0""#, "over", "expires = 2020-01-01\n"),
         ("1 > 2", "nothing", ""),
         ("true", "everything", ""),
@@ -23,12 +24,14 @@ fn check_warns_of_exceptions_that_do_too_little_or_too_much_and_of_inert_rules()
             "",
         ),
         (r#"user.id == "4001""#, "sound", ""),
-    ]
-    .into_iter()
-    .map(|(when, reason, more)| {
-        format!("[[exception]]\nrule = \"*\"\nwhen = '{when}'\nreason = \"{reason}\"\n{more}\n")
-    })
-    .collect();
+    ] {
+        exceptions.push_str("[[exception]]\nrule = \"*\"\nwhen = '");
+        exceptions.push_str(when);
+        exceptions.push_str("'\nreason = \"");
+        exceptions.push_str(reason);
+        exceptions.push_str("\"\n");
+        exceptions.push_str(more);
+    }
     host.write("/etc/ssh-keywatch/config.toml", exceptions);
     let cron = rule(ANY, "Cron job", r#"file where file.path : "/etc/cron.d/*""#);
     host.write("/etc/ssh-keywatch/rules.d/cron.toml", cron);
@@ -83,23 +86,27 @@ fn what_an_exception_kept_quiet_is_counted_in_the_status() {
     host.sh(ANN, "mkdir -m 700 .ssh").ok();
     // By an ancestor, which no file event of others carries.
     let config = format!(
-        "[[exception]]\nrule = \"{SEED}\"\nreason = \"a test\"\n\
+        "[[exception]]\nrule = \"{ANY}\"\nreason = \"a test\"\n\
          when = 'ssh_keywatch.ancestors.args == \"provision\" and user.id == \"4001\"'\n"
     );
-    let daemon = host.daemon().config(&config).start();
+    let daemon = host
+        .daemon()
+        .config(&config)
+        .rule("any", &any_creation())
+        .start();
     host.sh(
         ANN,
         "sh -c 'ssh-keygen -q -t ed25519 -N \"\" -f .ssh/quiet; true' provision
          ssh-keygen -q -t ed25519 -N '' -f .ssh/loud",
     )
     .ok();
-    daemon.alert(SEED, &ANN.ssh("loud.pub"));
+    daemon.alert(ANY, &ANN.ssh("loud.pub"));
     daemon.signal(Signal::SIGUSR1);
     let status = daemon.line("status", |line| line.is_state("status"));
     let counted = status.get("ssh_keywatch.counters.rules.exceptions");
     assert_eq!(counted[0]["matches"], 2, "{counted}");
     let ended = daemon.stop();
-    assert_eq!(ended.paths(SEED), [ANN.ssh("loud"), ANN.ssh("loud.pub")]);
+    assert_eq!(ended.paths(ANY), [ANN.ssh("loud"), ANN.ssh("loud.pub")]);
 }
 
 #[test]

@@ -117,6 +117,25 @@ fn with(report: &KeyReport) -> Document {
     document
 }
 
+/// Documents that together have every field of a key.
+pub(super) fn full() -> Vec<Document> {
+    let mut known = list_report(40, 40);
+    for entry in &mut known.change.as_mut().unwrap().added {
+        entry.hosts = Some("example.org".into());
+    }
+    for entry in &mut known.change.as_mut().unwrap().removed {
+        entry.hosts = Some("example.org".into());
+    }
+    let unread = KeyReport {
+        inspection: Err("timeout"),
+        beside: None,
+        change: None,
+        authorized_in: vec![],
+    };
+    let reports = [full_private(), full_certificate(), known, unread];
+    reports.iter().map(with).collect()
+}
+
 #[test]
 fn a_private_key_is_told_in_full() {
     let document = with(&full_private());

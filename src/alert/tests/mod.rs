@@ -2,6 +2,7 @@
 
 mod events;
 mod keys;
+mod reference;
 mod reports;
 mod sentences;
 mod sessions;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::sink::{JsonLog, Line, Options, Rotation, Sink as _, rotated};
+use crate::sink::{JsonLog, Line, Options, Rotation, Sink as _, TerminalStyle, rotated};
 use clap::Parser;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -27,10 +27,10 @@ fn printer<W: Write>(words: &[&str], out: W) -> Printer<W, Vec<u8>> {
     let args = args(words);
     Printer {
         filter: Filter::new(&args),
-        style: TerminalStyle {
-            colour: false,
+        renderer: Renderer::new(TerminalStyle {
             zone: TimeZone::UTC,
-        },
+            ..TerminalStyle::new(false)
+        }),
         json: args.json,
         out,
         err: Vec::new(),

@@ -10,9 +10,9 @@ const PARTS: [&str; 9] = [
     r#"file.path : ("/home/*", "/root/*")"#,
     r#"not file.name : "known_hosts*""#,
     r#"process.executable == "/usr/bin/ssh-keygen""#,
-    r#"process.args_count > 2"#,
+    "process.args_count > 2",
     r#"(user.name == "a" or file.name like "id_*")"#,
-    r#"(process.pid == 7 and not user.name == null)"#,
+    "(process.pid == 7 and not user.name == null)",
 ];
 
 fn documents() -> Vec<Value> {
