@@ -10,8 +10,9 @@ use crate::host::{ANN, Host};
 const PAGE: &str = include_str!("../../docs/alert.md");
 
 /// What depends on how the test itself was started, and where.
-const VARIES: [&str; 9] = [
+const VARIES: [&str; 10] = [
     "host.os.",
+    "process.entry_leader.",
     "process.group_leader.",
     "process.parent.",
     "process.session_leader.",
