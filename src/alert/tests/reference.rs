@@ -42,7 +42,10 @@ fn examples() -> Vec<Document> {
     rule.building_block = true;
     rule.version = Some("3".into());
     rule.investigation_fields = vec!["file.path".into()];
-    let mut out = vec![alert(&event_document(&full, &origin()), &rule)];
+    let mut in_session = event_document(&full, &origin());
+    set_session(&mut in_session, &sessions::session(), &origin());
+    sessions::add_what_alerts_have(&mut in_session);
+    let mut out = vec![alert(&in_session, &rule)];
     out.extend(keys::full());
     let told = Suppressed {
         rule_id: "r".into(),
