@@ -222,7 +222,8 @@ fn a_session_of_one_short_command() {
             ("source.port", port),
         ] {
             let value = alert.get(field);
-            assert!(value.is_null() || value.to_string() == expected, "{shown}");
+            let text = value.to_string();
+            assert!(value.is_null() || text == *expected, "{shown}");
         }
         if alert.get("source.ip").is_string() {
             told += 1;
