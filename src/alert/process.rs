@@ -81,6 +81,9 @@ pub(super) fn attribution(document: &mut Document, writer: &Attribution, origin:
         image_facts(document, below, image);
         document.set("process.hash.sha256", writer.program.sha256.clone());
     }
+    let claimed = writer.program.claimed.as_deref();
+    let claimed = claimed.map(|path| value::exact(path.as_os_str()));
+    document.set(&format!("{below}.claimed_executable"), claimed);
     if let Some(known) = &writer.program.known {
         let path = value::exact(known.path.as_os_str());
         document.set(&format!("{below}.known_as"), path);
@@ -134,7 +137,7 @@ fn ancestor(process: &Process, origin: &Origin) -> Value {
 }
 
 /// The fields that a process has wherever ECS puts one.
-fn one(document: &mut Document, below: &str, process: &Process, origin: &Origin) {
+pub(super) fn one(document: &mut Document, below: &str, process: &Process, origin: &Origin) {
     let mut set = |name: &str, value: Value| document.set(&format!("{below}.{name}"), value);
     set("pid", process.pid.into());
     set("entity_id", entity_id(process, origin).into());
@@ -208,7 +211,7 @@ fn leader(
     document.set(&format!("{below}.same_as_process"), same);
 }
 
-fn account(document: &mut Document, below: &str, account: &Account) {
+pub(super) fn account(document: &mut Document, below: &str, account: &Account) {
     document.set(&format!("{below}.id"), account.id.to_string());
     document.set(&format!("{below}.name"), account.name.clone());
 }

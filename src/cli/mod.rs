@@ -5,6 +5,7 @@
 
 mod check;
 mod color;
+mod inventory;
 pub mod replay;
 mod rules;
 mod run;
@@ -85,6 +86,14 @@ enum Command {
         /// What to make, or what to rename to what
         paths: Vec<PathBuf>,
     },
+    /// List every key in the watched places, with facts and origin
+    Inventory(inventory::InventoryArgs),
+}
+
+/// The command line, for whoever documents or completes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program.
@@ -113,6 +122,7 @@ pub fn main() -> ExitCode {
             Err(_) => Exit::Internal,
         },
         Command::Status(args) => status::run(args, &common),
+        Command::Inventory(args) => inventory::run(args, &common),
     };
     exit.into()
 }

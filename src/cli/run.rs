@@ -9,7 +9,7 @@ use super::{Common, color, fail};
 use crate::config::{Backend, Config, Hold, Stdout};
 use crate::daemon::{self, Fatal, Outlets, Plan};
 use crate::exit::Exit;
-use crate::sink::{Format, Sink, Terminal, TerminalStyle};
+use crate::sink::{Format, Sink, Terminal};
 
 /// Watch, and raise alerts, in the foreground.
 #[derive(Args, Clone, Debug, Default)]
@@ -107,7 +107,7 @@ fn terminal(config: &Config, verbose: bool) -> Vec<Box<dyn Sink>> {
         Stdout::Json => Format::Json,
         Stdout::Auto | Stdout::Text => Format::Text,
     };
-    let style = TerminalStyle::new(color::wanted(config.output.color, &stdout));
+    let style = color::style(config.output.color, &stdout);
     let terminal = Terminal::new(stdout, format, style);
     vec![Box::new(terminal.with_building_blocks(verbose))]
 }

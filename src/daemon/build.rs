@@ -288,6 +288,12 @@ pub(super) fn sinks(
     let options = crate::sink::Options {
         mode: config.log.mode.0,
         group: Some(config.log.group.clone()).filter(|group| !group.is_empty()),
+        rotation: crate::sink::Rotation {
+            max_size: config.log.max_size.0,
+            max_age: config.log.max_age.0,
+            keep: config.log.keep,
+            compress: config.log.compress,
+        },
     };
     let missing = access::missing(&config.log.file);
     let log =

@@ -20,6 +20,7 @@ mod holding;
 mod host;
 mod keys;
 mod lock;
+mod mounts;
 mod privilege;
 mod programs;
 mod reload;
@@ -48,8 +49,10 @@ use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
+pub use accounts::Accounts;
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
+pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
 
 use control::Control;
@@ -267,7 +270,11 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     };
     let sinks = (outlets.sinks)(&plan.config);
     let actor = selftest::Actor::start();
-    let config = plan.config.clone();
+    let mut config = plan.config.clone();
+    if outlets.dry {
+        // The trial makes a directory of its own, but not in there.
+        config.state.directory = "/run".into();
+    }
     let daemon = Daemon::start(plan, sinks, outlets.dry)?;
     // It watches already; what it says of itself waits for the trial.
     daemon.tried(selftest::run(&config, actor));
@@ -331,8 +338,11 @@ impl Daemon {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
         let origin = host::origin(mode.as_str());
+        let clients = identifier.clients().clone();
         let deciding = programs::Programs::new(config.watch.key_tools.clone())
-            .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
+            .and_then(|programs| {
+                Deciding::new(rules, origin, Arc::clone(&fanout), keys, clients, programs)
+            })
             .map_err(Fatal::system("cannot start threads"))?;
         let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;

@@ -14,7 +14,7 @@ use crate::rule::Rule;
 use crate::text::printable;
 
 /// The keys that a reload applies; any other waits for a restart.
-const LIVE: [&str; 6] = [
+pub const RELOADED: [&str; 6] = [
     "watch.homes",
     "watch.passwd_homes",
     "watch.directories",
@@ -49,7 +49,7 @@ impl InForce {
         let mut new = Self::of(plan);
         let changes = Changes::between(self, &new);
         for (key, value) in &mut new.keys {
-            if !LIVE.contains(&key.as_str())
+            if !RELOADED.contains(&key.as_str())
                 && let Some(old) = self.keys.get(key)
             {
                 // Still what it was, and said again by the next reload.
@@ -143,7 +143,7 @@ impl Changes {
                 old: former.to_string(),
                 new: value.to_string(),
             };
-            if LIVE.contains(&name.as_str()) {
+            if RELOADED.contains(&name.as_str()) {
                 changes.keys.push(key);
             } else {
                 changes.pending.push(key);
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn every_key_that_is_applied_exists() {
         let keys = keys(&Config::default());
-        for live in LIVE {
+        for live in RELOADED {
             assert!(keys.contains_key(live), "{live}");
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
@@ -34,6 +34,8 @@ use crate::watch::{Change, Notice, What, Writer};
 /// How soon a hold is heard of after the record of its creation. Whoever is
 /// not held is read then: sooner would be in the way of whoever is.
 const HELD_TIME: Duration = Duration::from_micros(500);
+/// How often the queue is read before what was read is worked off.
+const READS: usize = 16;
 /// How often ended processes are forgotten.
 const PRUNE: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,22 @@ impl Source {
                 }
             })
             .collect()
+    }
+
+    /// The processes that the records of the last reading are of.
+    fn pids(&self) -> &[i32] {
+        match self {
+            Self::Fanotify(watch) => watch.pids(),
+            Self::Inotify(_) => &[],
+        }
+    }
+
+    /// The kernel's queue of records.
+    fn queue(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Fanotify(watch) => Some(watch.as_fd()),
+            Self::Inotify(_) => None,
+        }
     }
 
     fn tree(&self) -> &Tree {
@@ -281,6 +299,10 @@ impl Subject for Attribution {
         )
     }
 
+    fn confirmed(self, record: Self) -> Self {
+        self.confirmed_by(record)
+    }
+
     fn inferred(self, maker: &Self) -> Self {
         self.having_written(maker)
     }
@@ -357,7 +379,7 @@ impl Watching {
     pub fn run(mut self) {
         let mut pruned = Instant::now();
         if let Some(table) = self.resolver.table_mut() {
-            table.attach();
+            table.attach(self.inputs.source.queue());
         }
         self.turn();
         while !self.stopping {
@@ -368,15 +390,18 @@ impl Watching {
             self.obey();
             loop {
                 match self.read() {
-                    Ok(0) => break,
-                    Ok(_) => self.turn(),
+                    Ok(empty) => {
+                        self.turn();
+                        if empty {
+                            break;
+                        }
+                    }
                     Err(error) => {
                         self.send(Message::WatchEnded(error.to_string()));
                         return;
                     }
                 }
             }
-            self.turn();
             if pruned.elapsed() > PRUNE {
                 pruned = Instant::now();
                 self.resolver.prune();
@@ -386,19 +411,29 @@ impl Watching {
         self.hand_on();
     }
 
-    /// Reads once. The process table must know when, and know of all that led
-    /// to the records before they are interpreted.
-    fn read(&mut self) -> io::Result<usize> {
+    /// Reads what is queued; says whether that was all. The process table must
+    /// know when, and know of all that led to the records before they are
+    /// interpreted: best when the queue has been emptied.
+    fn read(&mut self) -> io::Result<bool> {
         self.beat.tick();
-        if let Some(table) = self.resolver.table_mut() {
-            table.reading();
+        let mut empty = false;
+        for _ in 0..READS {
+            if let Some(table) = self.resolver.table_mut() {
+                table.reading();
+            }
+            let count = self.inputs.source.read(&mut self.inputs.notices)?;
+            if let Some(table) = self.resolver.table_mut() {
+                table.has_read(count, self.inputs.source.pids());
+            }
+            if count == 0 {
+                empty = true;
+                break;
+            }
         }
-        let count = self.inputs.source.read(&mut self.inputs.notices)?;
         if let Some(table) = self.resolver.table_mut() {
-            table.has_read(count);
             table.drain();
         }
-        Ok(count)
+        Ok(empty)
     }
 
     fn wait(&mut self) -> io::Result<()> {

@@ -47,6 +47,10 @@ pub trait Subject: Clone {
     fn is_certain(&self) -> bool;
     /// It is a guess from who made the directory, or nothing at all.
     fn is_weak(&self) -> bool;
+    /// What a hold that could not be made sure and the certain `record` say
+    /// together.
+    #[must_use]
+    fn confirmed(self, record: Self) -> Self;
     /// What is known of who made a file when nobody saw that: it wrote to the
     /// file, or closed it, and `maker` made the directory.
     #[must_use]
@@ -148,10 +152,13 @@ impl<W: Subject> Assembler<W> {
             && pending.action == Action::Creation
             && pending.evidence != Evidence::Scan
         {
-            // A hold that could not be made sure is no better than a certain record.
-            let better = writer.is_certain() || !pending.writer.is_certain();
-            if pending.pid == writer.pid() && !pending.writer.is_held() && better {
-                pending.writer = writer;
+            if pending.pid == writer.pid() && !pending.writer.is_held() {
+                // A hold that could not be made sure is no better than a certain record.
+                pending.writer = if writer.is_certain() || !pending.writer.is_certain() {
+                    writer
+                } else {
+                    writer.confirmed(pending.writer.clone())
+                };
             }
             return;
         }
@@ -454,7 +461,10 @@ fn identity(object: Option<&ObjectId>) -> String {
 fn surest<W: Subject>(hold: Option<W>, attribute: impl FnOnce() -> W) -> W {
     match hold {
         Some(hold) if hold.is_certain() => hold,
-        Some(hold) => Some(attribute()).filter(W::is_certain).unwrap_or(hold),
+        Some(hold) => match attribute() {
+            record if record.is_certain() => hold.confirmed(record),
+            _ => hold,
+        },
         None => attribute(),
     }
 }

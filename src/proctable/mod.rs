@@ -20,7 +20,8 @@
 //!   `fanotify_insert_event`; on kernels that have kprobes);
 //! - else a sample each time the watching thread is waked. It sleeps in poll(2)
 //!   on an empty queue, and the first record wakes it in the very system call
-//!   that is the act: no act of the records that follow is older.
+//!   that is the act: no act of the records that follow is older; and of each
+//!   waking of a thread that does nothing but sleep on the queue ([`wakes`]).
 //!
 //! Fails at the start with the errno of `perf_event_open(2)`. Records that are
 //! lost, processors that come and suspends are repaired from `/proc`; what was
@@ -28,6 +29,7 @@
 
 pub mod record;
 pub mod table;
+mod wakes;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -46,6 +48,7 @@ pub use record::{Program, Time};
 use record::{Record, What};
 pub use table::{Fate, Id, Known, Verdict, Window};
 use table::{Seed, Table};
+use wakes::{Sentinel, Wakes};
 
 /// Which processors are online.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
@@ -109,6 +112,11 @@ pub struct ProcTable {
     acts: HashMap<i32, Vec<Time>>,
     act_count: usize,
     wakes: Vec<Time>,
+    sentinel: Option<Sentinel>,
+    sentinel_rings: Vec<Ring>,
+    sentinel_wakes: Wakes,
+    /// The queue was found empty by a reading that began then.
+    empty: Option<Time>,
     counters: Counters,
     damaged: bool,
     /// When the last repair, and the last opening of rings, was tried.
@@ -123,8 +131,11 @@ struct Reading {
     from: Time,
     wait_began: Time,
     wait_ended: Time,
+    /// The first reading since the queue was found empty.
     read_began: Time,
     read_ended: Time,
+    /// The last reading.
+    last_began: Time,
 }
 
 impl ProcTable {
@@ -148,6 +159,10 @@ impl ProcTable {
             acts: HashMap::new(),
             act_count: 0,
             wakes: Vec::new(),
+            sentinel: None,
+            sentinel_rings: Vec::new(),
+            sentinel_wakes: Wakes::default(),
+            empty: None,
             counters: Counters::default(),
             damaged: false,
             repaired: 0,
@@ -170,10 +185,19 @@ impl ProcTable {
         self.counters
     }
 
-    /// The calling thread is the one that reads fanotify's records from now on.
-    pub fn attach(&mut self) {
+    /// The calling thread is the one that reads fanotify's records, from `queue`,
+    /// from now on.
+    pub fn attach(&mut self, queue: Option<BorrowedFd<'_>>) {
         self.watching = Some(thread::current_id());
         self.sample();
+        if self.moments == Moments::Waking {
+            self.sentinel = queue.and_then(|queue| {
+                Sentinel::start(queue)
+                    .map_err(|error| tracing::debug!("no sentinel: {error}"))
+                    .ok()
+            });
+            self.sample();
+        }
     }
 
     /// Before the thread waits: the queue of records has been found empty.
@@ -188,26 +212,35 @@ impl ProcTable {
 
     /// Before records are read.
     pub fn reading(&mut self) {
-        self.clock.read_began = now();
+        let now = now();
+        if let Some(from) = self.empty.take() {
+            self.clock.read_began = now;
+            self.clock.from = from;
+            self.wakes.clear();
+            if self.act_count > 0 {
+                self.acts.retain(|_, moments| {
+                    moments.retain(|moment| *moment >= from);
+                    !moments.is_empty()
+                });
+                self.act_count = self.acts.values().map(Vec::len).sum();
+            }
+            self.table.prune(from, from);
+        }
+        self.clock.last_began = now;
     }
 
-    /// After records were read; of none, the queue was empty.
-    pub fn has_read(&mut self, count: usize) {
-        if count > 0 {
-            self.clock.read_ended = now();
+    /// After records were read, each of one of `pids`; of none, the queue was empty.
+    pub fn has_read(&mut self, count: usize, pids: &[i32]) {
+        if count == 0 {
+            self.empty = Some(self.clock.last_began);
             return;
         }
-        self.clock.from = self.clock.read_began;
-        let from = self.clock.from;
-        self.wakes.clear();
-        if self.act_count > 0 {
-            self.acts.retain(|_, moments| {
-                moments.retain(|moment| *moment >= from);
-                !moments.is_empty()
-            });
-            self.act_count = self.acts.values().map(Vec::len).sum();
+        self.clock.read_ended = now();
+        if self.sentinel.is_some() {
+            for pid in pids {
+                self.sentinel_wakes.read(*pid);
+            }
         }
-        self.table.prune(from, from);
     }
 
     /// Brings the table up to now. To be called after fanotify's records were
@@ -236,6 +269,9 @@ impl ProcTable {
                 self.clock.from = self.clock.from.max(*first);
             }
             self.wakes.clear();
+            if let Some(end) = self.empty {
+                self.sentinel_wakes.close(end);
+            }
         }
         if self.damaged && now() >= self.repaired.saturating_add(REPAIR_PAUSE) {
             self.repaired = now();
@@ -252,13 +288,22 @@ impl ProcTable {
     /// Who did what the records that were just read tell of `pid`.
     #[must_use]
     pub fn who(&self, pid: i32, fate: Life) -> Verdict {
-        let window = Window {
+        let mut window = Window {
             from: self.clock.from,
             until: self.clock.read_ended,
         };
         let moments = match self.moments {
             Moments::Exact => self.acts.get(&pid).map(Vec::as_slice),
-            Moments::Waking | Moments::None => None,
+            Moments::Waking => {
+                let known = self.sentinel_wakes.moments(pid);
+                if let Some([first, last]) = known {
+                    // A record can be read before its maker has waked anybody.
+                    window.from = window.from.min(*first);
+                    window.until = window.until.max(*last);
+                }
+                known.map(<[Time; 2]>::as_slice)
+            }
+            Moments::None => None,
         };
         let fate = match fate {
             Life::Alive => Fate::Alive,
@@ -312,6 +357,17 @@ impl ProcTable {
         if damaged {
             self.damaged = true;
             self.table.incomplete_before(now());
+        }
+        // Of a sample that is lost the count is short.
+        for ring in &mut self.sentinel_rings {
+            self.buffer.clear();
+            ring.read(&mut self.buffer);
+            let wakes = &mut self.sentinel_wakes;
+            record::parse(&self.buffer, |record| {
+                if let What::Moment { .. } = record.what {
+                    wakes.sampled(record.time, record.pid);
+                }
+            });
         }
     }
 
@@ -371,9 +427,28 @@ impl ProcTable {
             Ok(samplers) => {
                 self.samplers = samplers;
                 self.moments = Moments::Waking;
+                if let Err(error) = self.sample_sentinel() {
+                    self.sentinel_rings.clear();
+                    tracing::debug!("no samples of the sentinel's waking: {error}");
+                }
             }
             Err(error) => tracing::debug!("no samples of the watching thread's waking: {error}"),
         }
+    }
+
+    fn sample_sentinel(&mut self) -> io::Result<()> {
+        self.sentinel_rings.clear();
+        let Some(sentinel) = &self.sentinel else {
+            return Ok(());
+        };
+        let number = tracepoint("sched/sched_waking")?;
+        for ring in &self.rings {
+            let small = Ring::of_samples(ring.cpu())?;
+            let sampler = Sampler::of_waking(&small, number, sentinel.tid())?;
+            self.sentinel_rings.push(small);
+            self.samplers.push(sampler);
+        }
+        Ok(())
     }
 
     /// A processor that comes has no ring, and one that went and came again has
@@ -434,7 +509,8 @@ pub enum Life {
 }
 
 /// The time of `CLOCK_MONOTONIC`.
-fn now() -> Time {
+#[must_use]
+pub fn now() -> Time {
     clock(ClockId::CLOCK_MONOTONIC)
 }
 

@@ -126,6 +126,20 @@ fn the_moment_of_the_act_decides() {
 }
 
 #[test]
+fn all_programs_of_a_process_are_known_unless_something_was_lost() {
+    let mut bench = moved();
+    let programs = |bench: &Bench| {
+        let id = bench.0.find(20, 100 * US).unwrap();
+        let programs = bench.0.programs(id)?;
+        let path = |program: &std::sync::Arc<Program>| program.path.to_str().unwrap().to_owned();
+        Some(programs.iter().map(path).collect::<Vec<_>>())
+    };
+    assert_eq!(programs(&bench).unwrap(), ["/bin/sh", "/bin/mv"]);
+    bench.take(0, 700, What::Lost(1));
+    assert_eq!(programs(&bench), None);
+}
+
+#[test]
 fn the_program_that_a_loader_runs_is_its_second_mapping() {
     let mut bench = Bench::new();
     let second = |bench: &Bench, pid, path: &str| {
@@ -258,6 +272,32 @@ fn an_exec_by_another_thread_ends_the_first_thread_and_not_the_process() {
     assert_eq!(bench.who(10, Fate::Reaped, (110, 200)), ["unknown"]);
     bench.0.prune(1 << 50, 1 << 49);
     assert_eq!(bench.who(10, Fate::Alive, (110, 200)), ["/bin/ls"]);
+}
+
+#[test]
+fn a_process_is_alone_if_it_never_had_a_thread_and_nobody_had_its_pid() {
+    let mut bench = Bench::new();
+    bench.fork(20, 10, 100);
+    bench.exec(20, "/bin/cp", 101);
+    let alone = |bench: &Bench, pid, birth: Time| bench.0.is_alone(pid, birth * US);
+    assert!(alone(&bench, 20, 100));
+    assert!(!alone(&bench, 20, 100_000), "born at another time");
+    assert!(!alone(&bench, 21, 100), "not known");
+    bench.take(20, 200, What::Thread);
+    assert!(!alone(&bench, 20, 100));
+    // Also when it has one thread again.
+    bench.exec(20, "/bin/mv", 201);
+    assert!(!alone(&bench, 20, 100));
+    // The opener may have been the former, which was killed.
+    bench.fork(30, 10, 300);
+    bench.exit(30, 301);
+    bench.fork(30, 10, 302);
+    assert!(!alone(&bench, 30, 302));
+    // A thread may have been among what was lost.
+    bench.fork(40, 10, 400);
+    assert!(alone(&bench, 40, 400));
+    bench.take(0, 401, What::Lost(1));
+    assert!(!alone(&bench, 40, 400));
 }
 
 #[test]
@@ -450,6 +490,7 @@ fn records_are_read_as_the_kernel_lays_them_out() {
         parsed(&all),
         [
             What::Fork { parent: 10 },
+            What::Thread,
             What::Exec { name: "mv".into() },
             What::Rename { name: "mv".into() },
             What::Map(Program {

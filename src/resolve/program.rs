@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Image;
 use super::proc::Entry;
+use crate::proctable::Time;
 
 /// How many executables are kept open at once: far below any limit of
 /// descriptors, of which the answering thread must never run out.
@@ -21,9 +22,13 @@ const MAX_KEPT: usize = 256;
 pub struct ProgramFacts {
     /// The executable itself, where its path on this host does not lead to it.
     pub file: Option<Arc<ImageFile>>,
+    /// When it was seen to run, while it was held for certain.
+    pub seen: Option<Time>,
     /// What the process mapped to be executed besides its image: of a dynamic
     /// loader that was called as a program, the program it runs.
     pub loaded: Option<Image>,
+    /// What `/proc/PID/exe` says that it runs, where it has never run that.
+    pub claimed: Option<PathBuf>,
     /// SHA-256 of the executable, in hexadecimal digits.
     pub sha256: Option<String>,
     /// It is an installed key tool under another name.

@@ -37,7 +37,7 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         image: program.as_deref().map(unplaced),
         ..known
             .as_ref()
-            .map_or_else(|| nameless(writer.pid), from_table_alone)
+            .map_or_else(|| Process::unknown(writer.pid), from_table_alone)
     };
     Some(Attribution {
         method: Method::Recorded,
@@ -89,6 +89,15 @@ pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> 
     table.table().parent(id)
 }
 
+/// Whether `process`, which was read while a thread of it was held, cannot have
+/// changed meanwhile: nobody but the held thread could have done it.
+pub(super) fn is_alone(table: &ProcTable, process: &Process) -> bool {
+    process.start_ticks.is_some_and(|ticks| {
+        let birth = proctable::from_ticks(ticks);
+        process.image.is_some() && table.table().is_alone(process.pid, birth)
+    })
+}
+
 /// What `process` mapped to be executed besides its image.
 pub(super) fn loaded(table: &ProcTable, process: &Process) -> Option<Image> {
     let birth = proctable::from_ticks(process.start_ticks?);
@@ -96,6 +105,39 @@ pub(super) fn loaded(table: &ProcTable, process: &Process) -> Option<Image> {
     let id = table.find(process.pid, birth)?;
     let program = table.second(id, process.image.as_ref()?.inode?)?;
     Some(unplaced(&program))
+}
+
+/// The programs that `process` has run, if its image is none of them: what
+/// `/proc/PID/exe` says is anybody's to choose (`PR_SET_MM_MAP` in a user
+/// namespace), what was mapped at its execs is not.
+/// It was `seen` to run then.
+pub(super) fn real_programs(
+    table: &ProcTable,
+    process: &Process,
+    seen: Option<Time>,
+) -> Option<Vec<Image>> {
+    let claimed = process.image.as_ref()?;
+    let inode = claimed.inode?;
+    let birth = proctable::from_ticks(process.start_ticks?);
+    let table = table.table();
+    let id = table.find(process.pid, birth)?;
+    let mut programs = table.programs(id)?;
+    if let Some(seen) = seen {
+        programs = vec![table.get(id, seen)?.program?];
+    }
+    // Overlay and btrfs, whose numbers have no major part, give a file other
+    // numbers in a mapping: there the path decides.
+    let by_path = claimed.device.is_none_or(|device| libc::major(device) == 0);
+    let is_it = |program: &Program| {
+        let by_path = by_path && libc::major(program.device) == 0;
+        program.inode == inode || (by_path && program.path == claimed.path)
+    };
+    if programs.is_empty() || programs.iter().any(|program| is_it(program)) {
+        return None;
+    }
+    let mut images: Vec<Image> = programs.iter().map(|program| image(program)).collect();
+    images.dedup();
+    Some(images)
 }
 
 /// A process that has ended, as the table remembers it.
@@ -112,32 +154,13 @@ fn from_table_alone(known: &Known) -> Process {
         start: Some(proctable::wall_clock(known.birth)),
         start_ticks: Some(proctable::to_ticks(known.birth)),
         name: Some(known.name.clone()),
-        ..nameless(known.pid)
+        ..Process::unknown(known.pid)
     }
 }
 
 /// Whether a start in clock ticks is that of `known`.
 pub(super) fn is_start(known: &Known, ticks: u64) -> bool {
     proctable::from_ticks(ticks).abs_diff(known.birth) <= TICK
-}
-
-fn nameless(pid: i32) -> Process {
-    Process {
-        pid,
-        parent_pid: None,
-        start: None,
-        start_ticks: None,
-        image: None,
-        name: None,
-        args: None,
-        working_directory: None,
-        credentials: None,
-        session: None,
-        process_group: None,
-        tty: None,
-        login_uid: None,
-        audit_session: None,
-    }
 }
 
 /// The image that `program` is on this host.

@@ -27,10 +27,10 @@ use serde_json::{Map, Value};
 pub use fanout::Fanout;
 pub use field::{field, number, strings, text};
 pub use journal::{Journal, MessageId, fields, priority};
-pub use jsonlog::{JsonLog, Options};
-pub(crate) use jsonlog::{is_absence, line_start};
+pub use jsonlog::{JsonLog, Options, Rotation};
+pub(crate) use jsonlog::{LAST_NUMBER, is_absence, line_start, rotated};
 pub use report::{Report, ReportKind, SinkState, SinkStatus};
-pub use terminal::{Format, Terminal, TerminalStyle, render};
+pub use terminal::{Format, Renderer, Terminal, TerminalStyle};
 
 /// From this `event.severity` on (high, critical) a line is forced to the disk
 /// before the next one is taken; below, within [`SETTLE_AFTER`].

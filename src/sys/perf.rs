@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes of records that a ring holds; a power of two. With the page in front
 /// of it, it is what an unprivileged user may lock (`perf_event_mlock_kb`).
 pub const RING: usize = 512 * 1024;
+/// The same of a ring that holds samples alone.
+const SMALL_RING: usize = 32 * 1024;
 /// The ring asks to be read when it is half full.
 const WATERMARK: u32 = 256 * 1024;
 /// No record is longer: a path, and some numbers.
@@ -121,6 +123,8 @@ pub struct Ring {
     cpu: i32,
     page: NonNull<u8>,
     page_size: usize,
+    /// Bytes of records that it holds.
+    size: usize,
 }
 
 // SAFETY: the mapping belongs to this value alone and is not bound to a
@@ -136,17 +140,30 @@ impl Ring {
     /// `CAP_PERFMON`, `ENOSYS` where it is not there or filtered, `ENODEV` for
     /// a processor that is offline; or of mmap(2).
     pub fn open(cpu: i32) -> io::Result<Self> {
+        let side_band = FLAG_TASK | FLAG_COMM | FLAG_COMM_EXEC | FLAG_MMAP | FLAG_MMAP2;
+        Self::map(cpu, side_band, RING)
+    }
+
+    /// A small one for the samples of a [`Sampler`] alone.
+    ///
+    /// # Errors
+    /// As [`Ring::open`].
+    pub fn of_samples(cpu: i32) -> io::Result<Self> {
+        Self::map(cpu, 0, SMALL_RING)
+    }
+
+    fn map(cpu: i32, flags: u64, size: usize) -> io::Result<Self> {
         let mut attributes = attributes();
         attributes.kind = TYPE_SOFTWARE;
         attributes.config = COUNT_SW_DUMMY;
-        attributes.flags |= FLAG_TASK | FLAG_COMM | FLAG_COMM_EXEC | FLAG_MMAP | FLAG_MMAP2;
+        attributes.flags |= flags;
         let event = open(&attributes, -1, cpu)?;
         let page_size = page_size();
         // SAFETY: a new mapping at an address of the kernel's choice.
         let page = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                page_size + RING,
+                page_size + size,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 event.as_raw_fd(),
@@ -162,7 +179,14 @@ impl Ring {
             cpu,
             page,
             page_size,
+            size,
         })
+    }
+
+    /// Its processor.
+    #[must_use]
+    pub fn cpu(&self) -> i32 {
+        self.cpu
     }
 
     fn position(&self, offset: usize) -> &AtomicU64 {
@@ -180,15 +204,15 @@ impl Ring {
         // read before the data, and the data before tail is written.
         let head = self.position(DATA_HEAD).load(Ordering::Acquire);
         let tail = self.position(DATA_TAIL).load(Ordering::Relaxed);
-        let length = usize::try_from(head.wrapping_sub(tail)).unwrap_or(RING);
-        let length = length.min(RING);
+        let length = usize::try_from(head.wrapping_sub(tail)).unwrap_or(self.size);
+        let length = length.min(self.size);
         if length == 0 {
             return Fill::Room;
         }
-        let start = usize::try_from(tail).unwrap_or(0) % RING;
-        let first = length.min(RING - start);
+        let start = usize::try_from(tail).unwrap_or(0) % self.size;
+        let first = length.min(self.size - start);
         for (from, count) in [(start, first), (0, length - first)] {
-            // SAFETY: `from + count` is at most RING, and the data follow the
+            // SAFETY: `from + count` is at most self.size, and the data follow the
             // first page of the mapping.
             let data = unsafe { self.page.add(self.page_size + from) };
             // SAFETY: as above; the kernel does not write between tail and head.
@@ -196,7 +220,7 @@ impl Ring {
             out.extend_from_slice(data);
         }
         self.position(DATA_TAIL).store(head, Ordering::Release);
-        if length > RING - LONGEST {
+        if length > self.size - LONGEST {
             Fill::Full
         } else {
             Fill::Room
@@ -215,7 +239,7 @@ impl Drop for Ring {
         // SAFETY: the mapping was made with this address and length, and
         // nothing borrows from it any more.
         unsafe {
-            libc::munmap(self.page.as_ptr().cast(), self.page_size + RING);
+            libc::munmap(self.page.as_ptr().cast(), self.page_size + self.size);
         }
     }
 }

@@ -111,6 +111,8 @@ pub struct FanotifyWatch {
     /// Directories of key tools, and the tools' names in them.
     programs: HashMap<ObjectId, (PathBuf, Vec<OsString>)>,
     buffer: Vec<u8>,
+    /// Whose the records of the last reading are.
+    pids: Vec<i32>,
     own_pid: i32,
 }
 
@@ -140,6 +142,7 @@ impl FanotifyWatch {
             fence: None,
             programs: HashMap::new(),
             buffer: vec![0; BUFFER],
+            pids: Vec::new(),
             own_pid: nix::unistd::getpid().as_raw(),
         }
     }
@@ -252,10 +255,18 @@ impl FanotifyWatch {
         let mut records = Vec::new();
         let group = Arc::clone(&self.group);
         let count = group.read(&mut self.buffer, |record| records.push(record))?;
+        self.pids.clear();
+        self.pids.extend(records.iter().map(|record| record.pid));
         for record in records {
             self.take(record, out);
         }
         Ok(count)
+    }
+
+    /// Whose the records of the last reading are, one for each.
+    #[must_use]
+    pub fn pids(&self) -> &[i32] {
+        &self.pids
     }
 
     fn take(&mut self, mut record: Record, out: &mut Vec<Notice>) {

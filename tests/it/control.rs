@@ -497,6 +497,14 @@ fn nothing_is_lost_and_nothing_doubled_while_it_reloads() {
 }
 
 #[test]
+fn check_passes_on_the_sample_configuration() {
+    let host = host();
+    host.write(CONFIG, include_str!("../../packaging/config.toml"));
+    let check = host.command(PROGRAM).args(["check"]).ok();
+    assert_has(&check.stdout, &[CONFIG, "is valid"]);
+}
+
+#[test]
 fn run_without_a_command_heeds_the_environment() {
     let host = host();
     let (socket, notify) = host.notify_socket();

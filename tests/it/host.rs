@@ -22,7 +22,12 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 pub const TOOLS: &str = "/run/it/tools";
 
 /// Their sources, below `tests`.
-const PROGRAMS: [&str; 3] = ["it/creator.c", "workload/act.c", "workload/spawn.c"];
+const PROGRAMS: [&str; 4] = [
+    "it/creator.c",
+    "workload/act.c",
+    "workload/adversary.c",
+    "workload/spawn.c",
+];
 
 /// Accounts that every [`Host`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

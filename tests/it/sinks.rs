@@ -282,6 +282,43 @@ impl Eager {
 }
 
 #[test]
+fn a_directory_that_vanishes_and_a_read_only_disk_cost_no_alert() {
+    let host = host();
+    let daemon = host.daemon().start();
+    let make = |name: &str| {
+        let path = ANN.ssh(name);
+        host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
+        wait_for(&daemon.stdout, &format!("/.ssh/{name}.pub"));
+    };
+    make("id_before");
+    // The log's directory is another one now, on a disk that cannot be written.
+    let directory = "/var/log/ssh-keywatch";
+    let script = "mv $1 $1.old; mkdir $1; mount -t tmpfs -o ro ro $1";
+    host.sh(ROOT, script).args([directory]).ok();
+    make("id_read_only");
+    wait_for(&daemon.stderr, "Read-only file system");
+    // And now it is gone altogether, with a file in its place.
+    host.sh(ROOT, "umount $1; rmdir $1; : > $1")
+        .args([directory])
+        .ok();
+    make("id_gone");
+    host.sh(ROOT, "rm $1").args([directory]).ok();
+    wait_for(&daemon.stderr, "writes again; lines lost: 0");
+    make("id_after");
+    let ended = daemon.stop();
+    let old = std::fs::read_to_string(host.path(&format!("{directory}.old/alerts.json"))).unwrap();
+    let old = old.lines().map(Document::parse).filter(Document::is_alert);
+    assert_eq!(old.count(), 2);
+    let mut expected: Vec<String> = ["read_only", "gone", "after"]
+        .iter()
+        .flat_map(|name| [format!("id_{name}"), format!("id_{name}.pub")])
+        .map(|name| ANN.ssh(&name))
+        .collect();
+    expected.sort();
+    assert_eq!(ended.paths(SEED), expected);
+}
+
+#[test]
 fn the_terminal_tells_a_person_and_nothing_else_stands_on_stdout() {
     let host = host();
     let daemon = host.daemon().start();

@@ -13,6 +13,8 @@
  *   handle DIR PATH                     opens the directory by its handle
  *   leader PATH                         the first thread ends, another creates
  *   vfork PATH PROGRAM                  a vfork child creates, then runs PROGRAM
+ *   unlink-create SELF PATH             takes its own name away first
+ *   memfd HOW ARGUMENT...               does HOW as a program in memory
  *   nothing
  *
  * With fork, a child does it that never calls exec. With exec, whoever did it
@@ -159,6 +161,19 @@ static void by_handle(const char *dir, const char *path)
 	put(openat(found, strrchr(path, '/') + 1, O_CREAT | O_EXCL | O_WRONLY, 0600));
 }
 
+static void in_memory(char **argv)
+{
+	static char text[1 << 16];
+	int from = open("/proc/self/exe", O_RDONLY);
+	int to = memfd_create("innocent", MFD_CLOEXEC);
+	ssize_t count;
+	while ((count = read(from, text, sizeof text)) > 0)
+		if (write(to, text, count) != count)
+			die("write");
+	fexecve(to, argv, environ);
+	die("fexecve");
+}
+
 /* What is left behind is the last argument that is a path in a watched place. */
 static void act(char **argv)
 {
@@ -185,6 +200,12 @@ static void act(char **argv)
 		snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
 		if (linkat(AT_FDCWD, self, AT_FDCWD, b, AT_SYMLINK_FOLLOW))
 			die("linkat");
+	} else if (!strcmp(how, "unlink-create")) {
+		if (unlink(a))
+			die("unlink");
+		put(create(b));
+	} else if (!strcmp(how, "memfd")) {
+		in_memory(argv);
 	} else if (!strcmp(how, "rename")) {
 		if (rename(a, b))
 			die("rename");

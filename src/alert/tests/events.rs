@@ -169,6 +169,23 @@ fn a_program_that_is_known_by_another_name_keeps_its_own() {
 }
 
 #[test]
+fn a_program_that_poses_as_another_is_told_by_its_own_name() {
+    let mut event = event();
+    let process = event.writer.process.as_mut().unwrap();
+    process.image.as_mut().unwrap().path = "/tmp/evil".into();
+    process.image.as_mut().unwrap().state = Some(ImageState::Replaced);
+    event.writer.program.claimed = Some("/usr/bin/ssh-keygen".into());
+    let document = event_document(&event, &origin());
+    assert_eq!(document.str("process.executable"), Some("/tmp/evil"));
+    let claimed = document.str("ssh_keywatch.attribution.claimed_executable");
+    assert_eq!(claimed, Some("/usr/bin/ssh-keygen"));
+    let alert = alert(&document, &rule());
+    let sentence = alert.str("message").unwrap();
+    let posing = "/tmp/evil (posing as /usr/bin/ssh-keygen) created";
+    assert!(sentence.starts_with(posing), "{sentence}");
+}
+
+#[test]
 fn a_parent_that_is_not_in_the_lineage_is_a_pid() {
     let mut event = event();
     event.writer.ancestors.remove(0);

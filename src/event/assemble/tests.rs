@@ -27,6 +27,9 @@ impl Subject for Who {
     fn is_weak(&self) -> bool {
         self.how == "inferred"
     }
+    fn confirmed(self, record: Self) -> Self {
+        record
+    }
     fn inferred(self, _maker: &Self) -> Self {
         Self {
             how: "inferred",

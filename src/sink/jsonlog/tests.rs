@@ -15,6 +15,7 @@ fn plain() -> Options {
     Options {
         mode: 0o640,
         group: None,
+        rotation: Rotation::OFF,
     }
 }
 
@@ -38,6 +39,7 @@ fn makes_directories_and_file_with_their_modes() {
     let options = Options {
         mode: 0o640,
         group: Some("no-such-group-here".into()),
+        rotation: Rotation::OFF,
     };
     let mut log = JsonLog::open(&path, &options).unwrap();
     log.write(&line(1)).unwrap();
@@ -287,3 +289,5 @@ fn a_line_longer_than_a_chunk_is_covered_whole() {
     reserve.cover(&file, 10, reserve::CHUNK).unwrap();
     assert_eq!(room(&file), 3 * reserve::CHUNK);
 }
+
+mod rotation;

@@ -1,0 +1,231 @@
+//! The moments of acts on a kernel without kprobes, from who wakes a thread.
+//!
+//! A thread of its own, the sentinel, does nothing but sleep on the queue of
+//! records, edge-triggered: whoever puts a record there wakes it, in the very
+//! system call that is the act, and the kernel samples by whom and when. An act
+//! that comes while the sentinel is still awake is not sampled. Hence the counts
+//! decide: where a process has put as many records into the queue as it woke the
+//! sentinel, between two moments at which the queue was found empty, these
+//! are the moments of its acts. Where the counts differ nothing is known of it.
+//!
+//! Owns the sentinel and the counting; the counting is pure.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::record::Time;
+use crate::sys::thread;
+
+/// How many samples, and how many distrusted processes, are kept.
+const MAX_KEPT: usize = 16 * 1024;
+/// How long a process is distrusted whose counts differed: a waking that was
+/// sampled late must not stand for another that was not sampled at all.
+const DISTRUST: Time = 10_000_000_000;
+
+/// The counting.
+#[derive(Debug, Default)]
+pub struct Wakes {
+    samples: Vec<(Time, i32)>,
+    /// How many records of each process were read since the queue was empty.
+    read: HashMap<i32, usize>,
+    /// First and last act of those whose counts agree.
+    known: HashMap<i32, [Time; 2]>,
+    distrusted: HashMap<i32, Time>,
+    /// Nobody is trusted until then: too much had to be forgotten.
+    blind: Time,
+}
+
+impl Wakes {
+    /// Process `pid` woke the sentinel.
+    pub fn sampled(&mut self, time: Time, pid: i32) {
+        self.samples.push((time, pid));
+    }
+
+    /// A record of process `pid` was read.
+    pub fn read(&mut self, pid: i32) {
+        *self.read.entry(pid).or_default() += 1;
+    }
+
+    /// The queue was found empty by a reading that began at `end`: every
+    /// record that was put there before has been read, and every sample is here.
+    pub fn close(&mut self, end: Time) {
+        self.known.clear();
+        let mut counted: HashMap<i32, (usize, [Time; 2])> = HashMap::new();
+        self.samples.retain(|(time, pid)| {
+            if *time > end {
+                return true;
+            }
+            let (count, [first, last]) = counted.entry(*pid).or_insert((0, [*time; 2]));
+            *count += 1;
+            *first = (*first).min(*time);
+            *last = (*last).max(*time);
+            false
+        });
+        self.distrusted
+            .retain(|_, since| since.saturating_add(DISTRUST) > end);
+        for (pid, read) in self.read.drain() {
+            match counted.remove(&pid) {
+                Some((count, moments)) if count == read => {
+                    if !self.distrusted.contains_key(&pid) && end >= self.blind {
+                        self.known.insert(pid, moments);
+                    }
+                }
+                _ => {
+                    self.distrusted.insert(pid, end);
+                }
+            }
+        }
+        for pid in counted.into_keys() {
+            self.distrusted.insert(pid, end);
+        }
+        if self.samples.len() > MAX_KEPT || self.distrusted.len() > MAX_KEPT {
+            self.samples.clear();
+            self.distrusted.clear();
+            self.known.clear();
+            self.blind = end.saturating_add(DISTRUST);
+        }
+    }
+
+    /// The first and the last act of process `pid`, if all of them are known.
+    #[must_use]
+    pub fn moments(&self, pid: i32) -> Option<&[Time; 2]> {
+        self.known.get(&pid)
+    }
+}
+
+/// The thread that is waked.
+#[derive(Debug)]
+pub struct Sentinel {
+    tid: i32,
+    stop: Arc<AtomicBool>,
+    control: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sentinel {
+    /// Starts it on `queue`.
+    ///
+    /// # Errors
+    /// The errno of epoll(7), eventfd(2) or clone(2).
+    pub fn start(queue: BorrowedFd<'_>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+        epoll.add(queue, event)?;
+        let control = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&control, event)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (tell, told) = sync_channel(1);
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("sentinel".to_owned())
+            .spawn(move || {
+                // It must be asleep again before the next act. Refused without
+                // CAP_SYS_NICE: then fewer acts are sampled.
+                let _ = thread::real_time(3);
+                let _ = tell.send(thread::current_id());
+                let mut events = [EpollEvent::empty(); 2];
+                while !stopped.load(Ordering::Acquire) {
+                    match epoll.wait(&mut events, EpollTimeout::NONE) {
+                        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                        Err(_) => return,
+                    }
+                }
+            })?;
+        Ok(Self {
+            tid: told.recv().map_err(io::Error::other)?,
+            stop,
+            control: Arc::new(control),
+            thread: Some(thread),
+        })
+    }
+
+    /// Its thread id.
+    #[must_use]
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.control.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acts_are_known_where_the_counts_agree() {
+        let mut wakes = Wakes::default();
+        for (time, pid) in [(10, 1), (20, 1), (15, 2), (17, 3)] {
+            wakes.sampled(time, pid);
+        }
+        // The second act of process 2 was not sampled, of 3 no record was read.
+        for pid in [1, 1, 2, 2, 4] {
+            wakes.read(pid);
+        }
+        wakes.close(100);
+        assert_eq!(wakes.moments(1), Some(&[10, 20]));
+        for pid in 2..=4 {
+            assert_eq!(wakes.moments(pid), None);
+        }
+        wakes.close(200);
+        assert_eq!(wakes.moments(1), None);
+    }
+
+    #[test]
+    fn a_late_sample_does_not_stand_for_one_that_is_missing() {
+        let mut wakes = Wakes::default();
+        wakes.read(1);
+        wakes.sampled(101, 1);
+        wakes.close(100);
+        assert_eq!(wakes.moments(1), None);
+        // Its second act, at 150, was not sampled; the sample is of the first.
+        wakes.read(1);
+        wakes.close(200);
+        assert_eq!(wakes.moments(1), None);
+        wakes.read(1);
+        wakes.sampled(DISTRUST + 300, 1);
+        wakes.close(DISTRUST + 400);
+        assert!(wakes.moments(1).is_some());
+    }
+
+    #[test]
+    fn nobody_is_trusted_after_too_much() {
+        let mut wakes = Wakes::default();
+        for pid in 0..=i32::try_from(MAX_KEPT).unwrap() {
+            wakes.read(pid + 10);
+        }
+        wakes.close(100);
+        let agree = |wakes: &mut Wakes, time| {
+            wakes.sampled(time, 1);
+            wakes.read(1);
+            wakes.close(time);
+            wakes.moments(1).is_some()
+        };
+        assert!(!agree(&mut wakes, 200));
+        assert!(agree(&mut wakes, DISTRUST + 200));
+    }
+
+    #[test]
+    fn a_sentinel_ends_when_it_is_dropped() {
+        let queue = EventFd::new().unwrap();
+        let sentinel = Sentinel::start(std::os::fd::AsFd::as_fd(&queue)).unwrap();
+        assert!(thread::is_own(sentinel.tid()));
+        drop(sentinel);
+    }
+}
