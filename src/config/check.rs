@@ -15,6 +15,7 @@ use super::{Config, Exception};
 
 /// How many bytes the path of the control socket may have.
 const MAX_SOCKET: usize = 96;
+
 /// A smaller log could not hold some dozen alerts (bytes).
 const LEAST_SIZE: u64 = 64 << 10;
 
