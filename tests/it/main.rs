@@ -25,6 +25,7 @@ mod deadline;
 mod discovery;
 mod document;
 mod follow;
+mod harm;
 mod hold;
 mod holding;
 mod host;
