@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod eql;
 pub mod event;
 pub mod exit;
+pub mod inventory;
 pub mod key;
 pub mod proctable;
 pub mod resolve;

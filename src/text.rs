@@ -10,7 +10,7 @@
 //! | function | for | reversible |
 //! |---|---|---|
 //! | [`escape_path`] | a path as a value (`file.path`) | yes |
-//! | [`printable`] | a person's eyes: messages, terminal, journal fields | no |
+//! | [`printable`], [`printable_ascii`] | a person's eyes: messages, terminal, journal fields | no |
 //! | [`quote_args`] | a command line that can be read, and pasted into bash | yes |
 //! | [`json_line`] | the log: the exact text, with `\u` where a terminal would obey | yes |
 
@@ -119,6 +119,24 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// As [`printable`], for a terminal that has no more than ASCII.
+#[must_use]
+pub fn printable_ascii(text: &str) -> Cow<'_, str> {
+    let is_foreign = |c: char| is_unsafe(c) || !c.is_ascii();
+    if !text.contains(is_foreign) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_foreign(c) {
+            push_escape(&mut out, c);
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// A command line as bash would take it back: plain words as they are, others
 /// in single quotes, and words with unsafe characters or bytes that are not
 /// UTF-8 as `$'…'`.
@@ -132,6 +150,34 @@ pub fn quote_args<S: AsRef<OsStr>>(args: &[S]) -> String {
         quote_arg(&mut out, arg.as_ref(), index == 0);
     }
     out
+}
+
+/// A word that every POSIX shell takes as exactly these bytes, whatever they
+/// are, and that is safe to show. Plain words stay as they are, others stand in
+/// single quotes, and what is unsafe is spelled for printf(1), because `$'…'` is
+/// not known to all: to some it would end at a quote in the name. `None` for a
+/// word that ends with a newline, which a command substitution removes.
+#[must_use]
+pub fn posix_word(word: &OsStr) -> Option<String> {
+    let mut out = String::new();
+    match word.to_str() {
+        Some(text) if !text.contains(is_unsafe) => quote_arg(&mut out, word, true),
+        _ if word.as_bytes().ends_with(b"\n") => return None,
+        _ => {
+            out.push_str("\"$(printf '");
+            for byte in word.as_bytes() {
+                match byte {
+                    b'/' | b'.' | b'_' => out.push(char::from(*byte)),
+                    byte if byte.is_ascii_alphanumeric() => out.push(char::from(*byte)),
+                    byte => {
+                        let _ = write!(out, "\\{byte:03o}");
+                    }
+                }
+            }
+            out.push_str("')\"");
+        }
+    }
+    Some(out)
 }
 
 fn quote_arg(out: &mut String, arg: &OsStr, is_command: bool) {
@@ -280,6 +326,12 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_of_ascii_gets_ascii() {
+        assert_eq!(printable_ascii("zoë\x1b鍵"), r"zo\u{eb}\x1b\u{9375}");
+        assert!(matches!(printable_ascii("zoe"), Cow::Borrowed("zoe")));
+    }
+
+    #[test]
     fn strips_csi_that_erases_the_line_above() {
         assert_eq!(printable("\x1b[1A\x1b[2Kok"), r"\x1b[1A\x1b[2Kok");
     }
@@ -403,6 +455,31 @@ mod tests {
             let text = path(&bytes);
             prop_assert!(!text.contains(is_unsafe));
             prop_assert_eq!(unescape(&text), bytes);
+        }
+
+        /// The shells themselves say what they take.
+        #[test]
+        fn a_word_is_exactly_its_bytes_to_a_shell(
+            bytes in prop::collection::vec(prop_oneof![
+                1..=255u8,
+                prop::sample::select(&b"'\"\\$`;&|!%*?~# \n\t-0{}<>()"[..]),
+            ], 0..24)
+        ) {
+            let word = OsString::from_vec(bytes.clone());
+            let Some(quoted) = posix_word(&word) else {
+                prop_assert!(bytes.ends_with(b"\n"));
+                return Ok(());
+            };
+            prop_assert!(!quoted.contains(is_unsafe));
+            for shell in ["sh", "bash"] {
+                let output = std::process::Command::new(shell)
+                    .args(["-c", &format!("printf '<%s>' {quoted}")])
+                    .output()
+                    .unwrap();
+                let expected = [b"<", &bytes[..], b">"].concat();
+                prop_assert_eq!(&output.stdout, &expected, "{} of {}", quoted, shell);
+                prop_assert!(output.stderr.is_empty());
+            }
         }
 
         #[test]

@@ -19,6 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("proctable", &["sys"]),
     ("resolve", &["sys", "watch", "proctable"]),
     ("key", &["text"]),
+    ("inventory", &["key", "watch"]),
     ("eql", &[]),
     ("config", &[]),
     ("rule", &["config", "eql"]),
@@ -47,7 +48,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "alert", "config", "daemon", "eql", "exit", "rule", "sink", "sys", "text",
+            "alert",
+            "config",
+            "daemon",
+            "eql",
+            "exit",
+            "inventory",
+            "key",
+            "rule",
+            "sink",
+            "sys",
+            "text",
         ],
     ),
 ];

@@ -9,12 +9,15 @@
 //! rule says. [`state`] (and [`suppressed`]) and [`pipeline_error`] are the other
 //! two kinds of line.
 
+mod act;
 mod document;
 mod key;
 mod message;
 mod occurrence;
 mod process;
 mod report;
+mod response;
+mod session;
 mod value;
 
 #[cfg(test)]
@@ -22,10 +25,13 @@ mod tests;
 
 use serde_json::Value;
 
+pub use act::Acts;
 pub use document::Document;
 pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
 pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};
+pub use response::set_response;
+pub use session::{set_logins, set_session};
 
 use crate::rule::{Reference, Rule};
 
@@ -114,13 +120,20 @@ pub fn alert(document: &Document, rule: &Rule) -> Document {
 
 fn event_id(document: &Document, rule: &Rule) -> String {
     let action = document.str("event.action").unwrap_or_default();
-    let moments: &[&str] = if action == "creation" {
+    let moments: &[&str] = match action {
         // The inode may have changed since it was born, its birth not.
-        &["file.created", "file.ctime", "@timestamp"]
-    } else {
-        &["file.ctime", "@timestamp"]
+        "creation" => &["file.created", "file.ctime", "@timestamp"],
+        // It leaves no trace in the file system.
+        "open" => &["@timestamp"],
+        _ => &["file.ctime", "@timestamp"],
     };
     let moment = moments.iter().find_map(|field| document.str(field));
+    let moment = moment.unwrap_or_default();
+    let moment = match document.number("process.pid") {
+        // Records that are read together have one time.
+        Some(pid) if action == "open" => format!("{moment} {pid}"),
+        _ => moment.to_owned(),
+    };
     value::digest([
         document.str("host.id").unwrap_or_default(),
         document
@@ -129,7 +142,7 @@ fn event_id(document: &Document, rule: &Rule) -> String {
         document.str("file.path").unwrap_or_default(),
         document.str("ssh_keywatch.path_raw").unwrap_or_default(),
         action,
-        moment.unwrap_or_default(),
+        &moment,
         &rule.id,
     ])
 }

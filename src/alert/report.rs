@@ -96,6 +96,8 @@ pub struct State<'a> {
     pub coverage: Value,
     /// `ssh_keywatch.counters`. Null if there is nothing to say.
     pub counters: Value,
+    /// `ssh_keywatch.reload`: what a reload changed. Null if it was none.
+    pub changes: Value,
 }
 
 /// Who failed to pass events on (`event.action` of a loss).
@@ -148,6 +150,7 @@ pub fn state(state: &State<'_>, origin: &Origin) -> Document {
     document.set("event.outcome", state.outcome.as_str());
     document.set("ssh_keywatch.coverage", state.coverage.clone());
     document.set("ssh_keywatch.counters", state.counters.clone());
+    document.set("ssh_keywatch.reload", state.changes.clone());
     document
 }
 

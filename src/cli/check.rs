@@ -8,10 +8,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::{Common, fail};
-use crate::config::{self, Config, Hold, RuleWatch};
-use crate::daemon::{self, Plan};
+use crate::config::{self, Backend, Config, Hold, RuleWatch};
+use crate::daemon::{self, Plan, selftest};
 use crate::exit::Exit;
-use crate::rule::{Exception, ExceptionStanding, Standing, Weakness};
+use crate::rule::{Exception, ExceptionStanding, Standing, Weakness, shipped};
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 
 /// Runs the command.
@@ -84,18 +84,33 @@ impl<W: Write> Page<W> {
 
     fn watched(&mut self, plan: &Plan) -> io::Result<()> {
         let config = &plan.config;
+        let asked = plan.rules.asked_opens();
+        let opens = |directory: &str| {
+            let also = asked.below(Path::new(directory));
+            if also {
+                ", and who opens files in it"
+            } else {
+                ""
+            }
+        };
         writeln!(self.out, "watched")?;
         for home in &config.watch.homes {
-            self.good(&format!("{home}/.ssh"))?;
+            let directory = format!("{home}/.ssh");
+            self.good(&format!("{directory}{}", opens(&directory)))?;
         }
         if config.watch.passwd_homes {
             self.good(".ssh in every home of /etc/passwd")?;
         }
         for directory in &config.watch.directories {
-            self.good(&directory.display().to_string())?;
+            let directory = directory.display().to_string();
+            self.good(&format!("{directory}{}", opens(&directory)))?;
         }
         for directory in &plan.derived {
-            self.good(&format!("{directory}, of which rules speak"))?;
+            let opens = opens(directory);
+            self.good(&format!("{directory}, of which rules speak{opens}"))?;
+        }
+        if !asked.is_empty() && config.watch.backend == Backend::Inotify {
+            self.bad("rules ask who opens files, which inotify does not tell")?;
         }
         for tool in &config.watch.key_tools {
             let present = tool.exists();
@@ -142,7 +157,12 @@ impl<W: Write> Page<W> {
                 "inert     {} ({}): nothing that is watched can have the {} it asks for{needs}",
                 rule.rule.name, rule.rule.id, rule.field
             );
-            self.bad(&line)?;
+            if rule.rule.ruleset == shipped::RULESET {
+                // Nobody chose it for these directories.
+                self.good(&line)?;
+            } else {
+                self.bad(&line)?;
+            }
         }
         self.roots(plan)?;
         let today = super::today();
@@ -222,12 +242,26 @@ impl<W: Write> Page<W> {
         }
         match PermissionGroup::new() {
             Ok(_) if config.watch.hold == Hold::Off => {
-                self.good("writers could be held while they are identified; watch.hold is off")
+                self.good("writers could be held while they are identified; watch.hold is off")?;
             }
-            Ok(_) => self.good("writers are held while they are identified"),
+            Ok(_) => self.good("writers are held while they are identified")?,
             Err(error) => self.bad(&format!(
                 "writers cannot be held ({error}): one that exits at once may go unnamed"
-            )),
+            ))?,
         }
+        if !missing.is_empty() {
+            return Ok(());
+        }
+        let problems = selftest::run(config, selftest::Actor::start());
+        if problems.is_empty() {
+            return self.good(
+                "on trial, a file that was made and one that was renamed into place were seen, \
+                 and their makers, which had exited, were named",
+            );
+        }
+        for problem in problems {
+            self.bad(&format!("on trial, {problem}"))?;
+        }
+        Ok(())
     }
 }

@@ -5,9 +5,11 @@
 
 mod check;
 mod color;
+mod inventory;
 pub mod replay;
 mod rules;
 mod run;
+mod status;
 mod tail;
 
 use std::io;
@@ -18,7 +20,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Color, Config};
-use crate::daemon::Fatal;
+use crate::daemon::{self, Fatal};
 use crate::exit::Exit;
 
 /// Tells who put which SSH key where: watches ~/.ssh of every home and
@@ -76,21 +78,37 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// List rules, show one, or try their cases
     Rules(rules::RulesArgs),
+    /// Say how the running daemon fares: mode, coverage, counters
+    Status(status::StatusArgs),
+    /// Acts for the trial at the start of `run` and in `check`
+    #[command(name = daemon::selftest::ACTOR, hide = true)]
+    Act {
+        /// What to make, or what to rename to what
+        paths: Vec<PathBuf>,
+    },
+    /// List every key in the watched places, with facts and origin
+    Inventory(inventory::InventoryArgs),
+}
+
+/// The command line, for whoever documents or completes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if cli.command.is_none() && nix::unistd::geteuid().is_root() {
+        // Read again, for `run` has options that the environment gives.
+        cli = Cli::parse_from(std::env::args_os().chain(["run".into()]));
+    }
     let common = cli.common;
-    let command = match cli.command {
-        Some(command) => command,
-        None if nix::unistd::geteuid().is_root() => Command::Run(run::RunArgs::default()),
-        None => {
-            // To stderr: this is a mistake in the call, not an answer.
-            eprint!("{}", Cli::command().render_help());
-            return Exit::Usage.into();
-        }
+    let Some(command) = cli.command else {
+        // To stderr: this is a mistake in the call, not an answer.
+        eprint!("{}", Cli::command().render_help());
+        return Exit::Usage.into();
     };
     diagnostics(&common, matches!(command, Command::Run(_)));
     let exit = match &command {
@@ -99,6 +117,12 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => tail(args, &common),
         Command::Replay(args) => replay::run(args, &common),
         Command::Rules(args) => rules::run(args, &common),
+        Command::Act { paths } => match daemon::selftest::act(paths) {
+            Ok(()) => Exit::Ok,
+            Err(_) => Exit::Internal,
+        },
+        Command::Status(args) => status::run(args, &common),
+        Command::Inventory(args) => inventory::run(args, &common),
     };
     exit.into()
 }

@@ -42,7 +42,9 @@ enum Command {
     /// Try rules against the cases beside them
     Test {
         /// Only these rules: a `rule_id`, the beginning of one, or a name
-        rules: Vec<String>,
+        // Not `rules`, which is the option --rules of all commands.
+        #[arg(value_name = "RULE")]
+        wanted: Vec<String>,
     },
 }
 
@@ -64,8 +66,8 @@ pub fn run(args: &RulesArgs, common: &Common) -> Exit {
     {
         Command::List { json } => list(&set, *json, &mut out),
         Command::Show { rule } => show(&set, rule, &mut out),
-        Command::Test { rules } => match cases(&config, common) {
-            Ok(cases) => test(&set, &cases, rules, &mut out),
+        Command::Test { wanted } => match cases(&config, common) {
+            Ok(cases) => test(&set, &cases, wanted, &mut out),
             Err(error) => return fail(&error),
         },
     };

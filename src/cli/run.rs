@@ -9,7 +9,7 @@ use super::{Common, color, fail};
 use crate::config::{Backend, Config, Hold, Stdout};
 use crate::daemon::{self, Fatal, Outlets, Plan};
 use crate::exit::Exit;
-use crate::sink::{Format, Sink, Terminal, TerminalStyle};
+use crate::sink::{Format, Sink, Terminal};
 
 /// Watch, and raise alerts, in the foreground.
 #[derive(Args, Clone, Debug, Default)]
@@ -32,6 +32,13 @@ pub struct RunArgs {
     /// Which writers the kernel holds while they are identified
     #[arg(long, value_name = "WHOM", env = "SSH_KEYWATCH_HOLD")]
     hold: Option<Hold>,
+    /// Answer `status` on this socket
+    #[arg(long, value_name = "FILE", env = "SSH_KEYWATCH_CONTROL")]
+    control: Option<PathBuf>,
+    /// Debug beside a running daemon: alerts on stdout alone; no lock, log, journal, state or
+    /// control socket is touched
+    #[arg(long)]
+    dry: bool,
 }
 
 impl RunArgs {
@@ -47,6 +54,13 @@ impl RunArgs {
         }
         if let Some(state) = &self.state {
             config.state.directory = absolute(state)?;
+        }
+        if let Some(control) = &self.control {
+            config.control.socket = absolute(control)?;
+        }
+        if self.dry {
+            // There is no other place that they could stand in.
+            config.output.stdout = Stdout::Text;
         }
         if let Some(stdout) = self.stdout {
             config.output.stdout = stdout;
@@ -66,15 +80,18 @@ impl RunArgs {
 
 /// Runs the command.
 pub fn run(args: &RunArgs, common: &Common) -> Exit {
+    let dry = args.dry;
     let (args, common) = (args.clone(), common.clone());
+    let verbose = common.verbose > 0;
     let plan = move || {
         let mut config = common.config()?;
         args.apply(&mut config)?;
         Plan::new(config, common.builtin())
     };
     let outlets = Outlets {
-        sinks: terminal,
+        sinks: Box::new(move |config| terminal(config, verbose)),
         plan: Box::new(plan),
+        dry,
     };
     match daemon::run(&outlets) {
         Ok(()) => Exit::Ok,
@@ -82,7 +99,7 @@ pub fn run(args: &RunArgs, common: &Common) -> Exit {
     }
 }
 
-fn terminal(config: &Config) -> Vec<Box<dyn Sink>> {
+fn terminal(config: &Config, verbose: bool) -> Vec<Box<dyn Sink>> {
     let stdout = io::stdout();
     let format = match config.output.stdout {
         Stdout::None => return Vec::new(),
@@ -90,6 +107,7 @@ fn terminal(config: &Config) -> Vec<Box<dyn Sink>> {
         Stdout::Json => Format::Json,
         Stdout::Auto | Stdout::Text => Format::Text,
     };
-    let style = TerminalStyle::new(color::wanted(config.output.color, &stdout));
-    vec![Box::new(Terminal::new(stdout, format, style))]
+    let style = color::style(config.output.color, &stdout);
+    let terminal = Terminal::new(stdout, format, style);
+    vec![Box::new(terminal.with_building_blocks(verbose))]
 }

@@ -1,12 +1,13 @@
 //! `ssh-keywatch tail`: the alert log, read as a person reads it.
 //!
 //! Owns its options, which lines they choose, and what a line that is no alert
-//! becomes (a word on standard error). The reading is in `follow`, the waiting
-//! in `wait`, the layout in [`crate::sink`]. Must not write to the log. Fails
+//! becomes (a word on standard error). The reading is in `follow` and `history`,
+//! the waiting in `wait`, the layout in [`crate::sink`]. Must not write to the log. Fails
 //! with a sentence and an exit code; a reader that has gone ends it quietly.
 
 mod filter;
 mod follow;
+mod history;
 mod wait;
 
 use std::io::{self, BufWriter, Write};
@@ -18,10 +19,10 @@ use serde_json::{Map, Value};
 use self::filter::{Filter, Severity, parse_glob, parse_since};
 use self::follow::Follower;
 use self::wait::Waiter;
-use super::color::wanted;
+use super::color::style;
 use crate::config::Color;
 use crate::exit::Exit;
-use crate::sink::{TerminalStyle, render};
+use crate::sink::Renderer;
 use crate::text::{escape_path, is_unsafe, json_line};
 
 /// Lines shown when neither `-n` nor `--since` says how many.
@@ -51,6 +52,9 @@ pub struct TailArgs {
     /// Only alerts of at least this severity
     #[arg(long, value_name = "LEVEL")]
     pub severity: Option<Severity>,
+    /// Also alerts of rules that are building blocks for others
+    #[arg(long)]
+    pub building_blocks: bool,
     /// Show the lines as they stand in the log
     #[arg(long)]
     pub json: bool,
@@ -64,10 +68,9 @@ pub struct TailArgs {
 pub fn run(args: &TailArgs, log: &Path, color: Color) -> Exit {
     let log = args.log.as_deref().unwrap_or(log);
     let stdout = io::stdout();
-    let style = TerminalStyle::new(wanted(color, &stdout));
     let mut printer = Printer {
         filter: Filter::new(args),
-        style,
+        renderer: Renderer::new(style(color, &stdout)),
         json: args.json,
         out: BufWriter::new(stdout.lock()),
         err: io::stderr(),
@@ -134,7 +137,7 @@ fn show<W: Write, E: Write>(
 /// Takes lines and shows those that are wanted.
 struct Printer<W, E> {
     filter: Filter,
-    style: TerminalStyle,
+    renderer: Renderer,
     json: bool,
     out: W,
     err: E,
@@ -149,6 +152,12 @@ enum Taken {
     Bad(String),
 }
 
+impl Taken {
+    fn too_long() -> Self {
+        Self::Bad(format!("longer than {} MiB", follow::LINE_LIMIT >> 20))
+    }
+}
+
 impl<W: Write, E: Write> Printer<W, E> {
     fn take(&mut self, line: &[u8]) -> io::Result<Taken> {
         let document = match serde_json::from_slice::<Map<String, Value>>(line) {
@@ -161,7 +170,7 @@ impl<W: Write, E: Write> Printer<W, E> {
         self.shown += 1;
         if !self.json {
             self.out
-                .write_all(render(&document, &self.style).as_bytes())?;
+                .write_all(self.renderer.render(&document).as_bytes())?;
             return Ok(Taken::Well);
         }
         match str::from_utf8(line) {

@@ -13,6 +13,15 @@ use toml::de::{DeTable, DeValue};
 use super::snippet::{Fault, Source, nearest};
 use super::{Config, Exception};
 
+/// How many bytes the path of the control socket may have.
+const MAX_SOCKET: usize = 96;
+
+/// A smaller log could not hold some dozen alerts (bytes).
+const LEAST_SIZE: u64 = 64 << 10;
+
+/// How many rotated files may be kept.
+const KEEP: std::ops::RangeInclusive<u32> = 1..=200;
+
 /// Parses and checks; on failure there is at least one fault.
 pub(super) fn parse(source: &Source) -> Result<Config, Vec<Fault>> {
     let document = DeTable::parse(source.text())
@@ -246,7 +255,49 @@ impl Check<'_> {
                 "its owner must read and write it, others must not write it, and no one executes it",
             );
         }
+        if config.log.max_size.0.is_some_and(|size| size < LEAST_SIZE) {
+            let span = self.value("log", "max_size");
+            self.report(
+                span,
+                format!("{} is too small for an alert log", config.log.max_size),
+                "write at least \"64K\", or \"off\" if something else rotates the log",
+            );
+        }
+        if config.log.max_age.0.is_some_and(|age| age.is_zero()) {
+            let span = self.value("log", "max_age");
+            self.report(
+                span,
+                "a log cannot be rotated at the age of 0".into(),
+                "write at least \"1h\", or \"off\"",
+            );
+        }
+        if !KEEP.contains(&config.log.keep) {
+            let span = self.value("log", "keep");
+            self.report(
+                span,
+                format!("{} rotated files cannot be kept", config.log.keep),
+                "write a number from 1 to 200; \"off\" for max_size and max_age turns rotation off",
+            );
+        }
         self.path("state", "directory", &config.state.directory);
+        self.path("control", "socket", &config.control.socket);
+        // sun_path of unix(7), without its NUL and the suffix it is made under.
+        if config.control.socket.as_os_str().len() > MAX_SOCKET {
+            let span = self.value("control", "socket");
+            self.report(
+                span,
+                format!("the path of a socket has at most {MAX_SOCKET} bytes"),
+                "give it a shorter one, such as \"/run/ssh-keywatch/control.sock\"",
+            );
+        }
+        if config.control.group.is_empty() {
+            let span = self.value("control", "group");
+            self.report(
+                span,
+                "the control socket's group is empty".into(),
+                "name a group such as \"adm\" or \"root\"",
+            );
+        }
         for (index, exception) in config.exceptions.iter().enumerate() {
             self.exception(index, exception);
         }

@@ -8,6 +8,7 @@
 
 mod check;
 pub mod snippet;
+mod units;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::snippet::{Fault, Site, Source};
+pub use self::units::{Age, Mode, Size};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ssh-keywatch/config.toml";
@@ -39,6 +41,8 @@ pub struct Config {
     pub state: State,
     /// Alerts in the journal.
     pub journal: Journal,
+    /// The socket of `status`.
+    pub control: Control,
     /// What is printed.
     pub output: Output,
     /// Matches that raise no alert.
@@ -122,6 +126,14 @@ pub struct Log {
     pub group: String,
     /// Its permission bits.
     pub mode: Mode,
+    /// It is rotated before it grows larger (bytes).
+    pub max_size: Size,
+    /// It is rotated when its first line is older.
+    pub max_age: Age,
+    /// At most so many rotated files are kept.
+    pub keep: u32,
+    /// Whether rotated files are compressed, but for the newest.
+    pub compress: bool,
 }
 
 impl Default for Log {
@@ -130,6 +142,10 @@ impl Default for Log {
             file: "/var/log/ssh-keywatch/alerts.json".into(),
             group: "adm".into(),
             mode: Mode(0o640),
+            max_size: Size(Some(50 << 20)),
+            max_age: Age(None),
+            keep: 10,
+            compress: true,
         }
     }
 }
@@ -161,6 +177,25 @@ pub struct Journal {
 impl Default for Journal {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+/// `[control]`: the socket that answers `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// The socket.
+    pub socket: PathBuf,
+    /// The group whose members may ask, besides root.
+    pub group: String,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: "/run/ssh-keywatch/control.sock".into(),
+            group: "adm".into(),
+        }
     }
 }
 
@@ -237,38 +272,6 @@ pub enum Color {
     Always,
     /// Never
     Never,
-}
-
-/// Permission bits, written as an octal string such as `"0640"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode(pub u32);
-
-impl fmt::Display for Mode {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:04o}", self.0)
-    }
-}
-
-impl Serialize for Mode {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Mode {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
-        octal
-            .then(|| u32::from_str_radix(&text, 8).ok())
-            .flatten()
-            .map(Self)
-            .ok_or_else(|| {
-                serde::de::Error::custom(format_args!(
-                    "`{text}` is not a file mode; write octal digits such as \"0640\""
-                ))
-            })
-    }
 }
 
 /// `[[exception]]`: matches that raise no alert.

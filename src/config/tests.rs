@@ -76,10 +76,17 @@ fn every_key_is_read() {
         file = "/tmp/a.json"
         group = "wheel"
         mode = "600"
+        max_size = "1G"
+        max_age = "4w"
+        keep = 3
+        compress = false
         [state]
         directory = "/tmp/state"
         [journal]
         enabled = false
+        [control]
+        socket = "/tmp/c.sock"
+        group = "wheel"
         [output]
         stdout = "json"
         color = "never"
@@ -93,10 +100,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (27, 16),
+        (34, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (26, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (33, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -116,11 +123,19 @@ fn every_key_is_read() {
             file: "/tmp/a.json".into(),
             group: "wheel".into(),
             mode: Mode(0o600),
+            max_size: Size(Some(1 << 30)),
+            max_age: Age(Some(std::time::Duration::from_secs(4 * 7 * 24 * 3600))),
+            keep: 3,
+            compress: false,
         },
         state: State {
             directory: "/tmp/state".into(),
         },
         journal: Journal { enabled: false },
+        control: Control {
+            socket: "/tmp/c.sock".into(),
+            group: "wheel".into(),
+        },
         output: Output {
             stdout: Stdout::Json,
             color: Color::Never,
@@ -185,7 +200,7 @@ error: unknown table [wach]; did you mean [watch]?
 1 | [wach]
   |  ^^^^
   |
-  = help: the tables are [[exception]], [journal], [log], [output], [rules], [state], [watch]",
+  = help: the tables are [control], [[exception]], [journal], [log], [output], [rules], [state], [watch]",
     );
     refuses(
         "[[exeption]]\n",
@@ -196,7 +211,7 @@ error: unknown array [[exeption]]; did you mean [[exception]]?
 1 | [[exeption]]
   |   ^^^^^^^^
   |
-  = help: the tables are [[exception]], [journal], [log], [output], [rules], [state], [watch]",
+  = help: the tables are [control], [[exception]], [journal], [log], [output], [rules], [state], [watch]",
     );
     refuses(
         "[exception]\nrule = '*'\n",
@@ -272,6 +287,42 @@ error: 0666 is no mode for the alert log
   |        ^^^^^^
   |
   = help: its owner must read and write it, others must not write it, and no one executes it",
+    );
+    refuses(
+        "[log]\nmax_size = \"50 MB\"\n",
+        "
+error: `50 MB` is not a size; write it as \"50M\" (K, M or G), or \"off\"
+ --> /etc/c.toml:2:12
+  |
+2 | max_size = \"50 MB\"
+  |            ^^^^^^^",
+    );
+    refuses(
+        "[log]\nmax_size = \"1K\"\nmax_age = \"0d\"\nkeep = 0\n",
+        "
+error: 1K is too small for an alert log
+ --> /etc/c.toml:2:12
+  |
+2 | max_size = \"1K\"
+  |            ^^^^
+  |
+  = help: write at least \"64K\", or \"off\" if something else rotates the log
+
+error: a log cannot be rotated at the age of 0
+ --> /etc/c.toml:3:11
+  |
+3 | max_age = \"0d\"
+  |           ^^^^
+  |
+  = help: write at least \"1h\", or \"off\"
+
+error: 0 rotated files cannot be kept
+ --> /etc/c.toml:4:8
+  |
+4 | keep = 0
+  |        ^
+  |
+  = help: write a number from 1 to 200; \"off\" for max_size and max_age turns rotation off",
     );
     refuses(
         "[watch]\nmax_directories = 0\n",

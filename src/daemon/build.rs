@@ -5,18 +5,19 @@
 //! first mark that somebody could wait at.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::holding::{self, Holding};
-use super::watching::{Command, FileSystems, Source};
-use super::{Fatal, Message, privilege};
+use super::watching::{self, Command, FileSystems, Mode, Source, Watching};
+use super::{Fatal, Message, access, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;
 use crate::resolve::identify::{Identifier, Identity};
+use crate::resolve::resolver::Resolver;
 use crate::sink::Sink;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 use crate::watch::Notice;
@@ -24,36 +25,100 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::fence::Fence;
 use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
+use crate::watch::tree::Scope;
 
-/// What watches.
-pub(super) struct Watch {
-    /// Where records come from.
-    pub(super) source: Source,
+/// What watches: all from the kernel to the events, ready to run.
+pub(super) struct Pipeline {
+    /// The watching thread's part.
+    pub(super) watching: Watching,
     /// The answering thread, if writers are held.
     pub(super) hold: Option<Holding>,
-    /// Whom it identified.
-    pub(super) held: Option<Receiver<Held<Identity>>>,
-    /// Tells it on which file systems homes lie.
-    pub(super) file_systems: Option<FileSystems>,
-    /// Names who renames and links.
-    pub(super) table: Option<ProcTable>,
+    /// How it is watched.
+    pub(super) mode: Mode,
+    /// What the watching thread is told, and how it hears of it.
+    pub(super) orders: Orders,
+}
+
+/// The way to the watching thread.
+#[derive(Clone)]
+pub(super) struct Orders {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl Orders {
+    pub(super) fn wake(&self) -> Arc<EventFd> {
+        Arc::clone(&self.wake)
+    }
+
+    pub(super) fn give(&self, command: Command) {
+        // The watching thread ends only when it is told so.
+        let _ = self.commands.send(command);
+        let _ = self.wake.write(1);
+    }
+}
+
+/// Builds it, and marks all that exists; events go to `messages`. Exec records
+/// need one of the places in `fences`.
+pub(super) fn pipeline(
+    config: &Config,
+    scope: Scope,
+    identifier: &Identifier,
+    messages: &SyncSender<Message>,
+    fences: &[PathBuf],
+) -> Result<Pipeline, Fatal> {
+    let (commands, receiver) = channel();
+    let wake = event_fd()?;
+    let orders = Orders { commands, wake };
+    let mut notices = Vec::new();
+    let watch = watch(
+        config,
+        scope,
+        identifier,
+        &orders,
+        messages,
+        &mut notices,
+        fences,
+    )?;
+    let mode = Mode::of(&watch.source, watch.hold.is_some(), watch.table.is_some());
+    let inputs = watching::Inputs {
+        source: watch.source,
+        held: watch.held,
+        file_systems: watch.file_systems,
+        commands: receiver,
+        wake: Arc::clone(&orders.wake),
+        notices,
+    };
+    let resolver = Resolver::new(identifier.clone()).with_table(watch.table);
+    Ok(Pipeline {
+        watching: Watching::new(inputs, resolver, messages.clone()),
+        hold: watch.hold,
+        mode,
+        orders,
+    })
+}
+
+struct Watch {
+    source: Source,
+    hold: Option<Holding>,
+    held: Option<Receiver<Held<Identity>>>,
+    file_systems: Option<FileSystems>,
+    table: Option<ProcTable>,
 }
 
 /// Makes the source, starts the answering thread, and marks all that exists.
-pub(super) fn watch(
+fn watch(
     config: &Config,
-    patterns: Vec<Pattern>,
+    scope: Scope,
     identifier: &Identifier,
-    wake: &Arc<EventFd>,
+    orders: &Orders,
     messages: &SyncSender<Message>,
-    commands: &Sender<Command>,
     notices: &mut Vec<Notice>,
+    fences: &[PathBuf],
 ) -> Result<Watch, Fatal> {
-    let limit = config.watch.max_directories as usize;
     let groups = groups(&config.watch)?;
     let Some(notification) = groups.notification else {
-        let watch = InotifyWatch::new(patterns, limit, Arc::clone(wake))
+        let watch = InotifyWatch::new(scope, Arc::clone(&orders.wake))
             .map_err(Fatal::system("cannot watch with inotify"))?;
         let mut source = Source::Inotify(Box::new(watch));
         source
@@ -72,8 +137,7 @@ pub(super) fn watch(
     let mut watch = FanotifyWatch::new(
         Arc::clone(&notification),
         groups.permission.clone(),
-        patterns,
-        limit,
+        scope,
         config.watch.hold != Hold::All,
     );
     let (mut hold, mut held, mut file_systems) = (None, None, None);
@@ -83,11 +147,11 @@ pub(super) fn watch(
             permission,
             notification,
             identifier: identifier.clone(),
-            fence: make_fence(&mut watch, &config.state.directory),
+            fence: make_fence(&mut watch, fences),
             held: sender,
-            wake: Arc::clone(wake),
+            wake: Arc::clone(&orders.wake),
             messages: messages.clone(),
-            commands: commands.clone(),
+            orders: orders.clone(),
         };
         let (thread, told) = Holding::start(parts)?;
         (hold, held, file_systems) = (Some(thread), Some(receiver), Some(told));
@@ -176,15 +240,23 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
     })
 }
 
-/// The fence lies on /run, which is in memory, or with the state.
-fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
-    let name = format!("fence.{}", std::process::id());
-    let places = [
+/// The fence lies on /run, which is in memory, or with the state. A dry run
+/// leaves the places of the daemon beside it alone.
+pub(super) fn fence_places(state: &Path, dry: bool) -> Vec<PathBuf> {
+    let pid = std::process::id();
+    if dry {
+        return vec![PathBuf::from(format!("/run/ssh-keywatch-dry.{pid}"))];
+    }
+    let name = format!("fence.{pid}");
+    vec![
         Path::new("/run/ssh-keywatch").join(&name),
         state.join(&name),
-    ];
+    ]
+}
+
+fn make_fence(watch: &mut FanotifyWatch, places: &[PathBuf]) -> Option<Arc<Fence>> {
     for place in places {
-        let fence = Fence::new(&place).and_then(|fence| {
+        let fence = Fence::new(place).and_then(|fence| {
             let fence = Arc::new(fence);
             watch.set_fence(Arc::clone(&fence))?;
             Ok(fence)
@@ -194,26 +266,43 @@ fn make_fence(watch: &mut FanotifyWatch, state: &Path) -> Option<Arc<Fence>> {
             Err(error) => tracing::debug!("no fence in {}: {error}", place.display()),
         }
     }
+    if places.is_empty() {
+        return None;
+    }
     tracing::warn!(
         "no directory for exec records can be watched: who runs a key tool is known, but never certain"
     );
     None
 }
 
-/// The sinks that the configuration asks for, and `extra`.
+/// The sinks that the configuration asks for, and `extra`; those alone when the
+/// run is dry.
 pub(super) fn sinks(
     config: &Config,
     extra: Vec<Box<dyn Sink>>,
+    dry: bool,
 ) -> Result<Vec<Box<dyn Sink>>, Fatal> {
+    if dry {
+        return Ok(extra);
+    }
     let options = crate::sink::Options {
         mode: config.log.mode.0,
         group: Some(config.log.group.clone()).filter(|group| !group.is_empty()),
+        rotation: crate::sink::Rotation {
+            max_size: config.log.max_size.0,
+            max_age: config.log.max_age.0,
+            keep: config.log.keep,
+            compress: config.log.compress,
+        },
     };
+    let missing = access::missing(&config.log.file);
     let log =
         crate::sink::JsonLog::open(&config.log.file, &options).map_err(|source| Fatal::Log {
             path: config.log.file.clone(),
             source,
         })?;
+    // Who may read the log must come to it.
+    access::share(&config.log.file, &missing, access::group(&config.log.group));
     let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(log)];
     if config.journal.enabled {
         sinks.push(Box::new(crate::sink::Journal::new()));

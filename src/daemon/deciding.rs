@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::fcntl::{OFlag, open, readlinkat};
@@ -19,19 +19,28 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::mounts::Mounts;
 use super::programs::Programs;
-use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
+use super::standing::{Decided, Standing};
+use crate::alert::{self, Acts, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
-use crate::event::{Action, FileFacts, FileKind, FinalPath};
+use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
+use crate::resolve::clients::Clients;
+use crate::resolve::logins::Login;
+use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
+use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
+
+/// The trouble that openers are not held.
+const NOT_HELD: &str = "hold_ended";
 
 /// What the deciding thread is told.
 pub enum Message {
@@ -55,7 +64,11 @@ pub enum Message {
         coverage: Value,
         /// What was counted.
         counters: Value,
+        /// What a reload changed.
+        changes: Value,
     },
+    /// Say what was decided so far.
+    Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
     Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
@@ -64,6 +77,8 @@ pub enum Message {
     Released(String, Duration),
     /// Openers are held again.
     HeldAgain,
+    /// Promises that the trial at the start did not find kept.
+    Tried(Vec<String>),
     /// The watching thread failed.
     WatchEnded(String),
     /// Nothing more comes.
@@ -79,8 +94,15 @@ pub struct Deciding {
     keys: Keys,
     programs: Programs,
     suppressor: Suppressor,
+    mounts: Mounts,
+    sessions: Sessions,
+    acts: Acts,
+    /// Promises that the trial at the start did not find kept.
+    tried: Vec<String>,
     /// How many alerts were raised.
     raised: u64,
+    beat: Arc<Beat>,
+    standing: Standing,
 }
 
 impl Deciding {
@@ -93,6 +115,7 @@ impl Deciding {
         origin: Origin,
         fanout: Arc<Fanout>,
         keys: Keys,
+        clients: Clients,
         programs: Programs,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -103,14 +126,28 @@ impl Deciding {
             keys,
             programs,
             suppressor: Suppressor::new(),
+            mounts: Mounts::new(),
+            sessions: Sessions::start(clients)?,
+            acts: Acts::default(),
+            tried: Vec::new(),
             raised: 0,
+            beat: Arc::default(),
+            standing: Standing::default(),
         })
+    }
+
+    /// Ticks while the thread gets on; at least with each [`TICK`] when there is
+    /// nothing to do.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
         loop {
+            self.beat.tick();
             match inbox.recv_timeout(TICK) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
@@ -131,6 +168,7 @@ impl Deciding {
             Message::Event(assembled) => self.decide(*assembled),
             Message::Problem(time, problem) => {
                 tracing::warn!("{problem}");
+                self.standing.problem(&problem, time);
                 let lost = matches!(problem, Problem::Overflow);
                 self.loss(&Loss {
                     time,
@@ -145,7 +183,13 @@ impl Deciding {
                     reason: &problem.to_string(),
                 });
             }
-            Message::Rules(rules) => self.rules = *rules,
+            Message::Rules(rules) => {
+                rules.inherit(&self.rules);
+                self.standing.rules(&rules);
+                self.rules = *rules;
+            }
+            // Who asked may have waited long enough.
+            Message::Status(reply) => drop(reply.try_send(self.told())),
             Message::State {
                 time,
                 change,
@@ -153,6 +197,7 @@ impl Deciding {
                 reason,
                 coverage,
                 mut counters,
+                changes,
             } => {
                 if change == Change::Stop {
                     // What was suppressed until now is told before the last word.
@@ -172,6 +217,7 @@ impl Deciding {
                     reason: &reason,
                     coverage,
                     counters,
+                    changes,
                 };
                 self.out(alert::state(&state, &self.origin));
             }
@@ -188,6 +234,7 @@ impl Deciding {
                 });
             }
             Message::Overdue(Overdue(count)) => {
+                self.standing.overdue(count);
                 let limit = LIMIT.as_millis();
                 let reason = format!(
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
@@ -204,8 +251,15 @@ impl Deciding {
             }
             Message::Released(why, pause) => self.released(&why, pause),
             Message::HeldAgain => self.held_again(),
+            Message::Tried(problems) => {
+                self.tried = problems;
+                self.update_degraded(None);
+            }
             Message::WatchEnded(error) => {
-                self.degraded(&format!("nothing is watched any more: {error}"));
+                self.degraded(
+                    "watch_ended",
+                    &format!("nothing is watched any more: {error}"),
+                );
             }
             Message::End => {}
         }
@@ -213,24 +267,38 @@ impl Deciding {
 
     fn released(&mut self, why: &str, pause: Duration) {
         self.origin.mode = self.origin.mode.replace("+hold", "");
-        self.origin.degraded = vec![format!("openers are not held: {why}")];
-        self.degraded(&format!(
-            "openers are not held any more ({why}): one that exits at once may go unnamed; \
-             it is tried again in {} seconds",
-            pause.as_secs()
-        ));
+        self.update_degraded(Some(format!("openers are not held: {why}")));
+        self.degraded(
+            NOT_HELD,
+            &format!(
+                "openers are not held any more ({why}): one that exits at once may go unnamed; \
+                 it is tried again in {} seconds",
+                pause.as_secs()
+            ),
+        );
+    }
+
+    fn update_degraded(&mut self, released: Option<String>) {
+        let tried = self
+            .tried
+            .iter()
+            .map(|problem| format!("self-test: {problem}"));
+        self.origin.degraded = released.into_iter().chain(tried).collect();
     }
 
     fn held_again(&mut self) {
         self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
-        self.origin.degraded.clear();
+        self.update_degraded(None);
+        self.standing.over(NOT_HELD);
         let reason = "openers are held again";
         tracing::info!("{reason}");
         self.condition(Change::Recovered, Outcome::Success, reason);
     }
 
-    fn degraded(&self, reason: &str) {
+    fn degraded(&mut self, code: &'static str, reason: &str) {
         tracing::error!("{reason}");
+        let now = SystemTime::now();
+        self.standing.trouble(code, None, reason.to_owned(), now);
         self.condition(Change::Degraded, Outcome::Failure, reason);
     }
 
@@ -242,6 +310,7 @@ impl Deciding {
             reason,
             coverage: Value::Null,
             counters: Value::Null,
+            changes: Value::Null,
         };
         self.out(alert::state(&state, &self.origin));
     }
@@ -257,16 +326,22 @@ impl Deciding {
         if let Some(facts) = &mut event.facts {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
+            facts.mount = file.as_ref().and_then(|file| self.mounts.of(file));
         }
+        self.beat.tick();
         self.name(&mut event.writer);
         self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
+        let session = self.session(&event.writer);
         let mut document = alert::event_document(&event, &self.origin);
+        alert::set_session(&mut document, &session, &self.origin);
+        let mut key = None;
         match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {
                 let original = event.original_path.as_deref();
                 let report = self.keys.report(file.into(), place, event.action, original);
                 alert::set_key(&mut document, &report);
+                key = Some((report, place.to_owned()));
             }
             (None, _) if event.action == Action::Deletion => {
                 self.keys.deleted(&event.path, &mut document);
@@ -280,21 +355,56 @@ impl Deciding {
             "event"
         );
         let today = jiff::ZonedDateTime::now().date();
-        let decision = self.rules.decide(document.as_map(), today);
+        let decision = match event.action {
+            Action::Open => self.rules.decide_open(document.as_map(), today),
+            _ => self.rules.decide(document.as_map(), today),
+        };
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
         let mut alerts = Vec::new();
         for rule in decision.matches {
             match self.suppressor.admit(rule, &document, event.time) {
-                Verdict::Raise => alerts.push(alert::alert(&document, rule)),
+                Verdict::Raise => {
+                    self.standing.raised(&rule.id, event.time);
+                    alerts.push(alert::alert(&document, rule));
+                }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
+        if alerts.is_empty() {
+            return;
+        }
         self.raised += alerts.len() as u64;
-        for alert in alerts {
+        let logins = self.logins(&session, &event);
+        for mut alert in alerts {
+            alert::set_logins(&mut alert, &logins);
+            if let Some((report, place)) = &key {
+                alert::set_response(&mut alert, report, place);
+            }
+            self.acts.join(&mut alert);
             self.out(alert);
         }
+    }
+
+    /// The session that the writer acted in.
+    fn session(&mut self, writer: &Attribution) -> Session {
+        let mut session = self.sessions.of(writer);
+        if let Some((login, _)) = &mut session.login {
+            login.name = self.accounts.user(login.id);
+        }
+        session
+    }
+
+    /// The last logins of who logged in, or else of who acted.
+    fn logins(&mut self, session: &Session, event: &Event<Attribution>) -> Vec<Login> {
+        let login = session.login.as_ref().map(|(login, _)| login);
+        let process = event.writer.process.as_ref();
+        let acting = process.and_then(|process| process.credentials.as_ref());
+        let acting = acting.map(|credentials| &credentials.real_user);
+        let name = login.or(acting).and_then(|account| account.name.as_deref());
+        name.map(|name| self.sessions.logins(name, event.time))
+            .unwrap_or_default()
     }
 
     /// Tells what rules suppressed, once a window.
@@ -303,6 +413,15 @@ impl Deciding {
             let time = SystemTime::now();
             self.out(alert::suppressed(&suppressed, time, &self.origin));
         }
+    }
+
+    /// What was decided so far, for a status.
+    fn told(&self) -> Decided {
+        let today = jiff::ZonedDateTime::now().date();
+        let (raised, suppressed) = (self.raised, self.suppressor.total());
+        let mode = &self.origin.mode;
+        self.standing
+            .told(mode, &self.rules, raised, suppressed, today)
     }
 
     /// What was decided so far, for a state.
@@ -333,6 +452,8 @@ impl Deciding {
             .iter_mut()
             .chain(&mut attribution.ancestors);
         for process in processes {
+            // Each name may take a name service some time.
+            self.beat.tick();
             let Process {
                 credentials: Some(credentials),
                 ..
@@ -425,6 +546,7 @@ fn facts(file: &File) -> Option<FileFacts> {
         gid: metadata.gid(),
         owner: None,
         group: None,
+        accessed: metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
         size: metadata.len(),
         links: metadata.nlink(),
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
@@ -433,5 +555,6 @@ fn facts(file: &File) -> Option<FileFacts> {
         target: (kind == FileKind::Symlink)
             .then(|| readlinkat(file, c"").ok().map(Into::into))
             .flatten(),
+        mount: None,
     })
 }

@@ -10,13 +10,14 @@
 //! for good stays behind; it ends if it ever comes round.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
-use super::build::{event_fd, spawn};
+use super::build::{Orders, event_fd, spawn};
+use super::watchdog::Part;
 use super::watching::{Command, FileSystems};
 use super::{Fatal, Message};
 use crate::resolve::identify::{Identifier, Identity};
@@ -45,7 +46,7 @@ pub(super) struct Parts {
     pub(super) held: SyncSender<Held<Identity>>,
     pub(super) wake: Arc<EventFd>,
     pub(super) messages: SyncSender<Message>,
-    pub(super) commands: Sender<Command>,
+    pub(super) orders: Orders,
 }
 
 /// The two threads, and what is needed to end them.
@@ -94,6 +95,23 @@ impl Holding {
             counters,
         };
         Ok((holding, file_systems))
+    }
+
+    /// The answering thread, for the watchdog: it need not get on while nobody is
+    /// held. That the supervisor sees to it shows in the same.
+    pub(super) fn part(&self) -> Part {
+        let (awake, living) = (Arc::clone(&self.turn), Arc::clone(&self.turn));
+        Part {
+            name: "hold",
+            wake: Box::new(move || {
+                let turn = awake.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = turn.control.write(1);
+            }),
+            count: Box::new(move || {
+                let turn = living.lock().unwrap_or_else(PoisonError::into_inner);
+                (!turn.stop.load(Ordering::Acquire)).then(|| turn.deadline.beats())
+            }),
+        }
     }
 
     /// Closes the group, then ends the threads.
@@ -204,7 +222,7 @@ impl Keeper {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take()
                 .unwrap_or_else(|| "openers were not answered in time".to_owned());
-            self.order(Command::Released);
+            self.parts.orders.give(Command::Released);
             if began.elapsed() > CALM {
                 pause = PAUSE;
             }
@@ -239,12 +257,7 @@ impl Keeper {
         })?;
         *turn = new;
         // Only now are there marks, and only now can somebody wait.
-        self.order(Command::HoldAgain(file_systems));
+        self.parts.orders.give(Command::HoldAgain(file_systems));
         Ok(())
-    }
-
-    fn order(&self, command: Command) {
-        let _ = self.parts.commands.send(command);
-        let _ = self.parts.wake.write(1);
     }
 }

@@ -100,7 +100,7 @@ impl Keys {
             if let Some(list) = facts.and_then(|facts| facts.list.as_ref()) {
                 change = self.known.learn(place, &list.entries);
                 // A name that is new held nothing before.
-                if change.is_none() && action != Action::Modification {
+                if change.is_none() && !matches!(action, Action::Modification | Action::Open) {
                     change = Some(Change::between(&[], &list.entries));
                 }
                 // Who put it out of sshd's sight removed what was in it.

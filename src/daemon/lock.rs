@@ -38,9 +38,11 @@ pub fn take(directory: &Path) -> Result<File, Fatal> {
             let mut text = String::new();
             // Its pid is a courtesy.
             let _ = file.read_to_string(&mut text);
+            let pid = text.trim().parse().ok();
             return Err(Fatal::Running {
                 lock: path,
-                pid: text.trim().parse().ok(),
+                pid,
+                unit: pid.and_then(unit),
             });
         }
         Err(TryLockError::Error(error)) => {
@@ -53,6 +55,31 @@ pub fn take(directory: &Path) -> Result<File, Fatal> {
         .set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// The systemd unit that process `pid` belongs to (cgroups(7)).
+fn unit(pid: i32) -> Option<String> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    unit_of(&groups)
+}
+
+/// The service in the contents of `/proc/PID/cgroup`; of nested ones the innermost.
+fn unit_of(groups: &str) -> Option<String> {
+    groups
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .flat_map(|path| path.rsplit('/'))
+        .find(|name| name.ends_with(".service"))
+        .map(|name| crate::text::printable(name).into_owned())
+}
+
+/// Who it is, in brackets.
+pub(super) fn holder(pid: Option<i32>, unit: Option<&str>) -> String {
+    match (pid, unit) {
+        (Some(pid), Some(unit)) => format!(" (pid {pid}, {unit})"),
+        (Some(pid), None) => format!(" (pid {pid})"),
+        (None, _) => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -71,5 +98,17 @@ mod tests {
         );
         drop(first);
         take(&state).unwrap();
+    }
+
+    #[test]
+    fn the_unit_is_read_from_the_control_groups() {
+        let unified = "0::/system.slice/ssh-keywatch.service\n";
+        assert_eq!(unit_of(unified).as_deref(), Some("ssh-keywatch.service"));
+        let hybrid = "3:cpu:/system.slice/x.service/y.service/sub\n0::/\n";
+        assert_eq!(unit_of(hybrid).as_deref(), Some("y.service"));
+        assert_eq!(
+            unit_of("0::/user.slice/user-0.slice/session-1.scope\n"),
+            None
+        );
     }
 }

@@ -11,26 +11,32 @@
 //! is decided and written. Must not decide anything: what is watched, who is
 //! who and what is an alert is the business of the parts.
 
+mod access;
 mod accounts;
 mod build;
+pub mod control;
 mod deciding;
 mod holding;
 mod host;
 mod keys;
 mod lock;
+mod mounts;
 mod privilege;
 mod programs;
+mod reload;
+pub mod selftest;
+mod standing;
+mod status;
+mod watchdog;
 mod watching;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use libsystemd::daemon::{NotifyState, notify};
-use nix::sys::eventfd::EventFd;
 use serde_json::json;
 
 use crate::alert::Change;
@@ -38,16 +44,21 @@ use crate::config::{self, Config, RuleWatch};
 use crate::exit::Exit;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
-use crate::resolve::resolver::Resolver;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
 use crate::watch::pattern::{Pattern, PatternError};
+use crate::watch::tree::Scope;
 
+pub use accounts::Accounts;
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
+pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
 
-use watching::{Command, Watching};
+use control::Control;
+use reload::InForce;
+use status::{Asked, Gauges};
+use watching::Command;
 
 /// How many findings may wait to be decided.
 const FINDINGS: usize = 16 * 1024;
@@ -73,17 +84,22 @@ pub enum Fatal {
     Pattern(#[from] PatternError),
     /// Another one runs.
     #[error(
-        "ssh-keywatch runs already{}: `{}` is locked\n\
-         To look at the running one: ssh-keywatch tail -f, ssh-keywatch status, journalctl -u ssh-keywatch\n\
-         To run a second one beside it, give it a state directory of its own: --state DIR",
-        .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
-        .lock.display()
+        "ssh-keywatch runs already{}: it holds {}\n\
+         To look at it:      ssh-keywatch status\n                    \
+         ssh-keywatch tail -f\n                    \
+         journalctl -u {}\n\
+         To debug beside it: ssh-keywatch run --dry -v   (touches neither its log nor its state)",
+        lock::holder(*.pid, .unit.as_deref()),
+        .lock.display(),
+        .unit.as_deref().unwrap_or("ssh-keywatch").trim_end_matches(".service"),
     )]
     Running {
         /// Its lock.
         lock: PathBuf,
         /// Its pid, if the lock says.
         pid: Option<i32>,
+        /// The unit it belongs to, if systemd runs it.
+        unit: Option<String>,
     },
     /// The alert log cannot be opened.
     #[error("cannot write the alert log {}: {source}\nGive it another place with --log FILE or log.file in the configuration.", path.display())]
@@ -172,6 +188,16 @@ impl Plan {
         })
     }
 
+    /// What the watching thread is to watch.
+    fn scope(&self) -> Scope {
+        let opens = self.rules.asked_opens();
+        Scope {
+            patterns: self.patterns.clone(),
+            limit: self.config.watch.max_directories as usize,
+            opens: Box::new(move |directory| opens.below(directory)),
+        }
+    }
+
     /// All that is watched, as text in which `*` is a wildcard.
     #[must_use]
     pub fn watched(&self) -> Vec<String> {
@@ -211,12 +237,17 @@ pub fn patterns(watch: &config::Watch) -> Result<Vec<Pattern>, PatternError> {
     Ok(patterns)
 }
 
+/// Makes the sinks that a configuration asks for.
+pub type MakeSinks = Box<dyn Fn(&Config) -> Vec<Box<dyn Sink>>>;
+
 /// Where alerts go besides the log.
 pub struct Outlets {
     /// The sinks that the command wants besides: a terminal.
-    pub sinks: fn(&Config) -> Vec<Box<dyn Sink>>,
+    pub sinks: MakeSinks,
     /// Says what the configuration asks for now; called again for a reload.
     pub plan: Box<dyn Fn() -> Result<Plan, Fatal>>,
+    /// Beside a daemon that runs: no lock, log, journal, state or control socket.
+    pub dry: bool,
 }
 
 /// Runs until a signal ends it.
@@ -232,9 +263,21 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     privilege::raise_descriptors();
     privilege::be_prompt();
     crate::sys::memory::keep_heaps();
-    let _lock = lock::take(&plan.config.state.directory)?;
+    let _lock = if outlets.dry {
+        None
+    } else {
+        Some(lock::take(&plan.config.state.directory)?)
+    };
     let sinks = (outlets.sinks)(&plan.config);
-    let daemon = Daemon::start(plan, sinks)?;
+    let actor = selftest::Actor::start();
+    let mut config = plan.config.clone();
+    if outlets.dry {
+        // The trial makes a directory of its own, but not in there.
+        config.state.directory = "/run".into();
+    }
+    let daemon = Daemon::start(plan, sinks, outlets.dry)?;
+    // It watches already; what it says of itself waits for the trial.
+    daemon.tried(selftest::run(&config, actor));
     daemon.serve(signals, &*outlets.plan)
 }
 
@@ -250,17 +293,18 @@ impl Signals {
 
 struct Daemon {
     hold: Option<holding::Holding>,
-    commands: std::sync::mpsc::Sender<Command>,
-    wake: Arc<EventFd>,
-    messages: SyncSender<Message>,
+    gauges: Gauges,
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
-    fanout: Arc<Fanout>,
-    rules: Vec<String>,
+    in_force: InForce,
+    control: Option<Control>,
 }
 
 impl Daemon {
-    fn start(plan: Plan, extra: Vec<Box<dyn Sink>>) -> Result<Self, Fatal> {
+    fn start(plan: Plan, extra: Vec<Box<dyn Sink>>, dry: bool) -> Result<Self, Fatal> {
+        let in_force = InForce::of(&plan);
+        let watched = plan.watched();
+        let scope = plan.scope();
         let Plan {
             config,
             rules,
@@ -271,58 +315,66 @@ impl Daemon {
         let identifier =
             Identifier::new(Arc::new(proc)).map_err(Fatal::system("cannot start threads"))?;
         let fanout = Arc::new(
-            Fanout::start(build::sinks(&config, extra)?)
+            Fanout::start(build::sinks(&config, extra, dry)?)
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
-        let (commands, orders) = std::sync::mpsc::channel();
-        let wake = build::event_fd()?;
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
-        let mut notices = Vec::new();
-        let build::Watch {
-            source,
+        let build::Pipeline {
+            watching,
             hold,
-            held,
-            file_systems,
-            table,
-        } = build::watch(
-            &config,
-            patterns,
-            &identifier,
-            &wake,
-            &messages,
-            &commands,
-            &mut notices,
-        )?;
-        let mode = Mode::of(&source, hold.is_some(), table.is_some());
-        let origin = host::origin(mode.as_str());
-        let rule_names = rules.rules().map(|rule| rule.id.clone()).collect();
-        let deciding = programs::Programs::new(config.watch.key_tools.clone())
-            .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
-            .map_err(Fatal::system("cannot start threads"))?;
-        let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
-        let watching = Watching::new(
-            source,
-            Resolver::new(identifier).with_table(table),
-            held,
-            file_systems,
+            mode,
             orders,
-            Arc::clone(&wake),
-            messages.clone(),
-            notices,
-        );
+        } = build::pipeline(
+            &config,
+            scope,
+            &identifier,
+            &messages,
+            &build::fence_places(&config.state.directory, dry),
+        )?;
+        if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
+            tracing::warn!("rules ask who opens files, which inotify does not tell");
+        }
+        let origin = host::origin(mode.as_str());
+        let clients = identifier.clients().clone();
+        let deciding = programs::Programs::new(config.watch.key_tools.clone())
+            .and_then(|programs| {
+                Deciding::new(rules, origin, Arc::clone(&fanout), keys, clients, programs)
+            })
+            .map_err(Fatal::system("cannot start threads"))?;
+        let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
+        let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
+        parts.push(watchdog::Part::watching(watching.beat(), orders.wake()));
         let watching = build::spawn("watch", move || watching.run())?;
+        parts.extend(hold.as_ref().map(holding::Holding::part));
+        watchdog::start(parts).map_err(Fatal::system("cannot start the watchdog thread"))?;
+        let gauges = Gauges {
+            started: SystemTime::now(),
+            mode,
+            hold: hold.as_ref().map(|hold| Arc::clone(&hold.counters)),
+            fanout,
+            orders,
+            messages,
+            asked: Arc::new(Mutex::new(Asked {
+                config: config.clone(),
+                watched,
+                reload: None,
+            })),
+        };
+        let control = if dry {
+            None
+        } else {
+            control(&config.control, &gauges)
+        };
         Ok(Self {
             hold,
-            commands,
-            wake,
-            messages,
+            gauges,
             watching,
             deciding,
-            fanout,
-            rules: rule_names,
+            in_force,
+            control,
         })
     }
 
@@ -332,13 +384,13 @@ impl Daemon {
         plan: &dyn Fn() -> Result<Plan, Fatal>,
     ) -> Result<(), Fatal> {
         use signal_hook::consts::{SIGHUP, SIGUSR1};
-        self.say(Change::Start, true, String::new());
+        self.say(Change::Start, true, String::new(), json!(null));
         tell_systemd(&[NotifyState::Ready, NotifyState::Status("watching".into())]);
         tracing::info!("watching");
         for signal in signals.0.forever() {
             match signal {
                 SIGHUP => self.reload(plan),
-                SIGUSR1 => self.say(Change::Status, true, String::new()),
+                SIGUSR1 => self.say(Change::Status, true, String::new(), json!(null)),
                 _ => {
                     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
                     tracing::info!("{name}: ending");
@@ -349,100 +401,77 @@ impl Daemon {
         self.stop("no more signals")
     }
 
+    /// What the trial has shown.
+    fn tried(&self, problems: Vec<String>) {
+        for problem in &problems {
+            tracing::error!("self-test: {problem}");
+        }
+        // The deciding thread lives as long as this.
+        let _ = self.gauges.messages.send(Message::Tried(problems));
+    }
+
     /// Tells what the daemon does now, with coverage and counters.
-    fn say(&self, change: Change, success: bool, reason: String) {
-        let (reply, answer) = sync_channel(1);
-        self.command(Command::Coverage(reply));
-        let coverage = answer.recv_timeout(ANSWER_TIME).ok();
+    fn say(&self, change: Change, success: bool, reason: String, changes: serde_json::Value) {
+        let coverage = self.gauges.coverage(ANSWER_TIME);
         let message = Message::State {
             time: SystemTime::now(),
             change,
             success,
             reason,
             coverage: coverage.map_or_else(|| json!(null), |coverage| coverage.to_json()),
-            counters: self.counters(),
+            counters: self.gauges.counters(),
+            changes,
         };
         // Full only if the deciding thread hangs; then there is nobody to tell.
-        if self.messages.try_send(message).is_err() {
+        if self.gauges.messages.try_send(message).is_err() {
             tracing::warn!("the deciding thread is too far behind to log a state");
         }
-    }
-
-    fn counters(&self) -> serde_json::Value {
-        use Ordering::Relaxed;
-        let hold = self.hold.as_ref().map(|hold| {
-            let counters = &hold.counters;
-            json!({
-                "answered": counters.answered.load(Relaxed),
-                "late": counters.late.load(Relaxed),
-                "unidentified": counters.unidentified.load(Relaxed),
-                "dropped": counters.dropped.load(Relaxed),
-            })
-        });
-        let sinks: serde_json::Map<String, serde_json::Value> = self
-            .fanout
-            .counters()
-            .into_iter()
-            .map(|sink| {
-                let state = json!({
-                    "state": sink.state.as_str(),
-                    "written": sink.written,
-                    "failed": sink.failed,
-                    "dropped": sink.dropped,
-                    "waiting": sink.waiting,
-                });
-                (sink.name.to_owned(), state)
-            })
-            .collect();
-        json!({ "hold": hold, "sinks": sinks })
-    }
-
-    fn command(&self, command: Command) {
-        // The watching thread ends only when it is told so.
-        let _ = self.commands.send(command);
-        let _ = self.wake.write(1);
     }
 
     /// All or nothing: a plan with an error leaves everything as it was.
     fn reload(&mut self, plan: &dyn Fn() -> Result<Plan, Fatal>) {
         tell_systemd(&[NotifyState::Reloading]);
-        self.fanout.reopen();
-        match plan() {
+        self.gauges.fanout.reopen();
+        let (success, reason, changes) = match plan() {
             Ok(plan) => {
-                let new: Vec<String> = plan.rules.rules().map(|rule| rule.id.clone()).collect();
-                let added = new.iter().filter(|id| !self.rules.contains(id)).count();
-                let removed = self.rules.iter().filter(|id| !new.contains(id)).count();
-                let reason = format!("{} rules ({added} new, {removed} gone)", new.len());
-                self.rules = new;
-                if self
-                    .messages
-                    .send(Message::Rules(Box::new(plan.rules)))
-                    .is_err()
-                {
+                let changes = self.in_force.reload(&plan);
+                let watched = plan.watched();
+                let scope = plan.scope();
+                let rules = Message::Rules(Box::new(plan.rules));
+                if self.gauges.messages.send(rules).is_err() {
                     tracing::error!("the deciding thread is gone");
                 }
-                let limit = plan.config.watch.max_directories as usize;
-                self.command(Command::Patterns(plan.patterns, limit));
-                tracing::info!("reloaded: {reason}");
-                self.say(Change::Reload, true, reason);
+                self.gauges.orders.give(Command::Scope(scope));
+                self.gauges.asked().watched = watched;
+                let reason = changes.sentence();
+                if changes.is_pending() {
+                    tracing::warn!("reloaded: {reason}");
+                } else {
+                    tracing::info!("reloaded: {reason}");
+                }
+                (true, reason, changes.to_json())
             }
             Err(error) => {
-                tracing::error!("not reloaded, everything stays as it was: {error}");
-                self.say(Change::Reload, false, error.to_string());
+                let reason = error.to_string();
+                tracing::error!("not reloaded, everything stays as it was: {reason}");
+                (false, reason, json!(null))
             }
-        }
+        };
+        self.gauges.asked().reload = Some((SystemTime::now(), success, reason.clone()));
+        self.say(Change::Reload, success, reason, changes);
         tell_systemd(&[NotifyState::Ready]);
     }
 
     fn stop(self, why: &str) -> Result<(), Fatal> {
         tell_systemd(&[NotifyState::Stopping]);
-        let counters = self.counters();
+        let gauges = self.gauges;
+        let counters = gauges.counters();
         // First of all nobody shall wait for us any more.
         if let Some(hold) = self.hold {
             hold.end();
         }
-        let _ = self.commands.send(Command::Stop);
-        let _ = self.wake.write(1);
+        drop(self.control);
+        gauges.orders.give(Command::Stop);
         let mut result = Ok(());
         if self.watching.join().is_err() {
             result = Err(Fatal::System {
@@ -457,11 +486,12 @@ impl Daemon {
             reason: why.to_owned(),
             coverage: json!(null),
             counters,
+            changes: json!(null),
         };
-        let _ = self.messages.send(stop);
-        let _ = self.messages.send(Message::End);
+        let _ = gauges.messages.send(stop);
+        let _ = gauges.messages.send(Message::End);
         let _ = self.deciding.join();
-        for sink in self.fanout.shutdown(SINK_TIME) {
+        for sink in gauges.fanout.shutdown(SINK_TIME) {
             if sink.waiting > 0 || sink.dropped > 0 {
                 tracing::error!(
                     "sink {}: {} lines were not written",
@@ -472,6 +502,14 @@ impl Daemon {
         }
         result
     }
+}
+
+/// The control socket; the daemon watches without it, too.
+fn control(config: &config::Control, gauges: &Gauges) -> Option<Control> {
+    let gauges = gauges.clone();
+    Control::start(config, move || gauges.status())
+        .map_err(|error| tracing::warn!("`ssh-keywatch status` will not work: {error}"))
+        .ok()
 }
 
 fn tell_systemd(states: &[NotifyState]) {

@@ -19,16 +19,16 @@ use serde_json::json;
 
 use super::deciding::Message;
 use crate::event::assemble::{Assembled, Assembler, Subject};
-use crate::event::{Evidence, FinalPath};
+use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
+use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::pattern::Pattern;
-use crate::watch::tree::{Held, Tree};
+use crate::watch::tree::{Held, Scope, Tree};
 use crate::watch::{Change, Notice, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -223,7 +223,7 @@ impl Coverage {
 /// What the main thread asks of the watching thread.
 pub enum Command {
     /// Watch this from now on.
-    Patterns(Vec<Pattern>, usize),
+    Scope(Scope),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
     /// Nobody is held any more.
@@ -264,6 +264,22 @@ impl FileSystems {
 }
 
 impl Subject for Attribution {
+    /// Pid and start of the process; device and inode of what it runs.
+    type Actor = [Option<u64>; 4];
+
+    fn actor(&self) -> Self::Actor {
+        let Some(process) = &self.process else {
+            return [None; 4];
+        };
+        let image = process.image.as_ref();
+        [
+            u64::try_from(process.pid).ok(),
+            process.start_ticks,
+            image.and_then(|image| image.device),
+            image.and_then(|image| image.inode),
+        ]
+    }
+
     fn pid(&self) -> Option<i32> {
         self.process.as_ref().map(|process| process.pid)
     }
@@ -305,16 +321,27 @@ impl Subject for Attribution {
     }
 }
 
+/// What the thread hears from.
+pub struct Inputs {
+    /// Where records come from.
+    pub source: Source,
+    /// Whom the answering thread identified, if openers are held.
+    pub held: Option<Receiver<hold::Held<Identity>>>,
+    /// Tells the answering thread on which file systems homes lie.
+    pub file_systems: Option<FileSystems>,
+    /// What the main thread asks.
+    pub commands: Receiver<Command>,
+    /// Readable when there is something from them.
+    pub wake: Arc<EventFd>,
+    /// What the source has told already.
+    pub notices: Vec<Notice>,
+}
+
 /// The thread.
 pub struct Watching {
-    source: Source,
+    inputs: Inputs,
     resolver: Resolver,
-    held: Option<Receiver<hold::Held<Identity>>>,
-    file_systems: Option<FileSystems>,
-    commands: Receiver<Command>,
-    wake: Arc<EventFd>,
     messages: SyncSender<Message>,
-    notices: Vec<Notice>,
     assembler: Assembler<Attribution>,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
@@ -322,34 +349,18 @@ pub struct Watching {
     /// Of those, how many the deciding thread has not been told of.
     untold: u64,
     stopping: bool,
+    beat: Arc<Beat>,
 }
 
 impl Watching {
-    /// Puts it together; `notices` are what the start has given already.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the composition root hands over its parts"
-    )]
+    /// Puts it together.
     #[must_use]
-    pub fn new(
-        source: Source,
-        resolver: Resolver,
-        held: Option<Receiver<hold::Held<Identity>>>,
-        file_systems: Option<FileSystems>,
-        commands: Receiver<Command>,
-        wake: Arc<EventFd>,
-        messages: SyncSender<Message>,
-        notices: Vec<Notice>,
-    ) -> Self {
+    pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
         Self {
-            source,
+            beat: inputs.source.tree().beat(),
+            inputs,
             resolver,
-            held,
-            file_systems,
-            commands,
-            wake,
             messages,
-            notices,
             assembler: Assembler::default(),
             unheld: VecDeque::new(),
             dropped: 0,
@@ -358,11 +369,17 @@ impl Watching {
         }
     }
 
+    /// Ticks while the thread gets on.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
+    }
+
     /// Runs until it is told to stop, or the source fails.
     pub fn run(mut self) {
         let mut pruned = Instant::now();
         if let Some(table) = self.resolver.table_mut() {
-            table.attach(self.source.queue());
+            table.attach(self.inputs.source.queue());
         }
         self.turn();
         while !self.stopping {
@@ -398,14 +415,15 @@ impl Watching {
     /// know when, and know of all that led to the records before they are
     /// interpreted: best when the queue has been emptied.
     fn read(&mut self) -> io::Result<bool> {
+        self.beat.tick();
         let mut empty = false;
         for _ in 0..READS {
             if let Some(table) = self.resolver.table_mut() {
                 table.reading();
             }
-            let count = self.source.read(&mut self.notices)?;
+            let count = self.inputs.source.read(&mut self.inputs.notices)?;
             if let Some(table) = self.resolver.table_mut() {
-                table.has_read(count, self.source.pids());
+                table.has_read(count, self.inputs.source.pids());
             }
             if count == 0 {
                 empty = true;
@@ -433,10 +451,10 @@ impl Watching {
         let mut fds = Vec::with_capacity(3);
         // First, for the process table: from where poll(2) has looked at the
         // queue, each record wakes us.
-        if let Source::Fanotify(watch) = &self.source {
+        if let Source::Fanotify(watch) = &self.inputs.source {
             fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
         }
-        fds.push(PollFd::new(self.wake.as_fd(), PollFlags::POLLIN));
+        fds.push(PollFd::new(self.inputs.wake.as_fd(), PollFlags::POLLIN));
         if let Some(table) = self.resolver.table() {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
@@ -454,18 +472,17 @@ impl Watching {
 
     fn obey(&mut self) {
         // EAGAIN: it was a record that woke us.
-        let _ = self.wake.read();
-        while let Ok(command) = self.commands.try_recv() {
+        let _ = self.inputs.wake.read();
+        while let Ok(command) = self.inputs.commands.try_recv() {
             match command {
-                Command::Patterns(patterns, limit) => {
-                    self.source
-                        .tree_mut()
-                        .set_patterns(patterns, limit, &mut self.notices);
+                Command::Scope(scope) => {
+                    let notices = &mut self.inputs.notices;
+                    self.inputs.source.tree_mut().set_scope(scope, notices);
                 }
                 Command::Coverage(reply) => {
-                    let tree = self.source.tree();
+                    let tree = self.inputs.source.tree();
                     let _ = reply.try_send(Coverage {
-                        roots: self.source.roots(),
+                        roots: self.inputs.source.roots(),
                         directories: tree.watched(),
                         dropped: self.dropped,
                         table: self
@@ -476,10 +493,10 @@ impl Watching {
                 }
                 Command::Released => self.resolver.unfollow(),
                 Command::HoldAgain(file_systems) => {
-                    if let Source::Fanotify(watch) = &mut self.source {
-                        watch.hold_again(&mut self.notices);
+                    if let Source::Fanotify(watch) = &mut self.inputs.source {
+                        watch.hold_again(&mut self.inputs.notices);
                     }
-                    self.file_systems = Some(file_systems);
+                    self.inputs.file_systems = Some(file_systems);
                 }
                 Command::Stop => self.stopping = true,
             }
@@ -489,7 +506,7 @@ impl Watching {
     /// Works off what has been read.
     fn turn(&mut self) {
         // Holds first: an opener was identified before it could act any further.
-        if let Some(held) = &self.held {
+        if let Some(held) = &self.inputs.held {
             while let Ok(held) = held.try_recv() {
                 match held {
                     hold::Held::Opening { object, identity } => {
@@ -507,7 +524,7 @@ impl Watching {
         }
         let time = SystemTime::now();
         let now = Instant::now();
-        let mut notices = std::mem::take(&mut self.notices);
+        let mut notices = std::mem::take(&mut self.inputs.notices);
         for notice in notices.drain(..) {
             match notice {
                 Notice::Change(change) => {
@@ -522,13 +539,13 @@ impl Watching {
                 Notice::Problem(problem) => self.send(Message::Problem(time, problem)),
                 Notice::Fence(number) => {
                     self.resolver.fence(number);
-                    if let Source::Fanotify(watch) = &self.source {
+                    if let Source::Fanotify(watch) = &self.inputs.source {
                         watch.clear_fence(number);
                     }
                 }
             }
         }
-        self.notices = notices;
+        self.inputs.notices = notices;
         while self.unheld.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, path)) = self.unheld.pop_front()
         {
@@ -537,9 +554,12 @@ impl Watching {
             }
         }
         self.assembler.expire(now);
+        let untold = self.assembler.untold_opens();
+        self.dropped += untold;
+        self.untold += untold;
         self.hand_on();
-        if let Some(file_systems) = &mut self.file_systems {
-            file_systems.update(self.source.tree());
+        if let Some(file_systems) = &mut self.inputs.file_systems {
+            file_systems.update(self.inputs.source.tree());
         }
     }
 
@@ -553,8 +573,8 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
-            if event.action != crate::event::Action::Deletion {
-                self.source.tree_mut().settle(settled);
+            if !matches!(event.action, Action::Deletion | Action::Open) {
+                self.inputs.source.tree_mut().settle(settled);
             }
             self.send(Message::Event(Box::new(assembled)));
         }
@@ -580,7 +600,14 @@ fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {
     let writer: Option<&Writer> = change.writer.as_deref();
     match (change.evidence, writer) {
         (Evidence::Scan, maker) => resolver.infer(maker, change.moved),
-        (_, Some(writer)) => resolver.attribute(writer),
+        (_, Some(writer)) => {
+            let mut attribution = resolver.attribute(writer);
+            if change.what == What::Opened {
+                // It is not held, and may be gone when it has read the file.
+                resolver.enrich(&mut attribution);
+            }
+            attribution
+        }
         (_, None) => Attribution::none(),
     }
 }

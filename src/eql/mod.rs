@@ -83,6 +83,25 @@ impl Condition {
         }
     }
 
+    /// Conditions that all hold where this one does, and only there: the parts
+    /// that `and` joins, or the condition itself.
+    #[must_use]
+    pub fn conjuncts(&self) -> Vec<Self> {
+        fn collect(expr: &Expr, out: &mut Vec<Condition>) -> Result<(), Error> {
+            if let ExprKind::And(parts) = &expr.kind {
+                return parts.iter().try_for_each(|part| collect(part, out));
+            }
+            out.push(Condition::new(expr.clone())?);
+            Ok(())
+        }
+        let mut parts = Vec::new();
+        match collect(&self.expr, &mut parts) {
+            Ok(()) => parts,
+            // What holds together has been compiled before.
+            Err(_) => vec![self.clone()],
+        }
+    }
+
     /// The condition as a tree.
     #[must_use]
     pub fn expr(&self) -> &Expr {
@@ -242,6 +261,12 @@ impl Query {
     /// named.
     pub fn fields(&self) -> impl Iterator<Item = &Field> {
         self.condition.fields()
+    }
+
+    /// The field that the event category is held against.
+    #[must_use]
+    pub fn category_field(&self) -> &Field {
+        &self.category_field
     }
 
     /// Has documents read for it ([`Scan`]) keep the fields it asks for.

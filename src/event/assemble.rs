@@ -5,6 +5,7 @@
 //! Created ──► pending ──(closed after writing, renamed, deleted, or 100 ms)──► Event creation
 //! Modified ─► pending ──(closed, or 100 ms)──────────────────────────────────► Event modification
 //! Renamed, Deleted ──────────────────────────────────────────────────────────► Event at once
+//! Opened ────(not by who makes the file, nor told before)─────────────────────► Event at once
 //! ```
 //!
 //! Pure: the clock is given, and who a writer is is asked of the caller at the
@@ -13,9 +14,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::opens::{Opens, Verdict};
 use super::{Action, Event, Evidence, FinalPath};
 use crate::sys::ObjectId;
 use crate::watch::{Change, What};
@@ -31,6 +34,11 @@ const MAX_HOLDS: usize = 16 * 1024;
 
 /// What is known of a writer, as far as the assembly has to ask.
 pub trait Subject: Clone {
+    /// What tells one program of one process from others.
+    type Actor: Clone + Eq + Hash;
+
+    /// The program that acted, as far as it is known.
+    fn actor(&self) -> Self::Actor;
     /// Its process id, if it is known.
     fn pid(&self) -> Option<i32>;
     /// It was held while it acted: nothing better can come.
@@ -80,7 +88,7 @@ struct Hold<W> {
 }
 
 /// Puts events together.
-pub struct Assembler<W> {
+pub struct Assembler<W: Subject> {
     pending: HashMap<PathBuf, Pending<W>>,
     /// Which pending paths an object has.
     paths: HashMap<ObjectId, PathBuf>,
@@ -88,6 +96,10 @@ pub struct Assembler<W> {
     order: VecDeque<(Instant, u64, PathBuf)>,
     holds: HashMap<ObjectId, Hold<W>>,
     hold_order: VecDeque<(Instant, ObjectId)>,
+    opens: Opens<W::Actor>,
+    /// Who made which file: that open(2) with `O_CREAT` opens it is no news.
+    makers: Opens<i32>,
+    untold_opens: u64,
     sequence: u64,
     out: Vec<Assembled<W>>,
 }
@@ -100,6 +112,9 @@ impl<W: Subject> Default for Assembler<W> {
             order: VecDeque::new(),
             holds: HashMap::new(),
             hold_order: VecDeque::new(),
+            opens: Opens::default(),
+            makers: Opens::default(),
+            untold_opens: 0,
             sequence: 0,
             out: Vec::new(),
         }
@@ -110,6 +125,12 @@ impl<W: Subject> Assembler<W> {
     /// Takes the events that are finished.
     pub fn finished(&mut self) -> std::vec::Drain<'_, Assembled<W>> {
         self.out.drain(..)
+    }
+
+    /// How many opens were not told since this was last asked, for there were
+    /// too many different ones.
+    pub fn untold_opens(&mut self) -> u64 {
+        std::mem::take(&mut self.untold_opens)
     }
 
     /// When [`Assembler::expire`] has something to do next.
@@ -166,6 +187,7 @@ impl<W: Subject> Assembler<W> {
             What::Created { again: false } => self.created(change, time, now, attribute),
             What::Modified => self.modified(change, time, now, attribute),
             What::Closed => self.closed(&change, attribute),
+            What::Opened => self.opened(change, time, now, attribute),
             What::Renamed { from } => {
                 let from = from.clone();
                 if let Some(from) = &from {
@@ -238,6 +260,10 @@ impl<W: Subject> Assembler<W> {
             .as_ref()
             .filter(|_| change.evidence == Evidence::Fanotify)
             .map(|writer| writer.pid);
+        if let Some(pid) = pid {
+            // At the bound an open more is told, and nothing is lost.
+            self.makers.admit(&change.path, pid, now);
+        }
         let hold = self.matching_hold(change.object.as_ref(), pid);
         let writer = surest(hold, || attribute(&change));
         self.wait(Action::Creation, change, time, now, pid, writer);
@@ -311,6 +337,25 @@ impl<W: Subject> Assembler<W> {
         }
         let path = change.path.clone();
         self.finish(&path, None);
+    }
+
+    fn opened(
+        &mut self,
+        change: Change,
+        time: SystemTime,
+        now: Instant,
+        attribute: impl FnOnce(&Change) -> W,
+    ) {
+        let pid = change.writer.as_ref().map(|writer| writer.pid);
+        if pid.is_some_and(|pid| self.makers.knows(&change.path, pid, now)) {
+            return;
+        }
+        let writer = attribute(&change);
+        match self.opens.admit(&change.path, writer.actor(), now) {
+            Verdict::Tell => self.push(Action::Open, change, None, time, writer),
+            Verdict::Told => {}
+            Verdict::TooMany => self.untold_opens += 1,
+        }
     }
 
     fn wait(

@@ -4,7 +4,9 @@
 //! the moment it has settled. Must not do I/O: clocks and facts are given.
 
 pub mod assemble;
+mod opens;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -23,6 +25,8 @@ pub enum Action {
     Modification,
     /// A name went away.
     Deletion,
+    /// The file was opened; told where a rule asks for it.
+    Open,
 }
 
 impl Action {
@@ -34,6 +38,7 @@ impl Action {
             Self::Rename => "rename",
             Self::Modification => "modification",
             Self::Deletion => "deletion",
+            Self::Open => "open",
         }
     }
 
@@ -44,6 +49,7 @@ impl Action {
             Self::Creation => "creation",
             Self::Rename | Self::Modification => "change",
             Self::Deletion => "deletion",
+            Self::Open => "access",
         }
     }
 }
@@ -103,6 +109,8 @@ pub struct FileFacts {
     pub size: u64,
     /// Number of hard links.
     pub links: u64,
+    /// Last reading, as far as the mount records it.
+    pub accessed: SystemTime,
     /// Last change of content.
     pub modified: SystemTime,
     /// Last change of the inode.
@@ -111,6 +119,21 @@ pub struct FileFacts {
     pub created: Option<SystemTime>,
     /// Where a symbolic link points.
     pub target: Option<PathBuf>,
+    /// The mount it lies on.
+    pub mount: Option<Mount>,
+}
+
+/// A mount (`proc_pid_mountinfo(5)`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where.
+    pub point: PathBuf,
+    /// Which kind of file system.
+    pub kind: OsString,
+    /// What is mounted: a device, a server's export.
+    pub source: OsString,
+    /// Whether it is read-only, here or everywhere.
+    pub read_only: bool,
 }
 
 /// The name a temporary file ends up with (`ssh-keygen -A`).

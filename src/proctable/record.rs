@@ -39,11 +39,13 @@ pub struct Program {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A process was made by `parent`; threads are left out.
+    /// A process was made by `parent`.
     Fork {
         /// Who made it.
         parent: i32,
     },
+    /// The process made a thread.
+    Thread,
     /// A program begins: what the process did before is over. Its file is in
     /// the next `Map`.
     Exec {
@@ -141,11 +143,11 @@ fn read(record: &[u8]) -> Option<(Time, Option<(i32, What)>)> {
     let (pid, what) = match kind {
         FORK => {
             let (pid, parent) = (pid_at(body, 0)?, pid_at(body, 4)?);
-            // Same process: a thread.
             if pid == parent {
-                return Some((time, None));
+                (pid, What::Thread)
+            } else {
+                (pid, What::Fork { parent })
             }
-            (pid, What::Fork { parent })
         }
         EXIT => {
             let (pid, thread) = (pid_at(body, 0)?, pid_at(body, 8)?);

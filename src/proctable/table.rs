@@ -72,6 +72,8 @@ struct Generation {
     known_since: Time,
     phases: Vec<Phase>,
     name: OsString,
+    /// It has, or had, more than one thread.
+    threads: bool,
     /// How many children here refer to it.
     children: u32,
 }
@@ -214,6 +216,7 @@ impl Table {
                     second: None,
                 }],
                 name: seed.name,
+                threads: true,
                 children: 0,
             });
             parents.extend(id);
@@ -261,6 +264,11 @@ impl Table {
                 }
             }
             What::Map(program) => self.map(pid, program),
+            What::Thread => {
+                if let Some(known) = self.newest_mut(pid) {
+                    known.threads = true;
+                }
+            }
             What::Rename { name } => {
                 if let Some(known) = self.newest_mut(pid) {
                     known.name = name;
@@ -345,6 +353,7 @@ impl Table {
                 second,
             }],
             name,
+            threads: false,
             children: 0,
         });
         if let Some(id) = id {
@@ -433,6 +442,21 @@ impl Table {
             (Some(id), [program]) if complete => Verdict::One(id, Arc::clone(program)),
             _ => Verdict::Several(only, programs),
         }
+    }
+
+    /// Whether the process that had `pid` and was born at `birth`, to a tick, has
+    /// had one thread all its life, and nobody else had the pid as far back as is
+    /// known. While that thread waits in the kernel nobody can change what it is.
+    #[must_use]
+    pub fn is_alone(&self, pid: i32, birth: Time) -> bool {
+        let Some([id]) = self.by_pid.get(&pid).map(Vec::as_slice) else {
+            return false;
+        };
+        self.generations.get(id).is_some_and(|known| {
+            known.birth.abs_diff(birth) <= TICK
+                && !known.threads
+                && self.complete_since <= known.birth
+        })
     }
 
     /// The process that had `pid` and was born at `birth`, to a tick.

@@ -275,6 +275,32 @@ fn an_exec_by_another_thread_ends_the_first_thread_and_not_the_process() {
 }
 
 #[test]
+fn a_process_is_alone_if_it_never_had_a_thread_and_nobody_had_its_pid() {
+    let mut bench = Bench::new();
+    bench.fork(20, 10, 100);
+    bench.exec(20, "/bin/cp", 101);
+    let alone = |bench: &Bench, pid, birth: Time| bench.0.is_alone(pid, birth * US);
+    assert!(alone(&bench, 20, 100));
+    assert!(!alone(&bench, 20, 100_000), "born at another time");
+    assert!(!alone(&bench, 21, 100), "not known");
+    bench.take(20, 200, What::Thread);
+    assert!(!alone(&bench, 20, 100));
+    // Also when it has one thread again.
+    bench.exec(20, "/bin/mv", 201);
+    assert!(!alone(&bench, 20, 100));
+    // The opener may have been the former, which was killed.
+    bench.fork(30, 10, 300);
+    bench.exit(30, 301);
+    bench.fork(30, 10, 302);
+    assert!(!alone(&bench, 30, 302));
+    // A thread may have been among what was lost.
+    bench.fork(40, 10, 400);
+    assert!(alone(&bench, 40, 400));
+    bench.take(0, 401, What::Lost(1));
+    assert!(!alone(&bench, 40, 400));
+}
+
+#[test]
 fn what_was_done_before_a_repair_is_never_certain() {
     let mut bench = moved();
     bench.take(0, 700, What::Lost(3));
@@ -464,6 +490,7 @@ fn records_are_read_as_the_kernel_lays_them_out() {
         parsed(&all),
         [
             What::Fork { parent: 10 },
+            What::Thread,
             What::Exec { name: "mv".into() },
             What::Rename { name: "mv".into() },
             What::Map(Program {

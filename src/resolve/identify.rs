@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::clients::Clients;
 use super::proc::{Entry, Proc, Stat, image, place_image};
 use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
@@ -39,6 +40,10 @@ pub struct Identity {
     pub before: Option<Image>,
     /// Its name and arguments, which it has only after the exec.
     pub late: Option<Answer<Option<Called>>>,
+    /// At exec: its parent's arguments.
+    pub parent_args: Option<Answer<Option<Vec<OsString>>>>,
+    /// Its control groups, which it may have left by the time they are read.
+    pub cgroup: Option<Answer<Option<Vec<u8>>>>,
     /// Nothing could have changed between the act and the reading.
     pub verified: bool,
     /// The held thread, until that is sure.
@@ -58,6 +63,8 @@ pub struct Called {
     pub name: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Its control groups.
+    pub cgroup: Option<Vec<u8>>,
 }
 
 /// Reads processes for the hold and for the resolver.
@@ -66,8 +73,12 @@ pub struct Identifier {
     proc: Arc<Proc>,
     pool: Pool,
     execs: Pool,
+    clients: Clients,
     namespace: Option<u64>,
     files: ImageFiles,
+    /// Of the service manager whose service we are. A unit's sandbox is a
+    /// mount namespace of its own, in which the host's paths mean the same files.
+    manager: Option<u64>,
 }
 
 impl Identifier {
@@ -86,17 +97,38 @@ impl Identifier {
             backlog: 256,
             urgent: true,
         })?;
+        let manager = nix::unistd::getppid().as_raw() == 1;
+        let manager = manager
+            .then(|| proc.entry(1).ok()?.mount_namespace())
+            .flatten();
         let namespace = proc
             .entry(nix::unistd::getpid().as_raw())
             .ok()
             .and_then(|entry| entry.mount_namespace());
         Ok(Self {
+            clients: Clients::start(Arc::clone(&proc))?,
             proc,
             pool,
             execs,
             namespace,
             files: ImageFiles::default(),
+            manager,
         })
+    }
+
+    /// Who is connected to the sshds of this host.
+    #[must_use]
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// The namespace as far as paths are concerned: the host's is as good as ours.
+    fn ours(&self, namespace: Option<u64>) -> Option<u64> {
+        if namespace.is_some() && namespace == self.manager {
+            self.namespace
+        } else {
+            namespace
+        }
     }
 
     /// A snapshot of process or thread `id` with its arguments, if they can be
@@ -117,7 +149,10 @@ impl Identifier {
     /// # Errors
     /// It is gone.
     pub fn brief(&self, id: i32) -> io::Result<Process> {
-        Ok(self.read(&self.proc.entry(id)?)?.0)
+        let entry = self.proc.entry(id)?;
+        let mut process = self.read(&entry)?.0;
+        process.cgroup = entry.cgroup();
+        Ok(process)
     }
 
     /// Start time only: enough to tell whether a known snapshot is
@@ -134,14 +169,18 @@ impl Identifier {
     pub fn image(&self, id: i32) -> Option<Image> {
         let entry = self.proc.entry(id).ok()?;
         let mut image = entry.image()?;
-        place_image(&mut image, || entry.mount_namespace(), self.namespace);
+        place_image(
+            &mut image,
+            || self.ours(entry.mount_namespace()),
+            self.namespace,
+        );
         Some(image)
     }
 
     /// Says whether the path of an image of a process in mount namespace
     /// `namespace` means the same file on this host.
     pub fn place(&self, image: &mut Image, namespace: Option<u64>) {
-        place_image(image, || namespace, self.namespace);
+        place_image(image, || self.ours(namespace), self.namespace);
     }
 
     fn ask_args(&self, entry: &Entry) -> Option<Answer<Option<Vec<OsString>>>> {
@@ -152,7 +191,7 @@ impl Identifier {
     fn read(&self, entry: &Entry) -> io::Result<(Process, super::proc::Status)> {
         let (mut process, status) = self.proc.snapshot(entry)?;
         if let Some(image) = &mut process.image {
-            place_image(image, || entry.mount_namespace(), self.namespace);
+            place_image(image, || self.ours(entry.mount_namespace()), self.namespace);
         }
         Ok((process, status))
     }
@@ -189,6 +228,13 @@ impl Identifier {
             args: entry.args(),
         })
     }
+
+    /// Reading it takes the kernel's lock of all control groups, which may be
+    /// held for a while: nobody waits for it here.
+    fn ask_cgroup(&self, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
+        let entry = entry.try_clone().ok()?;
+        self.pool.ask(move || entry.cgroup())
+    }
 }
 
 /// What is read aside of a held process.
@@ -214,6 +260,7 @@ impl Identify for Identifier {
         let entry = self.proc.entry(tid).ok()?;
         let stat = entry.stat().ok()?;
         let aside = self.ask_aside(&entry, &stat);
+        let cgroup = self.ask_cgroup(&entry);
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
         let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
@@ -247,6 +294,8 @@ impl Identify for Identifier {
             pidfd: None,
             before: None,
             late: None,
+            parent_args: None,
+            cgroup,
             file,
             read: proctable::now(),
         })
@@ -259,7 +308,11 @@ impl Identify for Identifier {
         let path = nix::fcntl::readlink(link.as_c_str()).ok()?;
         let file = identity_of(nix::fcntl::AT_FDCWD, &link).ok();
         let mut new = image(path.into(), file);
-        place_image(&mut new, || entry.mount_namespace(), self.namespace);
+        place_image(
+            &mut new,
+            || self.ours(entry.mount_namespace()),
+            self.namespace,
+        );
         // The name a process has after exec is that of the path it was called
         // by, and its arguments are not there yet.
         process.name = None;
@@ -269,11 +322,20 @@ impl Identify for Identifier {
             self.execs
                 .ask(move || file.and_then(|file| called(&entry, file)))
         });
+        let parent = self.parent(process.parent_pid, process.start_ticks);
+        let parent_args = parent.as_ref().and_then(|parent| {
+            let entry = self.proc.entry(parent.pid).ok()?;
+            let start = parent.start_ticks;
+            self.execs.ask(move || {
+                let args = entry.args()?;
+                (entry.stat().ok().map(|stat| stat.start_ticks) == start).then_some(args)
+            })
+        });
         Some(Executor {
             pid: process.pid,
             pidfd: PidFd::open(process.pid).ok(),
             identity: Identity {
-                parent: self.parent(process.parent_pid, process.start_ticks),
+                parent,
                 namespace,
                 pidfd: PidFd::open(process.pid).ok(),
                 // The only thread is the one that is held: nobody else can act
@@ -284,6 +346,8 @@ impl Identify for Identifier {
                 process,
                 before,
                 late,
+                parent_args,
+                cgroup: None,
                 file: None,
                 read: proctable::now(),
             },
@@ -319,6 +383,7 @@ fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
             return Some(Called {
                 name: entry.stat().ok()?.name,
                 args,
+                cgroup: entry.cgroup(),
             });
         }
         std::thread::sleep(pause);

@@ -10,8 +10,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
@@ -161,6 +163,7 @@ impl Proc {
             }),
             login_uid: None,
             audit_session: None,
+            cgroup: None,
         }
     }
 }
@@ -253,6 +256,14 @@ impl Entry {
     #[must_use]
     pub fn audit_session(&self) -> Option<u32> {
         self.number(c"sessionid")
+    }
+
+    /// The control groups (`proc_pid_cgroup(5)`), of which a deep one may be cut.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<Vec<u8>> {
+        let mut buffer = [0u8; SMALL];
+        let length = self.read(c"cgroup", &mut buffer).ok()?;
+        Some(buffer[..length].to_vec())
     }
 
     /// A decimal number that is not the kernel's "unset" (4294967295).
@@ -349,18 +360,58 @@ pub fn open_cached(path: &Path) -> Option<OwnedFd> {
     use nix::fcntl::{OpenHow, ResolveFlag, openat2};
     use std::os::unix::ffi::OsStrExt;
 
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let name = CString::new(path.as_os_str().as_bytes()).ok()?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED));
-    openat2(nix::fcntl::AT_FDCWD, path.as_c_str(), how).ok()
+    match openat2(nix::fcntl::AT_FDCWD, name.as_c_str(), how) {
+        Ok(file) => Some(file),
+        // Linux before 5.12; or refused, as `RestrictSUIDSGID=` of systemd does
+        // because a filter cannot look into its arguments.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => open_local(path),
+        Err(_) => None,
+    }
 }
 
 /// The identity of what [`open_cached`] opens.
 pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
-    let file = open_cached(path)?;
-    let proc = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    identity_of(nix::fcntl::AT_FDCWD, &proc).ok()
+    opened_identity(open_cached(path)?.as_fd())
+}
+
+fn opened_identity(file: BorrowedFd<'_>) -> Option<FileIdentity> {
+    let link = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    identity_of(nix::fcntl::AT_FDCWD, &link).ok()
+}
+
+/// The same for a path without symbolic links, as `/proc/PID/exe` gives it: a
+/// directory is looked into only if no server stands behind its file system.
+fn open_local(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = open("/", flags, Mode::empty()).ok()?;
+    for component in path.strip_prefix("/").ok()? {
+        if !is_local(opened_identity(file.as_fd())?.device) {
+            return None;
+        }
+        file = openat(&file, component, flags, Mode::empty()).ok()?;
+    }
+    // Of a symbolic link at the end this is the link itself.
+    readlinkat(&file, c"").is_err().then_some(file)
+}
+
+/// Whether a file system lies on a block device, or is one of the host's own in
+/// memory. Others have no device by whose number they could be told apart.
+fn is_local(device: u64) -> bool {
+    static OWN: OnceLock<Vec<u64>> = OnceLock::new();
+    libc::major(device) != 0
+        || OWN
+            .get_or_init(|| {
+                [c"/", c"/usr", c"/tmp", c"/var/tmp", c"/run", c"/dev/shm"]
+                    .into_iter()
+                    .filter_map(|place| identity_of(nix::fcntl::AT_FDCWD, place).ok())
+                    .map(|identity| identity.device)
+                    .collect()
+            })
+            .contains(&device)
 }
 
 /// Says whether the image's path means the same file on this host; `namespace`

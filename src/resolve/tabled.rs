@@ -37,7 +37,7 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         image: program.as_deref().map(unplaced),
         ..known
             .as_ref()
-            .map_or_else(|| nameless(writer.pid), from_table_alone)
+            .map_or_else(|| Process::unknown(writer.pid), from_table_alone)
     };
     Some(Attribution {
         method: Method::Recorded,
@@ -87,6 +87,15 @@ pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> 
     let birth = proctable::from_ticks(child.start_ticks?);
     let id = table.table().find(child.pid, birth)?;
     table.table().parent(id)
+}
+
+/// Whether `process`, which was read while a thread of it was held, cannot have
+/// changed meanwhile: nobody but the held thread could have done it.
+pub(super) fn is_alone(table: &ProcTable, process: &Process) -> bool {
+    process.start_ticks.is_some_and(|ticks| {
+        let birth = proctable::from_ticks(ticks);
+        process.image.is_some() && table.table().is_alone(process.pid, birth)
+    })
 }
 
 /// What `process` mapped to be executed besides its image.
@@ -145,32 +154,13 @@ fn from_table_alone(known: &Known) -> Process {
         start: Some(proctable::wall_clock(known.birth)),
         start_ticks: Some(proctable::to_ticks(known.birth)),
         name: Some(known.name.clone()),
-        ..nameless(known.pid)
+        ..Process::unknown(known.pid)
     }
 }
 
 /// Whether a start in clock ticks is that of `known`.
 pub(super) fn is_start(known: &Known, ticks: u64) -> bool {
     proctable::from_ticks(ticks).abs_diff(known.birth) <= TICK
-}
-
-fn nameless(pid: i32) -> Process {
-    Process {
-        pid,
-        parent_pid: None,
-        start: None,
-        start_ticks: None,
-        image: None,
-        name: None,
-        args: None,
-        working_directory: None,
-        credentials: None,
-        session: None,
-        process_group: None,
-        tty: None,
-        login_uid: None,
-        audit_session: None,
-    }
 }
 
 /// The image that `program` is on this host.

@@ -154,6 +154,16 @@ impl Exception {
         self.hits.load(Ordering::Relaxed)
     }
 
+    /// Whether both are for the same rule under the same condition.
+    pub(super) fn says_what(&self, other: &Self) -> bool {
+        self.target == other.target && self.when == other.when
+    }
+
+    /// Counts on from where `former` has stopped.
+    pub(super) fn go_on(&self, former: &Self) {
+        self.hits.fetch_add(former.hits(), Ordering::Relaxed);
+    }
+
     /// What is wrong with its condition, though it is valid.
     #[must_use]
     pub fn weakness(&self) -> Option<Weakness> {

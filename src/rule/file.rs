@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::facts::{Reference, Rule, Severity, Technique, Threat};
-use super::{schema, settings, types};
+use super::{opens, schema, settings, types};
 use crate::config::snippet::{Fault, Source};
 use crate::eql;
 
@@ -39,21 +39,15 @@ pub(super) struct Compiled {
     query: eql::Query,
     /// `event_category_override`, where the rule has one.
     category_field: Option<eql::Field>,
+    pub(super) asks_for_opens: bool,
 }
 
 impl Compiled {
-    pub(super) fn matches(&self, document: &impl eql::Document) -> bool {
-        match &self.category_field {
-            Some(field) => self.query.matches_with_category_field(document, field),
-            None => self.query.matches(document),
-        }
-    }
-
-    pub(super) fn number_fields(&mut self, wanted: &mut eql::Wanted) {
-        self.query.number_fields(wanted);
-        if let Some(field) = &mut self.category_field {
-            field.number(wanted);
-        }
+    /// The event category, if it matters, and the field that has it.
+    pub(super) fn category(&self) -> (Option<&str>, &eql::Field) {
+        let field = self.category_field.as_ref();
+        let field = field.unwrap_or_else(|| self.query.category_field());
+        (self.query.category(), field)
     }
 
     pub(super) fn query(&self) -> &eql::Query {
@@ -274,6 +268,7 @@ pub(super) fn parse(
             file: file.to_owned(),
             ruleset: ruleset.to_owned(),
         },
+        asks_for_opens: opens::asks(&query),
         query,
         category_field,
     };

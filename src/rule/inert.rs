@@ -4,8 +4,8 @@
 //! fields can have, and the directories that paths lie in. Never calls a rule
 //! inert that could match; may fail to see that one cannot. Pure.
 
-use super::Rule;
 use super::file::Compiled;
+use super::{Rule, opens};
 use crate::eql::ast::{CompareOp, Expr, ExprKind, Literal, MatchOp, Truth};
 use crate::eql::{Field, Pattern};
 
@@ -16,12 +16,12 @@ pub(super) const PATH: &str = "file.path";
 const VALUES: [(&str, &[&str]); 6] = [
     (
         "event.action",
-        &["creation", "rename", "modification", "deletion"],
+        &["creation", "rename", "modification", "deletion", "open"],
     ),
     ("event.category", &["file"]),
     ("event.module", &["ssh_keywatch"]),
     ("event.outcome", &["success"]),
-    ("event.type", &["creation", "change", "deletion"]),
+    ("event.type", &["creation", "change", "deletion", "access"]),
     ("host.os.type", &["linux"]),
 ];
 
@@ -57,8 +57,10 @@ pub(super) fn inert<'a>(compiled: &'a Compiled, prefixes: &[String]) -> Option<I
         })
     };
     let impossible = VALUES.iter().find(|(name, values)| {
-        let mut values = values.iter();
-        values.all(|value| expr.truth(&mut |leaf| truth(leaf, name, value)) == Truth::False)
+        let mut values = values
+            .iter()
+            .filter(|value| compiled.asks_for_opens || !opens::is_word(value));
+        values.all(|value| !possible(expr, name, value))
     });
     if let Some((field, _)) = impossible {
         return found(field);
@@ -142,6 +144,19 @@ fn truth(leaf: &Expr, field: &str, value: &str) -> Truth {
         Some(_) => Truth::False,
         None => Truth::Unknown,
     }
+}
+
+/// Whether the query may hold where `field` has this value.
+pub(super) fn possible(expr: &Expr, field: &str, value: &str) -> bool {
+    expr.truth(&mut |leaf| truth(leaf, field, value)) != Truth::False
+}
+
+/// Whether the query compares `field` with something that this value is.
+pub(super) fn names(expr: &Expr, field: &str, value: &str) -> bool {
+    expr.walk().any(|part| {
+        let test = Test::of(part).filter(|test| test.field.name() == field);
+        test.is_some_and(|test| test.holds(value) != test.negated)
+    })
 }
 
 /// Collects the texts that the query wants a field to be.

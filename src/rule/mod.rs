@@ -14,7 +14,9 @@ mod file;
 mod inert;
 mod limits;
 mod load;
+mod opens;
 mod overrides;
+mod plan;
 mod roots;
 mod schema;
 mod settings;
@@ -36,11 +38,13 @@ pub use facts::{Reference, Rule, Severity, Tactic, Technique, Threat};
 pub use file::Fields;
 pub use inert::{Inert, known_values};
 pub use limits::{Cause, Limits, MAX_GROUPS, Suppressed, Suppression, Suppressor, Verdict};
+pub use opens::AskedOpens;
 pub use overrides::{Overrides, SeverityMapping};
 pub use roots::{MAX_ROOTS, Roots};
 pub use schema::{knows as knows_field, nearest_field};
 
 use self::file::Compiled;
+use self::plan::{Answers, Plan};
 use crate::config;
 use crate::config::snippet::Fault;
 use crate::eql;
@@ -137,6 +141,7 @@ pub struct Decision<'a> {
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Compiled>,
+    plan: Plan,
     entries: Vec<Entry>,
     exceptions: Vec<Exception>,
     fields: Fields,
@@ -159,24 +164,24 @@ impl RuleSet {
         fields: Fields,
     ) -> Result<Self, Vec<Error>> {
         let loaded = load::load(directories, builtin, fields)?;
-        Ok(Self {
-            rules: loaded.rules,
-            entries: loaded.entries,
-            exceptions: Vec::new(),
-            fields,
-        })
+        Ok(Self::of(loaded, fields))
     }
 
     /// As [`load_with`](Self::load_with), from the texts of files instead of
     /// directories.
     pub fn from_texts(texts: &[(&Path, &str)], fields: Fields) -> Result<Self, Vec<Error>> {
         let loaded = load::of_texts(texts, fields)?;
-        Ok(Self {
+        Ok(Self::of(loaded, fields))
+    }
+
+    fn of(loaded: load::Loaded, fields: Fields) -> Self {
+        Self {
+            plan: Plan::new(&loaded.rules),
             rules: loaded.rules,
             entries: loaded.entries,
             exceptions: Vec::new(),
             fields,
-        })
+        }
     }
 
     /// The same rules with these exceptions.
@@ -203,8 +208,28 @@ impl RuleSet {
     /// exceptions expire by.
     #[must_use]
     pub fn decide(&self, document: &impl eql::Document, today: Date) -> Decision<'_> {
+        self.decide_by(document, today, |_| true)
+    }
+
+    /// As [`decide`](Self::decide), of an open that was noticed because some
+    /// rules ask for opens: the others are not asked, as if it had not been.
+    #[must_use]
+    pub fn decide_open(&self, document: &impl eql::Document, today: Date) -> Decision<'_> {
+        self.decide_by(document, today, |rule| rule.asks_for_opens)
+    }
+
+    fn decide_by(
+        &self,
+        document: &impl eql::Document,
+        today: Date,
+        asked: impl Fn(&Compiled) -> bool,
+    ) -> Decision<'_> {
         let mut decision = Decision::default();
-        for compiled in self.rules.iter().filter(|rule| rule.matches(document)) {
+        let mut answers = Answers::default();
+        for (index, compiled) in self.rules.iter().enumerate() {
+            if !asked(compiled) || !self.plan.matches(index, document, &mut answers) {
+                continue;
+            }
             let rule = &compiled.rule;
             let exception = self
                 .exceptions
@@ -222,15 +247,14 @@ impl RuleSet {
     /// ask for. Those of exceptions are not among them: what matches a rule is
     /// rare, and is read whole.
     pub fn number_fields(&mut self, wanted: &mut eql::Wanted) {
-        for rule in &mut self.rules {
-            rule.number_fields(wanted);
-        }
+        self.plan.number_fields(wanted);
     }
 
     /// Whether there is a rule that the document matches, excepted or not.
     #[must_use]
     pub fn any_matches(&self, document: &impl eql::Document) -> bool {
-        self.rules.iter().any(|rule| rule.matches(document))
+        let mut answers = Answers::default();
+        (0..self.rules.len()).any(|index| self.plan.matches(index, document, &mut answers))
     }
 
     /// Whether the document matches the rule with this id, excepted or not;
@@ -238,8 +262,9 @@ impl RuleSet {
     #[must_use]
     pub fn matches(&self, id: &str, document: &impl eql::Document) -> Option<bool> {
         let mut rules = self.rules.iter();
-        let rule = rules.find(|compiled| compiled.rule.id == id)?;
-        Some(rule.matches(document))
+        let index = rules.position(|compiled| compiled.rule.id == id)?;
+        let mut answers = Answers::default();
+        Some(self.plan.matches(index, document, &mut answers))
     }
 
     /// The rules that run, in loading order.
@@ -270,6 +295,16 @@ impl RuleSet {
             };
             (exception, standing)
         })
+    }
+
+    /// Goes on counting where exceptions of `former` that say the same have stopped.
+    pub fn inherit(&self, former: &Self) {
+        for exception in &self.exceptions {
+            let mut old = former.exceptions.iter();
+            if let Some(old) = old.find(|old| exception.says_what(old)) {
+                exception.go_on(old);
+            }
+        }
     }
 
     /// The rules that run but that nothing below these directories can match.

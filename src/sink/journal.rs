@@ -29,6 +29,8 @@ pub enum MessageId {
     Rename,
     /// An alert whose action is `deletion`.
     Deletion,
+    /// An alert whose action is `open`.
+    Open,
     /// Any other alert.
     Alert,
     /// A line about the daemon itself.
@@ -39,11 +41,12 @@ pub enum MessageId {
 
 impl MessageId {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Creation,
         Self::Modification,
         Self::Rename,
         Self::Deletion,
+        Self::Open,
         Self::Alert,
         Self::State,
         Self::PipelineError,
@@ -57,6 +60,7 @@ impl MessageId {
             Self::Modification => "44041155ebea487f804a1c215cbf9508",
             Self::Rename => "b673c181e67f4a9bb49b87089f656884",
             Self::Deletion => "1c5a54d4a5a4452980ecfbf629aae0b1",
+            Self::Open => "5d3e8a1b7c0f4e26a94b60d2f81c37e5",
             Self::Alert => "28fff234ff0c4c1f9ac5dec409b03aef",
             Self::State => "ab857351b97546239830e8f219a845db",
             Self::PipelineError => "971d588ae9284fc08105c87464a1e100",
@@ -73,6 +77,7 @@ impl MessageId {
             (_, Some("modification")) => Self::Modification,
             (_, Some("rename")) => Self::Rename,
             (_, Some("deletion")) => Self::Deletion,
+            (_, Some("open")) => Self::Open,
             _ => Self::Alert,
         }
     }
@@ -192,6 +197,9 @@ impl Sink for Journal {
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
+        if line.is_building_block() {
+            return Ok(());
+        }
         let priority = match priority(&line.document) {
             ..=2 => Priority::Critical,
             3 => Priority::Error,

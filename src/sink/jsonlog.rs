@@ -5,9 +5,13 @@
 //! again. Must not know what a line says. Fails by error to its thread
 //! ([`super::Fanout`]), which keeps the line and offers it again.
 //!
-//! Rotation needs no word from anybody: before each line the path is looked at,
+//! It rotates itself ([`Rotation`]). Rotation by others needs no word from anybody: before each line the path is looked at,
 //! and when it names another file, or none, it is opened anew (so `create`,
 //! `nocreate` and plain `rm` work). `copytruncate` works because of `O_APPEND`.
+//!
+//! Room for a line is reserved before it is written, so that a full disk leaves
+//! no half of it. Where a file system cannot reserve, what was written of it is
+//! taken out again.
 //!
 //! A last line without its newline, found when opening, is
 //! - completed, if it is a whole JSON object (only the newline was lost);
@@ -21,12 +25,22 @@ use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::unistd::{Gid, Group};
 use serde_json::{Map, Value};
 
+use self::reserve::Reserve;
+use self::rotate::Rotator;
 use super::{Line, Sink, Spool};
 use crate::text::escape_path;
+
+mod archive;
+mod reserve;
+mod rotate;
+
+pub use rotate::Rotation;
+pub(crate) use rotate::{LAST_NUMBER, rotated};
 
 /// A torn line longer than this is not read into memory, only ended.
 const TORN_LIMIT: u64 = 16 << 20;
@@ -39,14 +53,17 @@ pub struct Options {
     pub mode: u32,
     /// The group that may read it; one that does not exist here is left out.
     pub group: Option<String>,
+    /// When it is rotated.
+    pub rotation: Rotation,
 }
 
 impl Default for Options {
-    /// 0640 and Debian's group for readers of logs.
+    /// 0640, Debian's group for readers of logs, and no rotation.
     fn default() -> Self {
         Self {
             mode: 0o640,
             group: Some("adm".to_owned()),
+            rotation: Rotation::OFF,
         }
     }
 }
@@ -60,6 +77,10 @@ pub struct JsonLog {
     file: File,
     /// (device, inode) of `file`.
     identity: (u64, u64),
+    reserve: Reserve,
+    rotator: Rotator,
+    /// Of when the first line is; looked at only if its age matters.
+    since: Option<SystemTime>,
     /// A fragment stands at the end that could not be taken out.
     unterminated: bool,
     dirty: bool,
@@ -95,6 +116,9 @@ impl JsonLog {
             gid,
             file,
             identity: (0, 0),
+            reserve: Reserve::default(),
+            rotator: Rotator::new(path, &options.rotation),
+            since: None,
             unterminated: false,
             dirty: false,
             group_refused: false,
@@ -115,6 +139,7 @@ impl JsonLog {
                 "the rotated log could not be forced to disk: {error}"
             ));
         }
+        self.reserve.release(&self.file);
         self.file = file;
         self.dirty = false;
         self.unterminated = false;
@@ -134,7 +159,30 @@ impl JsonLog {
                 meta.mode() & 0o7777
             ));
         }
+        self.since = if self.rotator.asks_for_age() && meta.len() > 0 {
+            first_time(&self.file).or_else(|| meta.modified().ok())
+        } else {
+            None
+        };
         self.repair(meta.len())
+    }
+
+    /// Rotates the log if it is time. Gives the size of the one to write to.
+    fn rotate(&mut self, len: u64, need: u64) -> io::Result<u64> {
+        if !self.rotator.is_due(len, need, self.since) {
+            return Ok(len);
+        }
+        // While its error can still be told of the file it belongs to.
+        self.settle()?;
+        self.reserve.release(&self.file);
+        if let Err(error) = self.rotator.rotate() {
+            let error = at(&self.path, "cannot rotate it", &error);
+            self.notes.push(format!("{error}; it grows on meanwhile"));
+            return Ok(len);
+        }
+        self.open_anew()?;
+        self.rotator.compress();
+        Ok(self.file.metadata()?.len())
     }
 
     /// Gives a new file its group and mode, and makes its name durable.
@@ -215,15 +263,16 @@ impl JsonLog {
         Ok(aside)
     }
 
-    /// Opens the path anew if it no longer names our file.
-    fn follow_rotation(&mut self) -> io::Result<()> {
+    /// Opens the path anew if it no longer names our file. Gives the file's size.
+    fn follow_rotation(&mut self) -> io::Result<u64> {
         match fs::symlink_metadata(&self.path) {
-            Ok(meta) if (meta.dev(), meta.ino()) == self.identity => Ok(()),
-            Ok(_) => self.open_anew(),
-            Err(error) if is_absence(&error) => self.open_anew(),
+            Ok(meta) if (meta.dev(), meta.ino()) == self.identity => return Ok(meta.len()),
+            Ok(_) => self.open_anew()?,
+            Err(error) if is_absence(&error) => self.open_anew()?,
             // The path cannot be looked at, but the descriptor is still good.
-            Err(_) => Ok(()),
+            Err(_) => {}
         }
+        Ok(self.file.metadata()?.len())
     }
 
     /// Takes out what a failed write left, so that the line can be offered
@@ -255,13 +304,20 @@ impl Sink for JsonLog {
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
-        self.follow_rotation()?;
+        let len = self.follow_rotation()?;
+        let len = self.rotate(len, line.json.len() as u64 + 1)?;
+        if len == 0 {
+            self.since = Some(SystemTime::now());
+        }
         let mut bytes = Vec::with_capacity(line.json.len() + 2);
         if self.unterminated {
             bytes.push(b'\n');
         }
         bytes.extend_from_slice(line.json.as_bytes());
         bytes.push(b'\n');
+        self.reserve
+            .cover(&self.file, len, bytes.len() as u64)
+            .map_err(|error| at(&self.path, "cannot write", &error))?;
         match write_whole(&mut self.file, &bytes) {
             Ok(()) => {
                 self.unterminated = false;
@@ -299,7 +355,15 @@ impl Sink for JsonLog {
     }
 
     fn notes(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.notes)
+        let mut notes = std::mem::take(&mut self.notes);
+        notes.extend(self.rotator.notes());
+        notes
+    }
+}
+
+impl Drop for JsonLog {
+    fn drop(&mut self) {
+        self.reserve.release(&self.file);
     }
 }
 
@@ -341,6 +405,16 @@ pub(crate) fn line_start(file: &File, end: u64) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
+}
+
+/// The `@timestamp` of the first line, if it can be read.
+fn first_time(file: &File) -> Option<SystemTime> {
+    let mut bytes = vec![0; 64 << 10];
+    let count = file.read_at(&mut bytes, 0).ok()?;
+    let line = bytes[..count].split(|&byte| byte == b'\n').next()?;
+    let document: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    let time: jiff::Timestamp = super::text(&document, "@timestamp")?.parse().ok()?;
+    time.try_into().ok()
 }
 
 /// Opens a regular file for appending; true if it was made.

@@ -27,10 +27,10 @@ use serde_json::{Map, Value};
 pub use fanout::Fanout;
 pub use field::{field, number, strings, text};
 pub use journal::{Journal, MessageId, fields, priority};
-pub use jsonlog::{JsonLog, Options};
-pub(crate) use jsonlog::{is_absence, line_start};
+pub use jsonlog::{JsonLog, Options, Rotation};
+pub(crate) use jsonlog::{LAST_NUMBER, is_absence, line_start, rotated};
 pub use report::{Report, ReportKind, SinkState, SinkStatus};
-pub use terminal::{Format, Terminal, TerminalStyle, render};
+pub use terminal::{Format, Renderer, Terminal, TerminalStyle};
 
 /// From this `event.severity` on (high, critical) a line is forced to the disk
 /// before the next one is taken; below, within [`SETTLE_AFTER`].
@@ -59,11 +59,24 @@ impl Line {
         }
     }
 
+    /// Whether it is an alert that only means something together with others
+    /// (`building_block_type`): it stands in the log, and calls nobody.
+    #[must_use]
+    pub fn is_building_block(&self) -> bool {
+        is_building_block(&self.document)
+    }
+
     /// Whether the line must be on disk before anything else happens.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         number(&self.document, "event.severity").is_some_and(|severity| severity >= URGENT_SEVERITY)
     }
+}
+
+/// As [`Line::is_building_block`].
+#[must_use]
+pub fn is_building_block(document: &Map<String, Value>) -> bool {
+    field(document, "ssh_keywatch.rule.building_block") == Some(&Value::Bool(true))
 }
 
 /// How much a sink keeps in memory while it cannot write.

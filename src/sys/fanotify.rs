@@ -22,6 +22,8 @@ use super::{ObjectId, PidFd};
 /// The bits of a record's or a mark's mask that we use. A record's mask is a
 /// set: one record can carry several.
 pub mod mask {
+    /// A file was opened.
+    pub const OPEN: u64 = libc::FAN_OPEN;
     /// Content was changed.
     pub const MODIFY: u64 = libc::FAN_MODIFY;
     /// A descriptor open for writing was closed.

@@ -1,5 +1,5 @@
 //! The only room with `unsafe` in it: fanotify groups and their records, file
-//! handles, perf rings, pidfds, scheduling.
+//! handles, perf rings, pidfds, peers of sockets, scheduling.
 //!
 //! Owns the bytes the kernel gives and takes, and every descriptor as an
 //! `OwnedFd`. Must not own policy: which directory is marked, who is held and
@@ -10,6 +10,7 @@
 pub mod fanotify;
 pub mod handle;
 pub mod memory;
+pub mod peer;
 pub mod perf;
 pub mod pidfd;
 pub mod stat;

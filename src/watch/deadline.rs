@@ -90,6 +90,12 @@ impl Deadline {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many signs of life it has given.
+    #[must_use]
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
     /// It has answered it.
     pub fn end(&self) {
         self.idle();

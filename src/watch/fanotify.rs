@@ -14,8 +14,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::fence::Fence;
-use super::pattern::Pattern;
-use super::tree::{Held, Marker, NodeId, Tree};
+use super::tree::{Held, Interest, Marker, NodeId, Scope, Tree};
 use super::{Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
 use crate::sys::fanotify::{Entry, Features, NotificationGroup, PermissionGroup, Record, mask};
@@ -44,10 +43,15 @@ struct Marks {
 }
 
 impl Marker for Marks {
-    fn mark(&mut self, dir: BorrowedFd<'_>, _path: &Path, watched: bool) -> io::Result<Held> {
-        let files = if watched { FILES } else { 0 };
+    fn mark(&mut self, dir: BorrowedFd<'_>, _path: &Path, interest: Interest) -> io::Result<Held> {
+        let files = match interest {
+            Interest::Names => 0,
+            Interest::Files => FILES,
+            Interest::Opens => FILES | mask::OPEN,
+        };
         self.notification
             .mark_directory(dir, NAMES | ITSELF | self.renames | files)?;
+        let watched = interest > Interest::Names;
         let Some(permission) = self
             .permission
             .as_ref()
@@ -70,10 +74,15 @@ impl Marker for Marks {
         // ENOENT: the marks went with the inode, or were of the other kind.
         let _ = self
             .notification
-            .unmark_directory(dir, NAMES | ITSELF | self.renames | FILES);
+            .unmark_directory(dir, NAMES | ITSELF | self.renames | FILES | mask::OPEN);
         if let Some(permission) = &self.permission {
             let _ = permission.unmark_directory(dir, HOLD);
         }
+    }
+
+    fn no_opens(&mut self, dir: BorrowedFd<'_>) {
+        // ENOENT: the mark went with the directory.
+        let _ = self.notification.unmark_directory(dir, mask::OPEN);
     }
 
     fn moved(&mut self, _from: &Path, _to: &Path, _watched: bool) {}
@@ -108,13 +117,12 @@ pub struct FanotifyWatch {
 }
 
 impl FanotifyWatch {
-    /// Makes a watch for `patterns`; nothing is marked yet.
+    /// Makes a watch for `scope`; nothing is marked yet.
     #[must_use]
     pub fn new(
         group: Arc<NotificationGroup>,
         permission: Option<Arc<PermissionGroup>>,
-        patterns: Vec<Pattern>,
-        limit: usize,
+        scope: Scope,
         ignore_settled: bool,
     ) -> Self {
         let mut marks = Marks {
@@ -130,7 +138,7 @@ impl FanotifyWatch {
         Self {
             group,
             permission,
-            tree: Tree::new(patterns, limit, Box::new(marks)),
+            tree: Tree::new(scope, Box::new(marks)),
             fence: None,
             programs: HashMap::new(),
             buffer: vec![0; BUFFER],
@@ -324,6 +332,16 @@ impl FanotifyWatch {
             let to = Some((node, name));
             self.tree
                 .renamed(None, to, target.clone(), directory, writer.clone(), out);
+        }
+        if record.is(mask::OPEN) && !directory {
+            self.tree.touched(
+                What::Opened,
+                node,
+                name,
+                target.clone(),
+                writer.clone(),
+                out,
+            );
         }
         if record.is(mask::MODIFY) && !directory {
             self.tree.touched(

@@ -15,8 +15,7 @@ use nix::sys::eventfd::EventFd;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::pattern::Pattern;
-use super::tree::{Held, Marker, Tree};
+use super::tree::{Held, Interest, Marker, Scope, Tree};
 use super::{Evidence, Notice, Problem, What};
 
 /// How many events wait at most; beyond it everything is scanned again.
@@ -45,7 +44,7 @@ fn to_io(error: notify::Error) -> io::Error {
 }
 
 impl Marker for Marks {
-    fn mark(&mut self, _dir: BorrowedFd<'_>, path: &Path, _watched: bool) -> io::Result<Held> {
+    fn mark(&mut self, _dir: BorrowedFd<'_>, path: &Path, _interest: Interest) -> io::Result<Held> {
         self.with(|watcher| watcher.watch(path, RecursiveMode::NonRecursive))
             .map(|()| Held::No)
             .map_err(to_io)
@@ -55,6 +54,8 @@ impl Marker for Marks {
         // One that was deleted has no watch left.
         let _ = self.with(|watcher| watcher.unwatch(path));
     }
+
+    fn no_opens(&mut self, _dir: BorrowedFd<'_>) {}
 
     fn moved(&mut self, from: &Path, to: &Path, _watched: bool) {
         let _ = self.with(|watcher| {
@@ -80,12 +81,13 @@ pub struct InotifyWatch {
 }
 
 impl InotifyWatch {
-    /// Makes a watch for `patterns`; `wake` is written when there is something
-    /// to read. Nothing is watched yet.
+    /// Makes a watch for `scope`; `wake` is written when there is something to
+    /// read. Nothing is watched yet. Opens are not told: inotify does not say
+    /// who opened a file, so not even that it was not us.
     ///
     /// # Errors
     /// inotify cannot be used: `EMFILE` beyond `fs.inotify.max_user_instances`.
-    pub fn new(patterns: Vec<Pattern>, limit: usize, wake: Arc<EventFd>) -> io::Result<Self> {
+    pub fn new(scope: Scope, wake: Arc<EventFd>) -> io::Result<Self> {
         use std::sync::atomic::{AtomicBool, Ordering};
 
         let (sender, events) = sync_channel(BACKLOG);
@@ -102,7 +104,7 @@ impl InotifyWatch {
             watcher: Arc::new(Mutex::new(watcher)),
         };
         Ok(Self {
-            tree: Tree::new(patterns, limit, Box::new(marks)),
+            tree: Tree::new(scope, Box::new(marks)),
             events,
             overrun,
             moving: None,

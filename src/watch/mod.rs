@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::sys::{ObjectId, PidFd};
 
+pub mod beat;
 pub mod deadline;
 pub mod fanotify;
 pub mod fence;
@@ -73,6 +74,8 @@ pub enum What {
     Modified,
     /// A descriptor open for writing was closed.
     Closed,
+    /// It was opened. Told only where opens are asked for ([`tree::Scope::opens`]).
+    Opened,
     /// The name went away.
     Deleted,
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use crate::document::{Document, SEED};
+use crate::document::{Document, SEED, any_creation};
 use crate::follow::Follow;
 use crate::host::{ANN, Host};
 use crate::process::{Process, SOON};
@@ -209,4 +209,34 @@ fn a_journal_that_is_restarted_costs_no_alert_of_the_log() {
     journald.entry("alert", |entry| entry.is("FILE_PATH", &after));
     let ended = daemon.stop();
     assert_eq!(ended.alerts(SEED).len(), 6);
+}
+
+#[test]
+fn a_document_beyond_what_a_datagram_holds_arrives_whole() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let journald = Journald::start(&host);
+    let daemon = host.daemon().journal().rule("any", &any_creation()).start();
+    // As many keys as a document names, with as many options: more than a
+    // datagram takes (net.core.wmem_default, socket(7)).
+    let script = r#"perl -e '
+        for my $key (0..39) {
+            print join(",", map { "environment=\"V$_=" . "x" x 400 . "\"" } 1..20);
+            printf(" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI%043d\n", $key);
+        }' > list; mv list .ssh/authorized_keys"#;
+    host.sh(ANN, script).ok();
+    let path = ANN.ssh("authorized_keys");
+    let huge = daemon.line("word of the list", |document| {
+        document.is("file.path", &path) && !document.get("ssh_keywatch.key.added").is_null()
+    });
+    let length = huge.0.to_string().len();
+    assert!(
+        length > 212_992,
+        "{length} bytes are not enough for this test"
+    );
+    let id = huge.text("event.id");
+    let entry = journald.entry("alert", |entry| entry.is("EVENT_ID", id));
+    let document = Document::parse(entry.text("SSH_KEYWATCH_EVENT"));
+    assert_eq!(document.0, huge.0);
+    daemon.stop().assert_nothing_lost();
 }

@@ -87,6 +87,8 @@ fn start_and_stop_are_in_the_log() {
         start.text("ssh_keywatch.mode")
     );
     assert!(start.get("ssh_keywatch.coverage").is_object());
+    // The trial at the start has passed.
+    assert!(start.get("ssh_keywatch.degraded").is_null(), "{start:?}");
     let ended = daemon.stop();
     let stop = ended.log.last().unwrap();
     assert!(stop.is_state("stop"), "{}", stop.brief());
@@ -321,6 +323,7 @@ fn check_says_what_is_watched_and_which_rules_are_active() {
         "SSH Key Generated via ssh-keygen",
         SEED,
         "fanotify",
+        "on trial, a file that was made and one that was renamed into place were seen",
     ] {
         assert!(check.stdout.contains(part), "no {part} in {}", check.stdout);
     }

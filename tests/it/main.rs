@@ -20,19 +20,28 @@
 )]
 
 mod attribution;
+mod control;
 mod daemon;
 mod deadline;
 mod discovery;
 mod document;
 mod follow;
+mod forward;
 mod harm;
 mod hold;
 mod holding;
 mod host;
+mod inventory;
 mod journal;
 mod keygen;
+mod killer;
 mod lifecycle;
+mod opens;
 mod others;
 mod process;
+mod reference;
+mod rules;
+mod session;
+mod shipped;
 mod sinks;
 mod stress;

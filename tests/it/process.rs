@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -53,6 +53,10 @@ impl Process {
     /// Of the program itself: every wrapper in front of it replaces itself by it.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
     }
 
     pub fn stdout(&mut self) -> ChildStdout {

@@ -1,11 +1,17 @@
 //! The alert log and the terminal.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, LOG};
-use crate::document::{Document, SEED};
+use crate::document::{ANY, Document, SEED, any_creation};
 use crate::follow::Follow;
 use crate::host::{ANN, Host, PROGRAM, ROOT};
 use crate::process::SOON;
@@ -149,34 +155,167 @@ fn a_log_that_cannot_be_written_is_an_error_at_the_start() {
 #[test]
 fn a_full_disk_is_said_and_what_waited_is_written_later() {
     let host = host();
-    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=256k small /var/log/small";
+    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=512k small /var/log/small";
     host.sh(ROOT, mount).ok();
     let daemon = host.daemon().log("/var/log/small/alerts.json").start();
-    // What the disk has no room for may be torn for a moment, so it is the
-    // terminal that is followed here.
-    let make = |name: &str| {
-        host.keygen(ANN, "ed25519")
-            .args(["-f", &ANN.ssh(name)])
+    let mut made = Vec::new();
+    let mut make = |name: String| {
+        let path = ANN.ssh(&name);
+        host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
+        wait_for(&daemon.stdout, &format!("/.ssh/{name}.pub"));
+        made.extend([format!("{path}.pub"), path]);
+    };
+    make("id_before".to_owned());
+    host.sh(ROOT, "cat /dev/zero > /var/log/small/fill || true")
+        .ok();
+    let is_said = || {
+        let said = daemon.stderr.so_far();
+        said.iter().any(|line| line.contains("No space left on"))
+    };
+    // The log has some room of its own, which is soon used up.
+    for number in 0..40 {
+        if is_said() {
+            break;
+        }
+        make(format!("id_{number}"));
+    }
+    wait_for(&daemon.stderr, "No space left on device");
+    make("id_full".to_owned());
+    host.sh(ROOT, "rm /var/log/small/fill").ok();
+    make("id_after".to_owned());
+    let ended = daemon.stop();
+    made.sort();
+    assert_eq!(ended.paths(SEED), made);
+}
+
+#[test]
+fn who_follows_the_log_sees_whole_lines_while_the_disk_fills_and_empties() {
+    const ROUNDS: usize = 4;
+    const FILES: usize = 40;
+    const FURTHER: usize = 5;
+    let host = host();
+    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=4m small /var/log/small";
+    host.sh(ROOT, mount).ok();
+    let log = host.path("/var/log/small/alerts.json");
+    let rule = any_creation();
+    let daemon = host
+        .daemon()
+        .rule("any", &rule)
+        .log("/var/log/small/alerts.json")
+        .start();
+    let eager = Eager::start(&log);
+    let mut expected = Vec::new();
+    for round in 0..ROUNDS {
+        host.sh(ROOT, "cat /dev/zero > /var/log/small/fill || true")
             .ok();
+        let said = daemon.stderr.so_far().len();
+        for number in 0..FILES {
+            expected.push(ANN.ssh(&format!("f{round}_{number:03}")));
+        }
+        let script = format!("seq -f .ssh/f{round}_%03.0f 0 {} | xargs touch", FILES - 1);
+        host.sh(ANN, &script).ok();
+        let says = |part: &str| {
+            let is = |line: &String| line.contains(part);
+            let seen = |lines: &[String]| lines[said..].iter().any(is).then_some(());
+            let seen = daemon.stderr.wait(SOON, seen);
+            assert!(seen.is_some(), "no {part} in {:#?}", daemon.stderr.so_far());
+        };
+        says("No space left on device");
+        // Nobody can be quick enough to see every half line. But each would be
+        // a write, and refused lines are tried again with each further one.
+        let before = log.metadata().unwrap();
+        for number in 0..FURTHER {
+            let path = ANN.ssh(&format!("g{round}_{number}"));
+            host.command("touch").user(ANN).args([&path]).ok();
+            wait_for(&daemon.stdout, &path);
+            expected.push(path);
+        }
+        let after = log.metadata().unwrap();
+        assert_eq!(after.len(), before.len());
+        assert_eq!(after.modified().unwrap(), before.modified().unwrap());
+        std::fs::remove_file(host.path("/var/log/small/fill")).unwrap();
+        says("writes again; lines lost: 0");
+    }
+    let ended = daemon.stop();
+    expected.sort();
+    assert_eq!(ended.paths(ANY), expected);
+    let lines = eager.stop();
+    assert_eq!(lines.len(), ended.log.len());
+    for (line, document) in lines.iter().zip(&ended.log) {
+        assert_eq!(Document::parse(line).0, document.0);
+    }
+}
+
+/// Reads what is new in a file again and again without a pause, so that it sees
+/// whatever there is to be seen for a moment.
+struct Eager {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<String>,
+}
+
+impl Eager {
+    fn start(path: &Path) -> Self {
+        let mut file = File::open(path).unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            loop {
+                let last = flag.load(SeqCst);
+                // Until the end of the file as it is now.
+                let new = file.read_to_end(&mut text).unwrap();
+                if last && new == 0 {
+                    return String::from_utf8(text).unwrap();
+                }
+                std::thread::yield_now();
+            }
+        });
+        Self { over, thread }
+    }
+
+    /// Every line that it saw.
+    fn stop(self) -> Vec<String> {
+        self.over.store(true, SeqCst);
+        let text = self.thread.join().unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_directory_that_vanishes_and_a_read_only_disk_cost_no_alert() {
+    let host = host();
+    let daemon = host.daemon().start();
+    let make = |name: &str| {
+        let path = ANN.ssh(name);
+        host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
         wait_for(&daemon.stdout, &format!("/.ssh/{name}.pub"));
     };
     make("id_before");
-    host.sh(ROOT, "cat /dev/zero > /var/log/small/fill || true")
+    // The log's directory is another one now, on a disk that cannot be written.
+    let directory = "/var/log/ssh-keywatch";
+    let script = "mv $1 $1.old; mkdir $1; mount -t tmpfs -o ro ro $1";
+    host.sh(ROOT, script).args([directory]).ok();
+    make("id_read_only");
+    wait_for(&daemon.stderr, "Read-only file system");
+    // And now it is gone altogether, with a file in its place.
+    host.sh(ROOT, "umount $1; rmdir $1; : > $1")
+        .args([directory])
         .ok();
-    // More than fits into the page that the log has already.
-    for number in 0..4 {
-        make(&format!("id_{number}"));
-    }
-    wait_for(&daemon.stderr, "No space left on device");
-    host.sh(ROOT, "rm /var/log/small/fill").ok();
+    make("id_gone");
+    host.sh(ROOT, "rm $1").args([directory]).ok();
+    wait_for(&daemon.stderr, "writes again; lines lost: 0");
     make("id_after");
     let ended = daemon.stop();
-    let ids: Vec<String> = ["0", "1", "2", "3", "after", "before"]
+    let old = std::fs::read_to_string(host.path(&format!("{directory}.old/alerts.json"))).unwrap();
+    let old = old.lines().map(Document::parse).filter(Document::is_alert);
+    assert_eq!(old.count(), 2);
+    let mut expected: Vec<String> = ["read_only", "gone", "after"]
         .iter()
         .flat_map(|name| [format!("id_{name}"), format!("id_{name}.pub")])
         .map(|name| ANN.ssh(&name))
         .collect();
-    assert_eq!(ended.paths(SEED), ids);
+    expected.sort();
+    assert_eq!(ended.paths(SEED), expected);
 }
 
 #[test]

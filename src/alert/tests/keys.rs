@@ -11,6 +11,7 @@ fn identity(algorithm: &str, bits: u32, fingerprint: &str) -> Identity {
         algorithm: Some(algorithm.into()),
         bits: Some(bits),
         fingerprint: Some(fingerprint.into()),
+        ..Identity::default()
     }
 }
 
@@ -114,6 +115,25 @@ fn with(report: &KeyReport) -> Document {
     let mut document = document();
     set_key(&mut document, report);
     document
+}
+
+/// Documents that together have every field of a key.
+pub(super) fn full() -> Vec<Document> {
+    let mut known = list_report(40, 40);
+    for entry in &mut known.change.as_mut().unwrap().added {
+        entry.hosts = Some("example.org".into());
+    }
+    for entry in &mut known.change.as_mut().unwrap().removed {
+        entry.hosts = Some("example.org".into());
+    }
+    let unread = KeyReport {
+        inspection: Err("timeout"),
+        beside: None,
+        change: None,
+        authorized_in: vec![],
+    };
+    let reports = [full_private(), full_certificate(), known, unread];
+    reports.iter().map(with).collect()
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn a_state_document() {
             reason: "",
             coverage: Value::Null,
             counters: Value::Null,
+            changes: Value::Null,
         },
         &origin(),
     );

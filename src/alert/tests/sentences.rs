@@ -31,6 +31,10 @@ fn the_sentence_names_what_was_done() {
     event.facts.as_mut().unwrap().kind = FileKind::Dir;
     assert!(message(&event).contains(" deleted the directory /root/.ssh/b as"));
 
+    event.action = Action::Open;
+    event.facts.as_mut().unwrap().kind = FileKind::File;
+    assert!(message(&event).contains(" opened /root/.ssh/b as"));
+
     event.action = Action::Creation;
     let facts = event.facts.as_mut().unwrap();
     facts.kind = FileKind::Symlink;

@@ -404,7 +404,10 @@ fn our_own_log_gives_the_same_alerts_again() {
     event.as_object_mut().unwrap().remove("data_stream");
     let event: Document = event.as_object().unwrap().clone().into();
     let set = rules();
-    let rule = set.rules().next().unwrap();
+    let rule = set
+        .rules()
+        .find(|rule| rule.name == "SSH Key Generated via ssh-keygen")
+        .unwrap();
     let logged = alert::alert(&event, rule);
     let mut by_another = logged.clone();
     by_another.set("rule.id", "another");

@@ -8,7 +8,7 @@ use jiff::{Span, Timestamp, ZonedDateTime};
 use serde_json::{Map, Value};
 
 use super::TailArgs;
-use crate::sink::{number, text};
+use crate::sink::{is_building_block, number, text};
 
 /// A rule's severity, by the numbers that `event.severity` has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +43,8 @@ pub(super) struct Filter {
     user: Option<String>,
     path: Option<GlobMatcher>,
     severity: Option<u64>,
+    /// Building blocks are wanted, too.
+    building_blocks: bool,
 }
 
 impl Filter {
@@ -53,12 +55,15 @@ impl Filter {
             user: args.user.clone(),
             path: args.path.clone(),
             severity: args.severity.map(Severity::number),
+            // Who names a rule wants to see what it found.
+            building_blocks: args.building_blocks || args.rule.is_some(),
         }
     }
 
     pub(super) fn matches(&self, document: &Map<String, Value>) -> bool {
         self.since
             .is_none_or(|since| time(document).is_some_and(|time| time >= since))
+            && (self.building_blocks || !is_building_block(document))
             && self.severity.is_none_or(|least| {
                 number(document, "event.severity").is_some_and(|it| it >= least)
             })
@@ -244,6 +249,26 @@ mod tests {
                 wanted,
                 "{since}"
             );
+        }
+    }
+
+    #[test]
+    fn building_blocks_are_shown_to_who_asks_for_them_or_for_their_rule() {
+        let mut document = sample();
+        document["ssh_keywatch"]["rule"] = json!({"building_block": true});
+        assert!(!Filter::default().matches(&document));
+        let asked = Filter {
+            building_blocks: true,
+            ..Filter::default()
+        };
+        assert!(asked.matches(&document));
+        for (words, shown) in [
+            (&["--rule", "key gen"][..], true),
+            (&["--building-blocks"], true),
+            (&["--severity", "low"], false),
+        ] {
+            let filter = Filter::new(&crate::cli::tail::tests::args(words));
+            assert_eq!(filter.matches(&document), shown, "{words:?}");
         }
     }
 

@@ -9,59 +9,84 @@
 //!
 //! | what | seen by | then |
 //! |---|---|---|
-//! | renamed, deleted, made anew | the path names another file, with content | the old file is read to its end, then the new one from its start |
+//! | rotated, deleted, made anew | the path names another file, with content | the old file is read to its end, then all that came between it and the new one, then that |
 //! | truncated (`copytruncate`), rewritten | the last line handed on stands no longer where it stood | from the start |
 //! | a torn last line was cut by the daemon | the piece read stands no longer there | that piece is forgotten |
 //!
 //! The new file counts only once it has content: until then the daemon, which
-//! looks before each line, may still write one to the old file. Two rotations
-//! between two looks (a stopped `tail`) pass by the file in the middle.
+//! looks before each line, may still write one to the old file. What came between
+//! is found by the place of the old file among the rotated ones, where it may be
+//! compressed by now. If it is not there at all, only the new file is known.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
-use serde_json::{Map, Value};
 
-use super::filter::{Filter, time};
+use super::filter::Filter;
+use super::history::{Identity, Piece, snapshot};
 use super::{Printer, Taken};
-use crate::sink::{is_absence, line_start};
+use crate::sink::is_absence;
 
 /// A longer line is not taken into memory but reported and skipped.
-const LINE_LIMIT: usize = 16 << 20;
+pub(super) const LINE_LIMIT: usize = 16 << 20;
 
 /// How much of the last line is kept to recognise the file by.
 const ANCHOR: usize = 64 << 10;
 
 /// Lines are in the order in which alerts were finished, not quite in that of
 /// their `@timestamp`; searching backwards goes on so far beyond `--since`.
-const DISORDER: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const DISORDER: SignedDuration = SignedDuration::from_hours(1);
 
 pub(super) struct Follower {
     path: PathBuf,
+    /// Older files that are yet to be shown, from these offsets on.
+    older: VecDeque<(Piece, u64)>,
     source: Option<Source>,
+    /// There was nothing at all yet.
+    all_is_new: bool,
 }
 
 impl Follower {
-    /// Opens the log at the first of its last `lines` wanted lines.
+    /// Opens the log, or a log before it, at the first of the last `lines`
+    /// wanted lines.
     pub(super) fn open(path: &Path, lines: u64, filter: &Filter) -> io::Result<Self> {
-        let mut source = Source::open(path)?;
-        let len = source.file.metadata()?.len();
-        let start = start_of(&source.file, len, lines, filter)?;
-        source.skip_to(start)?;
-        Ok(Self {
-            path: path.to_owned(),
-            source: Some(source),
-        })
+        let mut pieces = snapshot(path)?;
+        let mut follower = Self::absent(path);
+        follower.all_is_new = false;
+        let mut wanted = lines;
+        let mut is_newest = true;
+        while let Some(piece) = pieces.pop() {
+            let start = piece.start(wanted, filter)?;
+            wanted -= start.found;
+            match piece {
+                Piece::Plain(mut source) if is_newest => {
+                    source.skip_to(start.offset)?;
+                    follower.source = Some(source);
+                }
+                piece => follower.older.push_front((piece, start.offset)),
+            }
+            is_newest = false;
+            if wanted == 0 || start.over {
+                break;
+            }
+        }
+        if is_newest {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        Ok(follower)
     }
 
     /// For a log that is yet to come: all of it will be new.
     pub(super) fn absent(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            older: VecDeque::new(),
             source: None,
+            all_is_new: true,
         }
     }
 
@@ -72,29 +97,75 @@ impl Follower {
         printer: &mut Printer<W, E>,
     ) -> io::Result<bool> {
         loop {
+            self.show_older(printer)?;
             if let Some(source) = &mut self.source {
                 source.drain(&self.path, printer)?;
             }
             let there = match fs::metadata(&self.path) {
-                Ok(meta) => meta,
-                Err(error) if is_absence(&error) => return Ok(false),
+                Ok(meta) => Some(meta),
+                Err(error) if is_absence(&error) => None,
                 Err(error) => return Err(error),
             };
-            let known = self.source.as_ref().map(|source| source.identity);
-            if known == Some((there.dev(), there.ino())) || (known.is_some() && there.len() == 0) {
+            let Some(old) = &self.source else {
+                // Between two looks it may have come and been rotated.
+                let mut pieces = snapshot(&self.path)?;
+                if !self.all_is_new {
+                    pieces.drain(..pieces.len().saturating_sub(1));
+                }
+                if there.is_none() && (pieces.is_empty() || !self.all_is_new) {
+                    return Ok(false);
+                }
+                self.take_up(pieces);
+                continue;
+            };
+            let identity = there.as_ref().map(|meta| (meta.dev(), meta.ino()));
+            if identity == Some(old.identity) {
                 return Ok(true);
             }
-            let next = match Source::open(&self.path) {
-                Ok(next) => next,
-                Err(error) if is_absence(&error) => return Ok(false),
-                Err(error) => return Err(error),
-            };
-            if let Some(mut old) = self.source.replace(next) {
-                // The new file has content: nobody writes to the old one now.
+            let has_content = there.is_some_and(|meta| meta.len() > 0);
+            let newer = newer_than(&self.path, old, has_content)?;
+            if newer.is_empty() {
+                return Ok(identity.is_some());
+            }
+            // There is a newer file with content: nobody writes to the old one now.
+            if let Some(mut old) = self.source.take() {
                 old.drain(&self.path, printer)?;
                 old.end(&self.path, printer)?;
             }
+            self.take_up(newer);
         }
+    }
+
+    /// Shows these from now on, the last of them as it grows.
+    fn take_up(&mut self, mut pieces: Vec<Piece>) {
+        self.all_is_new = false;
+        self.source = match pieces.pop() {
+            Some(Piece::Plain(newest)) => Some(newest),
+            packed => {
+                pieces.extend(packed);
+                None
+            }
+        };
+        self.older = pieces.into_iter().map(|piece| (piece, 0)).collect();
+    }
+
+    #[cfg(test)]
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.source.as_ref().map(|source| source.identity)
+    }
+
+    fn show_older<W: Write, E: Write>(&mut self, printer: &mut Printer<W, E>) -> io::Result<()> {
+        while let Some((piece, start)) = self.older.pop_front() {
+            match piece {
+                Piece::Packed(packed) => packed.show(start, printer)?,
+                Piece::Plain(mut source) => {
+                    source.skip_to(start)?;
+                    source.drain(&self.path, printer)?;
+                    source.end(&self.path, printer)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Hands on everything, a last line without newline too.
@@ -102,6 +173,7 @@ impl Follower {
         mut self,
         printer: &mut Printer<W, E>,
     ) -> io::Result<()> {
+        self.show_older(printer)?;
         if let Some(source) = &mut self.source {
             source.drain(&self.path, printer)?;
             source.end(&self.path, printer)?;
@@ -110,11 +182,35 @@ impl Follower {
     }
 }
 
+/// All files with content that are newer than `old`. If `old` is none of the
+/// history, that is the log alone, if that has content.
+fn newer_than(log: &Path, old: &Source, has_content: bool) -> io::Result<Vec<Piece>> {
+    let mut pieces = snapshot(log)?;
+    let is_plain = |piece: &Piece| matches!(piece, Piece::Plain(it) if it.identity == old.identity);
+    let is_packed = |piece: &Piece| matches!(piece, Piece::Packed(it) if it.is_of(&old.file));
+    let mut place = pieces.iter().rposition(is_plain);
+    // Only a file without a name can have been compressed.
+    if place.is_none() && old.file.metadata()?.nlink() == 0 {
+        place = pieces.iter().rposition(is_packed);
+    }
+    let known = match place {
+        Some(place) => place + 1,
+        None if has_content => pieces.len().saturating_sub(1),
+        None => pieces.len(),
+    };
+    pieces.drain(..known);
+    if let Some(Piece::Plain(newest)) = pieces.last()
+        && newest.file.metadata()?.len() == 0
+    {
+        pieces.pop();
+    }
+    Ok(pieces)
+}
+
 /// One file and how far it has been read.
-struct Source {
+pub(super) struct Source {
     file: File,
-    /// (device, inode).
-    identity: (u64, u64),
+    identity: Identity,
     /// Up to here all lines have been handed on.
     line_start: u64,
     /// Up to here the file has been read.
@@ -128,7 +224,7 @@ struct Source {
 }
 
 impl Source {
-    fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         // NONBLOCK: a FIFO is refused below, not waited for.
         let file = OpenOptions::new()
             .read(true)
@@ -150,6 +246,14 @@ impl Source {
             overlong: false,
             anchor: Vec::new(),
         })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn into_file(self) -> File {
+        self.file
     }
 
     /// Begins at `start`, which is the start of a line.
@@ -232,7 +336,7 @@ impl Source {
     ) -> io::Result<()> {
         let line = std::mem::take(&mut self.partial);
         let taken = if self.overlong {
-            Taken::Bad(format!("longer than {} MiB", LINE_LIMIT >> 20))
+            Taken::too_long()
         } else if line.trim_ascii().is_empty() {
             Taken::Well
         } else {
@@ -282,37 +386,4 @@ fn stands_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// Where the first of the last `lines` wanted lines starts, searched from `len`
-/// backwards; the end if there is none, but never in the middle of a line.
-fn start_of(file: &File, len: u64, lines: u64, filter: &Filter) -> io::Result<u64> {
-    // A piece of a line at the end is read anew when its rest has come.
-    let mut start = line_start(file, len)?;
-    let mut end = len;
-    let mut wanted = 0;
-    let mut line = Vec::new();
-    while wanted < lines {
-        let begin = line_start(file, end)?;
-        let length = usize::try_from(end - begin).unwrap_or(usize::MAX);
-        if length <= LINE_LIMIT {
-            line.resize(length, 0);
-            file.read_exact_at(&mut line, begin)?;
-            if let Ok(document) = serde_json::from_slice::<Map<String, Value>>(&line) {
-                if filter.matches(&document) {
-                    wanted += 1;
-                    start = begin;
-                } else if let (Some(since), Some(time)) = (filter.since, time(&document))
-                    && since.duration_since(time) > DISORDER
-                {
-                    break;
-                }
-            }
-        }
-        match begin.checked_sub(1) {
-            Some(newline) => end = newline,
-            None => break,
-        }
-    }
-    Ok(start)
 }

@@ -1,10 +1,13 @@
 use super::*;
-use crate::sink::{JsonLog, Line, Options, Sink as _};
+use crate::sink::{JsonLog, Line, Options, Rotation, Sink as _, TerminalStyle, rotated};
 use clap::Parser;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use serde_json::json;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ struct Cli {
     tail: TailArgs,
 }
 
-fn args(words: &[&str]) -> TailArgs {
+pub(super) fn args(words: &[&str]) -> TailArgs {
     Cli::try_parse_from([&["tail"], words].concat())
         .unwrap()
         .tail
@@ -24,10 +27,10 @@ fn printer<W: Write>(words: &[&str], out: W) -> Printer<W, Vec<u8>> {
     let args = args(words);
     Printer {
         filter: Filter::new(&args),
-        style: TerminalStyle {
-            colour: false,
+        renderer: Renderer::new(TerminalStyle {
             zone: TimeZone::UTC,
-        },
+            ..TerminalStyle::new(false)
+        }),
         json: args.json,
         out,
         err: Vec::new(),
@@ -321,6 +324,7 @@ fn a_torn_line_that_the_daemon_cuts_is_forgotten() {
             &Options {
                 mode: 0o600,
                 group: None,
+                rotation: Rotation::OFF,
             },
         )
         .unwrap();
@@ -335,54 +339,108 @@ fn a_torn_line_that_the_daemon_cuts_is_forgotten() {
 enum Op {
     Write,
     Step,
-    Rename { create: bool },
+    Rotate { create: bool },
+    Pack,
     Remove,
     CopyTruncate,
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        4 => Just(Op::Write),
-        2 => Just(Op::Step),
-        1 => any::<bool>().prop_map(|create| Op::Rename { create }),
+        8 => Just(Op::Write),
+        3 => Just(Op::Step),
+        2 => any::<bool>().prop_map(|create| Op::Rotate { create }),
+        2 => Just(Op::Pack),
         1 => Just(Op::Remove),
         1 => Just(Op::CopyTruncate),
     ];
     prop::collection::vec(op, 0..40)
 }
 
+const BOTH: [bool; 2] = [false, true];
+
+/// What logrotate does.
+fn shift(log: &Path, create: bool) {
+    if !fs::metadata(log).is_ok_and(|meta| meta.len() > 0) {
+        return;
+    }
+    for number in (1..100).rev() {
+        for packed in BOTH {
+            let _ = fs::rename(
+                rotated(log, number, packed),
+                rotated(log, number + 1, packed),
+            );
+        }
+    }
+    fs::rename(log, rotated(log, 1, false)).unwrap();
+    if create {
+        fs::write(log, "").unwrap();
+    }
+}
+
+/// Compresses every rotated log but the newest.
+fn pack(log: &Path) {
+    for number in 2..100 {
+        let plain = rotated(log, number, false);
+        if let Ok(bytes) = fs::read(&plain) {
+            let file = File::create(rotated(log, number, true)).unwrap();
+            let mut encoder = GzEncoder::new(file, Compression::fast());
+            encoder.write_all(&bytes).unwrap();
+            encoder.finish().unwrap();
+            fs::remove_file(plain).unwrap();
+        }
+    }
+}
+
+impl Following {
+    /// Whether it has the file open that is the log now.
+    fn has_open(&self) -> bool {
+        let own = self.follower.identity();
+        fs::metadata(&self.log).map_or(true, |meta| own == Some((meta.dev(), meta.ino())))
+    }
+}
+
 proptest! {
-    /// The sink writes, logrotate rotates, tail reads: each line once, in order.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The sink writes and rotates, logrotate rotates, tail reads: each line
+    /// once, in order, however much happens between two looks.
     #[test]
-    fn no_line_is_lost_or_repeated(ops in ops()) {
+    fn no_line_is_lost_or_repeated(ops in ops(), own in any::<bool>()) {
         let mut tail = Following::start("");
-        let mut log = JsonLog::open(&tail.log, &Options { mode: 0o600, group: None }).unwrap();
+        let rotation = Rotation {
+            max_size: own.then(|| 3 * json(10).len() as u64),
+            max_age: None,
+            keep: 100,
+            compress: true,
+        };
+        let mut log = JsonLog::open(
+            &tail.log,
+            &Options { mode: 0o600, group: None, rotation },
+        ).unwrap();
         let mut written = 0;
-        // What tail promises to survive is one rotation between two looks: a file
-        // is rotated away only when it had been seen with content.
-        let mut unseen = false;
-        for (turn, op) in ops.iter().enumerate() {
-            let rotates = matches!(op, Op::Rename { .. } | Op::Remove);
-            if matches!(op, Op::Step | Op::CopyTruncate) || (rotates && unseen) {
-                prop_assert_eq!(tail.step(), (1..=written).collect::<Vec<_>>());
-                unseen &= fs::metadata(&tail.log).map_or(true, |meta| meta.len() == 0);
+        let mut write = || {
+            written += 1;
+            let document = serde_json::from_str(&json(written)).unwrap();
+            log.write(&Line::new(document)).unwrap();
+            written
+        };
+        let mut count = 0;
+        for op in ops {
+            // A file that is removed or emptied is lost to who has not seen it.
+            if matches!(op, Op::CopyTruncate | Op::Step) || (matches!(op, Op::Remove) && !tail.has_open()) {
+                prop_assert_eq!(tail.step(), (1..=count).collect::<Vec<_>>());
             }
-            unseen |= rotates;
             match op {
-                Op::Write => {
-                    written += 1;
-                    let document = serde_json::from_str(&json(written)).unwrap();
-                    log.write(&Line::new(document)).unwrap();
-                }
-                Op::Step => {}
-                Op::Rename { create } => {
-                    let _ = fs::rename(&tail.log, tail.dir.path().join(format!("log.{turn}")));
-                    if *create {
-                        fs::write(&tail.log, "").unwrap();
-                    }
-                }
+                Op::Write => count = write(),
+                Op::Rotate { create } => shift(&tail.log, create),
+                Op::Pack if !own => pack(&tail.log),
+                Op::Step | Op::Pack => {}
                 Op::Remove => {
                     let _ = fs::remove_file(&tail.log);
+                    // A look before the next one can be rotated out of sight.
+                    count = write();
+                    prop_assert_eq!(tail.step(), (1..=count).collect::<Vec<_>>());
                 }
                 Op::CopyTruncate => {
                     if let Ok(file) = File::options().write(true).open(&tail.log) {
@@ -391,9 +449,78 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(tail.step(), (1..=written).collect::<Vec<_>>());
+        prop_assert_eq!(tail.step(), (1..=count).collect::<Vec<_>>());
         prop_assert_eq!(tail.complaints(), "");
     }
+
+    /// Whoever asks for the last lines gets them from the rotated logs too.
+    #[test]
+    fn the_last_lines_reach_back_into_rotated_logs(
+        sizes in prop::collection::vec(0_u64..5, 1..8),
+        wanted in 0_u64..40,
+        packed in any::<bool>(),
+        even in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut total = 0;
+        for size in sizes {
+            shift(&log, false);
+            append(&log, &lines(total + 1..=total + size));
+            total += size;
+        }
+        if packed {
+            pack(&log);
+        }
+        let words: &[&str] = if even { &["--severity", "high"] } else { &[] };
+        let count = wanted.to_string();
+        let (shown, complaints) = show_once(&log, &[&["-n", count.as_str()], words].concat());
+        let all: Vec<u64> = (1..=total).filter(|n| !even || n.is_multiple_of(2)).collect();
+        let skip = all.len().saturating_sub(usize::try_from(wanted).unwrap());
+        prop_assert_eq!(&shown[..], &all[skip..]);
+        prop_assert_eq!(complaints, "");
+        // All since a moment: as many files as that takes.
+        let since = (jiff::Timestamp::UNIX_EPOCH
+            + jiff::SignedDuration::from_hours(i64::try_from(wanted).unwrap())).to_string();
+        let (shown, _) = show_once(&log, &["--since", &since]);
+        prop_assert_eq!(shown, (wanted.max(1)..=total).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_tail_that_was_stopped_reads_all_that_was_rotated_meanwhile() {
+    for packed in BOTH {
+        let mut tail = Following::start(&lines([1]));
+        assert_eq!(tail.step(), [1]);
+        for n in 2..=9 {
+            shift(&tail.log, false);
+            tail.append(&lines([n]));
+        }
+        if packed {
+            pack(&tail.log);
+        }
+        assert_eq!(tail.step(), (1..=9).collect::<Vec<_>>());
+        assert_eq!(tail.step().len(), 9);
+        assert_eq!(tail.complaints(), "");
+    }
+}
+
+#[test]
+fn a_damaged_compressed_log_is_said_and_hides_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    for n in 1..=4 {
+        shift(&log, false);
+        append(&log, &lines([n]));
+    }
+    pack(&log);
+    let damaged = rotated(&log, 2, true);
+    let bytes = fs::read(&damaged).unwrap();
+    fs::write(&damaged, &bytes[..bytes.len() / 2]).unwrap();
+    let (shown, complaints) = show_once(&log, &[]);
+    let rest: Vec<u64> = shown.into_iter().filter(|n| *n != 2).collect();
+    assert_eq!(rest, [1, 3, 4]);
+    assert!(complaints.contains("log.2.gz"), "{complaints}");
 }
 
 /// Passes what is written on to a test, until that hangs up.

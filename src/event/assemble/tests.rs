@@ -10,6 +10,11 @@ struct Who {
 }
 
 impl Subject for Who {
+    type Actor = i32;
+
+    fn actor(&self) -> i32 {
+        self.pid
+    }
     fn pid(&self) -> Option<i32> {
         Some(self.pid)
     }
@@ -292,4 +297,28 @@ fn a_file_made_again_under_its_name_is_two_creations() {
         actions,
         [Action::Creation, Action::Deletion, Action::Creation]
     );
+}
+
+#[test]
+fn an_open_is_told_at_once_but_not_of_who_makes_the_file() {
+    let mut bench = Bench::new();
+    bench.take(change(What::Created { again: false }, "/s/key", 7));
+    bench.take(change(What::Opened, "/s/key", 7));
+    assert_eq!(bench.finished(), [], "open(2) with O_CREAT");
+    bench.take(change(What::Opened, "/s/key", 8));
+    bench.take(change(What::Opened, "/s/key", 8));
+    let told: Vec<_> = bench
+        .finished()
+        .into_iter()
+        .map(|(action, ..)| action)
+        .collect();
+    assert_eq!(told, [Action::Open]);
+    bench.now += SETTLE;
+    bench.assembler.expire(bench.now);
+    let told = bench.finished();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, Action::Creation);
+    // The creation may be long told when its open is read.
+    bench.take(change(What::Opened, "/s/key", 7));
+    assert_eq!(bench.finished(), []);
 }

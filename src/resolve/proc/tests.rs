@@ -92,3 +92,20 @@ fn our_own_process_is_read_from_the_real_proc() {
     );
     assert!(process.start.unwrap() <= SystemTime::now() + Duration::from_secs(1));
 }
+
+#[test]
+fn without_openat2_a_path_is_looked_up_where_no_server_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().canonicalize().unwrap().join("program");
+    std::fs::write(&file, "").unwrap();
+    let local = |path: &Path| opened_identity(open_local(path)?.as_fd());
+    let found = local(&file).unwrap();
+    assert_eq!(Some(found), cached_identity(&file));
+    let link = file.with_file_name("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert_eq!(local(&link), None, "a link is not what it leads to");
+    assert_eq!(local(&file.with_file_name("none")), None);
+    assert_eq!(local(Path::new("relative")), None);
+    // A file system without a device that is not the host's own in memory.
+    assert_eq!(local(Path::new("/proc/self/stat")), None);
+}

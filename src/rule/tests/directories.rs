@@ -18,11 +18,55 @@ fn the_binary_carries_every_shipped_rule() {
         let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
         names
     };
-    assert_eq!(names(&shipped::RULES), files(&directory));
-    assert_eq!(names(&shipped::CASES), files(&directory.join("tests")));
+    assert_eq!(names(shipped::RULES), files(&directory));
+    assert_eq!(names(shipped::CASES), files(&directory.join("tests")));
 
     let installed = RuleSet::load(&[directory], false).unwrap();
     assert_eq!(installed.rules().len(), builtin().rules().len());
+}
+
+#[test]
+fn every_shipped_rule_holds_also_one_that_is_switched_off() {
+    for ((name, text), (_, cases)) in shipped::RULES.iter().zip(shipped::CASES) {
+        let path = Path::new(name);
+        let text = text.replace("enabled = false\n", "");
+        let set = RuleSet::from_texts(&[(path, &text)], Fields::Known).unwrap();
+        let rule = set.rules().next().unwrap();
+        let cases = [parse_cases(path, cases).unwrap()];
+        let trial = set.try_cases(rule, &cases);
+        assert_eq!(trial.failed, [], "{name}");
+        assert!(trial.caught > 0 && trial.left > 0, "{name}: {trial:?}");
+        // What an analyst needs of each.
+        assert!(!rule.threat.is_empty(), "{name}");
+        assert!(!rule.false_positives.is_empty(), "{name}");
+        assert!(
+            rule.note.as_ref().is_some_and(|note| !note.is_empty()),
+            "{name}"
+        );
+        assert_eq!(rule.risk_score, rule.severity.number(), "{name}");
+        assert_eq!(
+            set.inert(&["/root/.ssh", "/home/a/.ssh", "/etc/ssh"]),
+            [],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn shipped_rules_leave_known_hosts_alone() {
+    let set = builtin();
+    for name in ["known_hosts", "known_hosts.old", "known_hosts.Xy12ab34cd"] {
+        for action in ["creation", "rename", "modification", "deletion"] {
+            let mut document = keygen();
+            document["event"]["action"] = json!(action);
+            document["process"]["executable"] = json!("/usr/bin/ssh");
+            document["file"] = json!({"path": format!("/root/.ssh/{name}"), "name": name});
+            document["ssh_keywatch"]["key"] =
+                json!({"kind": "known_hosts", "added_count": 1, "removed_count": 0});
+            let decision = set.decide(&document, today());
+            assert_eq!(ids(&decision), Vec::<String>::new(), "{action} {name}");
+        }
+    }
 }
 
 #[test]

@@ -40,13 +40,17 @@ fn a_rule_for_other_places_is_inert() {
 #[test]
 fn a_rule_for_what_never_happens_is_inert() {
     for (condition, field, needs) in [
-        (r#"event.action == "open""#, "event.action", vec!["open"]),
+        (
+            r#"event.action == "opened-file""#,
+            "event.action",
+            vec!["opened-file"],
+        ),
         (
             r#"event.action in ("opened-file", "wrote-to-file")"#,
             "event.action",
             vec!["opened-file", "wrote-to-file"],
         ),
-        (r#""access" == event.type"#, "event.type", vec!["access"]),
+        (r#""info" == event.type"#, "event.type", vec!["info"]),
         (r#"host.os.type : "WIN*""#, "host.os.type", vec!["WIN*"]),
         (r#"event.outcome != "success""#, "event.outcome", vec![]),
         (
@@ -68,6 +72,8 @@ fn a_rule_for_what_never_happens_is_inert() {
 #[test]
 fn a_rule_that_could_match_is_not_inert() {
     for condition in [
+        r#"event.action == "open""#,
+        r#"event.type == "access""#,
         r#"event.action in ("open", "creation")"#,
         r#"event.action == "open" or file.name == "x""#,
         r#"not event.action == "open""#,
@@ -85,9 +91,13 @@ fn a_rule_that_could_match_is_not_inert() {
 #[test]
 fn the_seed_rule_is_not_inert() {
     for directory in ["/root/.ssh", "/home/a/.ssh", "/etc/ssh"] {
-        assert_eq!(builtin().inert(&[directory]), []);
+        let set = builtin();
+        let inert = set.inert(&[directory]);
+        assert!(!inert.iter().any(|inert| inert.rule.id == SEED));
     }
-    assert_eq!(builtin().inert(&["/srv"]).len(), 1);
+    let elsewhere = builtin();
+    let elsewhere = elsewhere.inert(&["/srv"]);
+    assert!(elsewhere.iter().any(|inert| inert.rule.id == SEED));
 }
 
 /// The directories that rules with these queries would have watched, and why
@@ -140,7 +150,7 @@ fn directories_are_derived_from_the_paths_of_rules() {
 fn directories_within_others_are_not_derived_twice() {
     let deep = r#"file where file.path == "/usr/lib/systemd/system/x.service""#;
     let broad = r#"file where file.path : "/usr/lib/*""#;
-    let never = r#"file where event.action == "open" and file.path : "/srv/a/*""#;
+    let never = r#"file where event.action == "opened-file" and file.path : "/srv/a/*""#;
     for queries in [[deep, broad, never], [never, broad, deep]] {
         assert_eq!(roots(&queries, &[]), (vec!["/usr/lib".to_owned()], vec![]));
     }
@@ -156,4 +166,57 @@ fn the_number_of_derived_directories_is_bounded() {
     let queries: Vec<_> = queries.iter().map(String::as_str).collect();
     let (directories, refused) = roots(&queries, &[]);
     assert_eq!((directories.len(), refused.len()), (MAX_ROOTS, 2));
+}
+
+#[test]
+fn opens_are_asked_for_by_rules_that_name_them_where_their_paths_lie() {
+    for (condition, home, root) in [
+        (r#"event.action == "open""#, true, true),
+        (
+            r#"event.action in ("open", "opened-file") and file.path : "/home/*/.ssh/id_*""#,
+            true,
+            false,
+        ),
+        (
+            r#"event.type == "access" and file.path == "/root/.ssh/id_rsa""#,
+            false,
+            true,
+        ),
+        (r#"event.action : "OPEN*" or file.name == "x""#, true, true),
+        // Not named, excluded, or impossible together with what is named.
+        (r#"file.path : "/root/.ssh/*""#, false, false),
+        (r#"event.action != "creation""#, false, false),
+        (r#"not event.action == "open""#, false, false),
+        (
+            r#"event.action == "open" and event.type == "creation""#,
+            false,
+            false,
+        ),
+        (r#"event.action == "opened-file""#, false, false),
+    ] {
+        let query = format!("'''file where {condition}'''");
+        let set = load(&directory(&[("r.toml", &file(&query))])).unwrap();
+        let asked = set.asked_opens();
+        assert_eq!(asked.is_empty(), !(home || root), "{condition}");
+        for (directory, expected) in [("/home/a/.ssh", home), ("/root/.ssh/", root)] {
+            let below = asked.below(Path::new(directory));
+            assert_eq!(below, expected, "{condition} in {directory}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_does_not_name_opens_is_not_asked_about_one_that_another_wants() {
+    let open = json!({
+        "event": {"category": ["file"], "type": ["access"], "action": "open"},
+        "file": {"path": "/root/.ssh/id"},
+    });
+    let texts = [
+        file(r#""""file where file.path : "/root/*" """"#),
+        file(r#""""file where event.action == "open" """"#).replace("\"id\"", "\"opens\""),
+    ];
+    let set = load(&directory(&[("a.toml", &texts[0]), ("b.toml", &texts[1])])).unwrap();
+    assert_eq!(ids(&set.decide_open(&open, today())), ["opens"]);
+    // Recorded ones are decided as Elasticsearch decides.
+    assert_eq!(ids(&set.decide(&open, today())), ["id", "opens"]);
 }

@@ -5,6 +5,7 @@ mod exceptions;
 mod files;
 mod inert;
 mod limits;
+mod together;
 
 use std::fs;
 use std::path::Path;

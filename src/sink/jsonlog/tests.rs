@@ -15,6 +15,7 @@ fn plain() -> Options {
     Options {
         mode: 0o640,
         group: None,
+        rotation: Rotation::OFF,
     }
 }
 
@@ -38,6 +39,7 @@ fn makes_directories_and_file_with_their_modes() {
     let options = Options {
         mode: 0o640,
         group: Some("no-such-group-here".into()),
+        rotation: Rotation::OFF,
     };
     let mut log = JsonLog::open(&path, &options).unwrap();
     log.write(&line(1)).unwrap();
@@ -247,3 +249,45 @@ fn what_a_full_disk_left_of_a_line_is_taken_out_again() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("{\"n\":other\n{\"n\":2,"), "{text}");
 }
+
+#[test]
+fn room_is_reserved_without_a_change_of_size_and_given_back() {
+    // The directory of temporary files may lie where nothing can be reserved.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().join("log");
+    let room = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+    let mut log = JsonLog::open(&path, &plain()).unwrap();
+    log.write(&line(1)).unwrap();
+    assert_eq!(numbers(&path), [1]);
+    assert!(room(&path) >= reserve::CHUNK, "{}", room(&path));
+
+    // Truncated by another, the room is gone and is reserved anew.
+    let other = File::options().write(true).open(&path).unwrap();
+    other.set_len(0).unwrap();
+    assert_eq!(room(&path), 0);
+    log.write(&line(2)).unwrap();
+    assert!(room(&path) >= reserve::CHUNK, "{}", room(&path));
+
+    let old = dir.path().join("log.1");
+    fs::rename(&path, &old).unwrap();
+    log.write(&line(3)).unwrap();
+    assert!(room(&old) < reserve::CHUNK, "{}", room(&old));
+    assert_eq!(numbers(&old), [2]);
+    drop(log);
+    assert!(room(&path) < reserve::CHUNK, "{}", room(&path));
+    assert_eq!(numbers(&path), [3]);
+}
+
+#[test]
+fn a_line_longer_than_a_chunk_is_covered_whole() {
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let mut reserve = Reserve::default();
+    reserve.cover(&file, 0, 3 * reserve::CHUNK).unwrap();
+    let room = |file: &File| file.metadata().unwrap().blocks() * 512;
+    assert_eq!(room(&file), 3 * reserve::CHUNK);
+    // Within what is reserved nothing more is asked for.
+    reserve.cover(&file, 10, reserve::CHUNK).unwrap();
+    assert_eq!(room(&file), 3 * reserve::CHUNK);
+}
+
+mod rotation;

@@ -4,9 +4,14 @@ use serde_json::json;
 
 fn style(colour: bool) -> TerminalStyle {
     TerminalStyle {
-        colour,
         zone: TimeZone::UTC,
+        now: || "2026-11-24T04:18:00Z".parse().unwrap(),
+        ..TerminalStyle::new(colour)
     }
+}
+
+fn render(document: &Map<String, Value>, style: &TerminalStyle) -> String {
+    Renderer::new(style.clone()).render(document)
 }
 
 fn sample() -> Map<String, Value> {
@@ -20,7 +25,11 @@ fn sample() -> Map<String, Value> {
         "ssh_keywatch": {
             "file": {"final": {"path": "/etc/ssh/ssh_host_rsa_key"}},
             "key": {"kind": "private", "type": "ssh-rsa", "bits": 3072, "fingerprint": "SHA256:x", "encrypted": false},
-            "ancestors": [{"pid": 41, "executable": "/bin/bash"}, {"pid": 1, "name": "systemd"}],
+            "ancestors": [
+                {"pid": 41, "executable": "/bin/bash", "user": {"name": "zoë", "id": "1000"}, "args": ["bash"]},
+                {"pid": 40, "executable": "/usr/bin/sudo", "user": {"name": "root"}, "args": ["sudo", "-u", "zoë", "a b"]},
+                {"pid": 1, "name": "systemd"}
+            ],
             "session": {"user": {"name": "zoë", "id": "1000"}, "id": 7, "tty": "pts/1"},
             "attribution": {"method": "held", "certain": true, "image": "same"}
         }
@@ -33,7 +42,7 @@ fn sample() -> Map<String, Value> {
 #[test]
 fn an_alert_answers_who_what_and_how_surely() {
     let expected = "\
-2026-11-24 04:15:47.123 +00:00  HIGH      SSH key made with ssh-keygen
+2026-11-24 04:15:47.123 +00:00  HIGH      SSH key made with ssh-keygen  (2 min ago)
     file      /etc/ssh/ssh_host_rsa_key.Xa  (creation)
     final     /etc/ssh/ssh_host_rsa_key
     key       private  3072 SHA256:x (ssh-rsa)  without passphrase
@@ -41,9 +50,11 @@ fn an_alert_answers_who_what_and_how_surely() {
     command   ssh-keygen -C 'a b'
     user      root (0)
     session   login zoë (1000), audit session 7, on pts/1, from 192.0.2.1 port 5022
-    lineage   /bin/bash[41] < systemd[1]
+    lineage   systemd[1]
+              └─ /usr/bin/sudo[40] as root: sudo -u zoë 'a b'
+                 └─ /bin/bash[41] as zoë
+                    └─ /usr/bin/ssh-keygen[42]
     proof     held, certain
-
 ";
     assert_eq!(render(&sample(), &style(false)), expected);
 }
@@ -74,6 +85,113 @@ fn state_and_loss_take_one_line() {
             format!("2026-11-24 04:15:47.000 +00:00  {label}  stop: why\n")
         );
     }
+}
+
+#[test]
+fn lines_are_as_wide_as_the_terminal_and_lose_nothing() {
+    let full = render(&sample(), &style(false));
+    let words =
+        |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+    for width in [60, 72, 100] {
+        let narrow = TerminalStyle {
+            width: Some(width),
+            ..style(false)
+        };
+        let text = render(&sample(), &narrow);
+        // The heading is one line, whatever its length.
+        for line in text.lines().skip(1) {
+            assert!(line.chars().count() <= width, "{width}: {line:?}");
+        }
+        assert_eq!(words(&text), words(&full));
+    }
+}
+
+#[test]
+fn a_terminal_of_ascii_gets_nothing_else() {
+    let ascii = TerminalStyle {
+        unicode: false,
+        ..style(false)
+    };
+    let text = render(&sample(), &ascii);
+    assert!(text.is_ascii(), "{text}");
+    assert!(
+        text.contains(r"              `- /usr/bin/sudo[40] as root: sudo -u zo\u{eb} 'a b'"),
+        "{text}"
+    );
+}
+
+#[test]
+fn how_long_ago_it_was_is_said_in_one_unit() {
+    for (now, said) in [
+        ("2026-11-24T04:15:50Z", None),
+        ("2026-11-24T04:16:27.5Z", Some("40 s ago")),
+        ("2026-11-24T05:15:00Z", Some("59 min ago")),
+        ("2026-11-25T04:15:00Z", Some("23 h ago")),
+        ("2026-12-24T04:16:00Z", Some("30 days ago")),
+        // A clock that was set back.
+        ("2026-11-24T04:00:00Z", None),
+    ] {
+        assert_eq!(
+            age(&sample(), now.parse().unwrap()).as_deref(),
+            said,
+            "{now}"
+        );
+    }
+}
+
+/// The sample as an alert of an act.
+fn of_act(act: &str, path: &str) -> Map<String, Value> {
+    let mut document = sample();
+    document["ssh_keywatch"]["act"] = json!({"id": act});
+    document["file"]["path"] = path.into();
+    document
+}
+
+#[test]
+fn alerts_of_one_act_are_one_block_with_what_differs() {
+    let mut renderer = Renderer::new(style(false));
+    let mut public = of_act("a", "/k.pub");
+    public["ssh_keywatch"]["key"] = json!({"kind": "public", "type": "ssh-rsa"});
+    let first = renderer.render(&of_act("a", "/k"));
+    assert!(
+        !first.starts_with('\n') && !first.ends_with("\n\n"),
+        "{first:?}"
+    );
+    let joined = "\
+2026-11-24 04:15:47.123 +00:00  HIGH      SSH key made with ssh-keygen  (same act)
+    file      /k.pub  (creation)
+    key       public  (ssh-rsa)
+";
+    assert_eq!(renderer.render(&public), joined);
+    // Another act, or none, begins a block of its own.
+    assert!(renderer.render(&of_act("b", "/l")).starts_with("\n2026"));
+    assert!(renderer.render(&sample()).starts_with("\n2026"));
+    let second = renderer.render(&sample());
+    assert!(
+        second.starts_with("\n2026") && second.contains("program"),
+        "{second}"
+    );
+}
+
+#[test]
+fn a_block_ends_with_a_word_in_between_and_never_hides_what_became_unknown() {
+    let mut renderer = Renderer::new(style(false));
+    let state = json!({"event": {"kind": "state", "action": "reload"}});
+    let state = state.as_object().unwrap();
+    assert!(renderer.render(state).starts_with("(no time)"));
+    assert!(renderer.render(&of_act("a", "/k")).starts_with("\n2026"));
+    assert!(renderer.render(state).starts_with("\n(no time)"));
+    assert!(renderer.render(state).starts_with("(no time)"));
+    let whole = renderer.render(&of_act("a", "/l"));
+    assert!(whole.contains("lineage"), "{whole}");
+
+    let mut vague = of_act("a", "/m");
+    vague.remove("user");
+    vague["ssh_keywatch"]["attribution"] = json!({"method": "none", "certain": false});
+    let text = renderer.render(&vague);
+    assert!(text.contains("    user      unknown\n"), "{text}");
+    assert!(text.contains("    proof     none"), "{text}");
+    assert!(!text.contains("lineage"), "{text}");
 }
 
 #[test]
@@ -175,4 +293,22 @@ fn a_list_shows_what_it_gained_and_a_certificate_whom_it_is_for() {
         ),
         "{text}"
     );
+}
+
+#[test]
+fn a_building_block_is_for_json_and_for_who_asks() {
+    let mut document = sample();
+    document["ssh_keywatch"]["rule"] = json!({"building_block": true});
+    let line = Line::new(document);
+    for (format, asked, written) in [
+        (Format::Text, false, false),
+        (Format::Text, true, true),
+        (Format::Json, false, true),
+    ] {
+        let mut out = Vec::new();
+        let terminal = Terminal::new(&mut out, format, style(false));
+        let mut terminal = terminal.with_building_blocks(asked);
+        terminal.write(&line).unwrap();
+        assert_eq!(!out.is_empty(), written, "{format:?} {asked}");
+    }
 }

@@ -23,6 +23,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use self::visit::{follow, open_directory};
+use super::beat::Beat;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -32,6 +33,30 @@ const MAX_DEPTH: usize = 64;
 /// How many entries are remembered in all; beyond it files are still reported,
 /// but a scan could report one again.
 const MAX_ENTRIES: usize = 1 << 20;
+
+/// What is to be told of a directory. Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interest {
+    /// Names that come and go in it.
+    Names,
+    /// What happens to the files in it.
+    Files,
+    /// Who opens them, too.
+    Opens,
+}
+
+/// Whether opens of the files in the directory with this path are asked for.
+pub type WantsOpens = Box<dyn Fn(&Path) -> bool + Send>;
+
+/// What is to be watched.
+pub struct Scope {
+    /// The directories, each with all below it.
+    pub patterns: Vec<Pattern>,
+    /// At most so many directories.
+    pub limit: usize,
+    /// In which of them opens are told. They are many, and each costs a wake-up.
+    pub opens: WantsOpens,
+}
 
 /// Whether the making of files in a directory is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +80,14 @@ pub struct Root {
 
 /// Sets marks for a backend.
 pub trait Marker: Send {
-    /// Marks `dir`; `watched` asks for what happens to the files in it, not
-    /// only for names that come and go. A hold that cannot be had is a success
-    /// all the same.
+    /// Marks `dir`. A hold that cannot be had is a success all the same.
     ///
     /// # Errors
     /// The directory cannot be watched at all.
-    fn mark(&mut self, dir: BorrowedFd<'_>, path: &Path, watched: bool) -> io::Result<Held>;
+    fn mark(&mut self, dir: BorrowedFd<'_>, path: &Path, interest: Interest) -> io::Result<Held>;
+
+    /// Opens in a marked directory are of no interest any more.
+    fn no_opens(&mut self, dir: BorrowedFd<'_>);
 
     /// Takes the marks off, where the directory can still be reached.
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path);
@@ -100,6 +126,7 @@ struct Node {
     parent: Option<NodeId>,
     path: PathBuf,
     role: Role,
+    interest: Interest,
     /// Levels below the watched root.
     depth: usize,
     /// Reached through a symbolic link: its subdirectories are not followed.
@@ -149,6 +176,7 @@ impl Finder {
 pub struct Tree {
     patterns: Vec<Pattern>,
     limit: usize,
+    opens: WantsOpens,
     marker: Box<dyn Marker>,
     nodes: HashMap<NodeId, Node>,
     by_object: HashMap<ObjectId, NodeId>,
@@ -158,15 +186,17 @@ pub struct Tree {
     limit_said: bool,
     /// File systems that homes have been seen on.
     file_systems: Vec<[u8; 8]>,
+    beat: Arc<Beat>,
 }
 
 impl Tree {
-    /// An empty tree for `patterns`, of at most `limit` directories.
+    /// An empty tree for `scope`.
     #[must_use]
-    pub fn new(patterns: Vec<Pattern>, limit: usize, marker: Box<dyn Marker>) -> Self {
+    pub fn new(scope: Scope, marker: Box<dyn Marker>) -> Self {
         Self {
-            patterns,
-            limit,
+            patterns: scope.patterns,
+            limit: scope.limit,
+            opens: scope.opens,
             marker,
             nodes: HashMap::new(),
             by_object: HashMap::new(),
@@ -175,6 +205,7 @@ impl Tree {
             remembered: 0,
             limit_said: false,
             file_systems: Vec::new(),
+            beat: Arc::default(),
         }
     }
 
@@ -186,9 +217,16 @@ impl Tree {
         let root = open_directory(None, OsStr::new("/"), false)?;
         let role = self.root_role();
         // Marked here first, to tell an unusable backend from one bad directory.
-        self.marker.mark(root.as_fd(), Path::new("/"), false)?;
+        self.marker
+            .mark(root.as_fd(), Path::new("/"), Interest::Names)?;
         self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
         Ok(())
+    }
+
+    /// Ticks with each name that a scan looks at: a large tree takes its time.
+    #[must_use]
+    pub fn beat(&self) -> Arc<Beat> {
+        Arc::clone(&self.beat)
     }
 
     fn root_role(&self) -> Role {
@@ -201,11 +239,12 @@ impl Tree {
         }
     }
 
-    /// Replaces the patterns; what is not wanted any more is let go, what is
+    /// Replaces what is watched; what is not wanted any more is let go, what is
     /// newly wanted is marked and taken stock of.
-    pub fn set_patterns(&mut self, patterns: Vec<Pattern>, limit: usize, out: &mut Vec<Notice>) {
-        self.patterns = patterns;
-        self.limit = limit;
+    pub fn set_scope(&mut self, scope: Scope, out: &mut Vec<Notice>) {
+        self.patterns = scope.patterns;
+        self.limit = scope.limit;
+        self.opens = scope.opens;
         self.limit_said = false;
         let Some(root) = self.by_path.get(Path::new("/")).copied() else {
             return;
@@ -219,7 +258,6 @@ impl Tree {
         let Some(entry) = self.nodes.get_mut(&node) else {
             return;
         };
-        let newly_watched = role.watched && !entry.role.watched;
         let no_longer = !role.watched && entry.role.watched;
         entry.role = role.clone();
         if no_longer {
@@ -233,11 +271,11 @@ impl Tree {
             .map(|(name, child)| (name.clone(), *child))
             .collect();
         let dir = self.open(node);
-        if let (Some(dir), true) = (&dir, newly_watched || no_longer) {
+        if let Some(dir) = &dir {
             if no_longer {
                 self.marker.unmark(Some(dir.as_fd()), &path);
             }
-            self.mark_again(node, dir.as_fd(), out);
+            self.follow_interest(node, dir.as_fd(), out);
         }
         for (name, child) in children {
             let role = self.child_role(node, &name);
@@ -291,14 +329,13 @@ impl Tree {
     }
 
     fn mark_again(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
-        let (path, watched) = (
-            self.nodes[&node].path.clone(),
-            self.nodes[&node].role.watched,
-        );
-        if let Some(held) = self.mark(dir, &path, watched, out)
+        let path = self.nodes[&node].path.clone();
+        let interest = self.interest(&path, self.nodes[&node].role.watched);
+        if let Some(held) = self.mark(dir, &path, interest, out)
             && let Some(node) = self.nodes.get_mut(&node)
         {
             node.held = held;
+            node.interest = interest;
         }
     }
 
@@ -470,7 +507,7 @@ impl Tree {
             let role = to.map(|(node, name)| self.child_role(node, name));
             match (to, role) {
                 (Some((node, name)), Some(role)) if role == self.nodes[&child].role => {
-                    self.relabel(child, node, name);
+                    self.relabel(child, node, name, out);
                     return;
                 }
                 _ => self.detach_at(child, to),
@@ -716,14 +753,44 @@ impl Tree {
         node.entries.remove(name)?.object
     }
 
+    /// What is to be told of a directory with this path.
+    fn interest(&self, path: &Path, watched: bool) -> Interest {
+        if !watched {
+            Interest::Names
+        } else if (self.opens)(path) {
+            Interest::Opens
+        } else {
+            Interest::Files
+        }
+    }
+
+    /// Marks a directory anew if its path or its role asks for something else.
+    fn follow_interest(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        let former = entry.interest;
+        let (path, watched) = (entry.path.clone(), entry.role.watched);
+        let interest = self.interest(&path, watched);
+        if former == Interest::Opens && interest == Interest::Files {
+            // Without a moment in which the directory has no mark.
+            self.marker.no_opens(dir);
+            if let Some(entry) = self.nodes.get_mut(&node) {
+                entry.interest = interest;
+            }
+        } else if former != interest {
+            self.mark_again(node, dir, out);
+        }
+    }
+
     fn mark(
         &mut self,
         dir: BorrowedFd<'_>,
         path: &Path,
-        watched: bool,
+        interest: Interest,
         out: &mut Vec<Notice>,
     ) -> Option<Held> {
-        match self.marker.mark(dir, path, watched) {
+        match self.marker.mark(dir, path, interest) {
             Ok(held) => {
                 if let Held::Refused(reason) = &held {
                     out.push(Notice::Problem(Problem::Unheld {

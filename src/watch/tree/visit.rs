@@ -75,7 +75,8 @@ impl Tree {
             }
             return;
         }
-        let Some(held) = self.mark(dir.as_fd(), &path, role.watched, out) else {
+        let interest = self.interest(&path, role.watched);
+        let Some(held) = self.mark(dir.as_fd(), &path, interest, out) else {
             return;
         };
         // A stale namesake: its own record of deletion is still to come.
@@ -99,6 +100,7 @@ impl Tree {
                 parent,
                 path,
                 role,
+                interest,
                 depth,
                 linked,
                 fsid,
@@ -149,6 +151,7 @@ impl Tree {
         let watched = entry.role.watched;
         let fsid = entry.fsid;
         for (name, kind) in names {
+            self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == Type::Directory);
             if directory || kind == Some(Type::Symlink) {
                 let role = self.child_role(node, &name);
@@ -263,7 +266,13 @@ impl Tree {
     }
 
     /// A directory kept its role and got another path.
-    pub(super) fn relabel(&mut self, node: NodeId, parent: NodeId, name: &OsStr) {
+    pub(super) fn relabel(
+        &mut self,
+        node: NodeId,
+        parent: NodeId,
+        name: &OsStr,
+        out: &mut Vec<Notice>,
+    ) {
         let Some(new_parent) = self.nodes.get(&parent) else {
             return;
         };
@@ -304,6 +313,9 @@ impl Tree {
             }
             self.marker.moved(&old, &path, watched);
             self.by_path.insert(path, node);
+            if let Some(dir) = self.open(node) {
+                self.follow_interest(node, dir.as_fd(), out);
+            }
         }
     }
 }

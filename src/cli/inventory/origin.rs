@@ -1,0 +1,242 @@
+//! Who made a key, as far as the alert log knows.
+//!
+//! Owns the reading of the log's end and the choice of the alert that tells an
+//! item's origin. Another store may answer [`Origins::find`] one day.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::OpenOptions;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::inventory::Item;
+use crate::sink::{field, number, text};
+use crate::text::escape_path;
+
+/// So much of the log's end is read.
+const LIMIT: u64 = 256 << 20;
+/// A longer line is passed over.
+const LINE: u64 = 1 << 20;
+
+/// What an alert says of who put a file where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// When (RFC 3339).
+    pub(super) time: String,
+    /// `event.action`.
+    pub(super) action: String,
+    /// The rule that alerted.
+    pub(super) rule: String,
+    /// The program, if it is certain or likely.
+    pub(super) executable: Option<String>,
+    /// Its process id.
+    pub(super) pid: Option<u64>,
+    /// Whose process it was.
+    pub(super) user: Option<String>,
+    /// `ssh_keywatch.attribution.method`.
+    pub(super) method: Option<String>,
+    /// Whether it is certain.
+    pub(super) certain: bool,
+    fingerprint: Option<String>,
+}
+
+impl Origin {
+    fn of(document: &Map<String, Value>) -> Option<Self> {
+        let some = |name: &str| text(document, name).map(str::to_owned);
+        Some(Self {
+            time: some("@timestamp")?,
+            action: some("event.action")?,
+            rule: some("rule.name")?,
+            executable: some("process.executable"),
+            pid: number(document, "process.pid"),
+            user: some("user.name").or_else(|| some("user.id")),
+            method: some("ssh_keywatch.attribution.method"),
+            certain: field(document, "ssh_keywatch.attribution.certain")
+                == Some(&Value::Bool(true)),
+            fingerprint: some("ssh_keywatch.key.fingerprint"),
+        })
+    }
+
+    /// Whether the file came to its name by it, rather than changed.
+    fn is_beginning(&self) -> bool {
+        matches!(self.action.as_str(), "creation" | "rename")
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "source": "alert_log",
+            "time": self.time,
+            "action": self.action,
+            "rule": self.rule,
+            "executable": self.executable,
+            "pid": self.pid,
+            "user": self.user,
+            "method": self.method,
+            "certain": self.certain,
+        })
+    }
+}
+
+/// What the log says of each item.
+#[derive(Debug, Default)]
+pub(super) struct Origins(HashMap<String, Origin>);
+
+impl Origins {
+    /// Reads what the log at `path` says of these items.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub(super) fn of(path: &Path, items: &[Item]) -> io::Result<Self> {
+        let wanted: HashSet<String> = items.iter().map(|item| escape_path(&item.path)).collect();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is no regular file",
+            ));
+        }
+        let from = meta.len().saturating_sub(LIMIT);
+        file.seek(SeekFrom::Start(from))?;
+        // What is appended meanwhile is not waited for.
+        let mut reader = BufReader::new(file.take(LIMIT));
+        let mut origins = Self::default();
+        let mut line = Vec::new();
+        // Begun within a line, most likely.
+        let mut whole = from == 0;
+        loop {
+            line.clear();
+            let count = reader.by_ref().take(LINE).read_until(b'\n', &mut line)?;
+            if count == 0 {
+                return Ok(origins);
+            }
+            let ends = line.ends_with(b"\n");
+            if whole && ends {
+                origins.take(&line, &wanted);
+            }
+            whole = ends;
+        }
+    }
+
+    fn take(&mut self, line: &[u8], wanted: &HashSet<String>) {
+        let Ok(document) = serde_json::from_slice::<Map<String, Value>>(line) else {
+            return;
+        };
+        if text(&document, "event.kind") != Some("alert") {
+            return;
+        }
+        // A file that was made under another name is known by its last one.
+        let renamed = text(&document, "ssh_keywatch.file.final.path");
+        let Some(path) = renamed.or_else(|| text(&document, "file.path")) else {
+            return;
+        };
+        if !wanted.contains(path) {
+            return;
+        }
+        if text(&document, "event.action") == Some("deletion") {
+            self.0.remove(path);
+            return;
+        }
+        let Some(origin) = Origin::of(&document) else {
+            return;
+        };
+        match self.0.get_mut(path) {
+            // A change says less than the beginning of the same file.
+            Some(known) if known.is_beginning() && !origin.is_beginning() => {}
+            Some(known) => *known = origin,
+            None => drop(self.0.insert(path.to_owned(), origin)),
+        }
+    }
+
+    /// Who put the item where it is, if that is known.
+    pub(super) fn find(&self, item: &Item) -> Option<Origin> {
+        let origin = self.0.get(&escape_path(&item.path))?;
+        // The name may hold another key by now.
+        let other = origin
+            .fingerprint
+            .as_deref()
+            .zip(item.fingerprint())
+            .is_some_and(|(then, now)| then != now);
+        (!other).then(|| origin.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::inventory::What;
+
+    fn item(path: &str) -> Item {
+        Item {
+            path: PathBuf::from(path),
+            what: What::Link(PathBuf::new()),
+            uid: 0,
+            gid: 0,
+            mode: 0o600,
+            modified: SystemTime::UNIX_EPOCH,
+            refused: Vec::new(),
+            authorized_in: Vec::new(),
+        }
+    }
+
+    fn alert(path: &str, action: &str, program: &str) -> String {
+        let document = json!({
+            "@timestamp": "2026-11-24T10:00:00Z",
+            "event": { "kind": "alert", "action": action },
+            "rule": { "name": "A rule" },
+            "file": { "path": path },
+            "process": { "executable": program, "pid": 7 },
+            "user": { "name": "ann" },
+            "ssh_keywatch": { "attribution": { "method": "held", "certain": true } },
+        });
+        format!("{document}\n")
+    }
+
+    fn program(origins: &Origins, path: &str) -> Option<String> {
+        origins.find(&item(path))?.executable
+    }
+
+    #[test]
+    fn the_last_beginning_counts_and_else_the_last_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut text = String::from("{\"torn\n");
+        for (path, action, program) in [
+            ("/a", "creation", "/bin/old"),
+            ("/a", "creation", "/bin/new"),
+            ("/a", "modification", "/bin/editor"),
+            ("/b", "modification", "/bin/one"),
+            ("/b", "modification", "/bin/two"),
+            ("/c", "creation", "/bin/x"),
+            ("/c", "deletion", "/bin/rm"),
+            ("/other", "creation", "/bin/y"),
+        ] {
+            text.push_str(&alert(path, action, program));
+        }
+        // Not finished yet.
+        text.push_str(alert("/b", "creation", "/bin/z").trim_end());
+        std::fs::write(&log, text).unwrap();
+        let items = ["/a", "/b", "/c", "/d"].map(item);
+        let origins = Origins::of(&log, &items).unwrap();
+        assert_eq!(program(&origins, "/a").as_deref(), Some("/bin/new"));
+        assert_eq!(program(&origins, "/b").as_deref(), Some("/bin/two"));
+        assert_eq!(program(&origins, "/c"), None);
+        assert_eq!(program(&origins, "/other"), None, "not asked for, not kept");
+    }
+
+    #[test]
+    fn a_log_that_is_a_fifo_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(Origins::of(&log, &[]).is_err());
+    }
+}
