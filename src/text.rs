@@ -152,6 +152,34 @@ pub fn quote_args<S: AsRef<OsStr>>(args: &[S]) -> String {
     out
 }
 
+/// A word that every POSIX shell takes as exactly these bytes, whatever they
+/// are, and that is safe to show. Plain words stay as they are, others stand in
+/// single quotes, and what is unsafe is spelled for printf(1), because `$'…'` is
+/// not known to all: to some it would end at a quote in the name. `None` for a
+/// word that ends with a newline, which a command substitution removes.
+#[must_use]
+pub fn posix_word(word: &OsStr) -> Option<String> {
+    let mut out = String::new();
+    match word.to_str() {
+        Some(text) if !text.contains(is_unsafe) => quote_arg(&mut out, word, true),
+        _ if word.as_bytes().ends_with(b"\n") => return None,
+        _ => {
+            out.push_str("\"$(printf '");
+            for byte in word.as_bytes() {
+                match byte {
+                    b'/' | b'.' | b'_' => out.push(char::from(*byte)),
+                    byte if byte.is_ascii_alphanumeric() => out.push(char::from(*byte)),
+                    byte => {
+                        let _ = write!(out, "\\{byte:03o}");
+                    }
+                }
+            }
+            out.push_str("')\"");
+        }
+    }
+    Some(out)
+}
+
 fn quote_arg(out: &mut String, arg: &OsStr, is_command: bool) {
     match arg.to_str() {
         Some("") => out.push_str("''"),
@@ -427,6 +455,31 @@ mod tests {
             let text = path(&bytes);
             prop_assert!(!text.contains(is_unsafe));
             prop_assert_eq!(unescape(&text), bytes);
+        }
+
+        /// The shells themselves say what they take.
+        #[test]
+        fn a_word_is_exactly_its_bytes_to_a_shell(
+            bytes in prop::collection::vec(prop_oneof![
+                1..=255u8,
+                prop::sample::select(&b"'\"\\$`;&|!%*?~# \n\t-0{}<>()"[..]),
+            ], 0..24)
+        ) {
+            let word = OsString::from_vec(bytes.clone());
+            let Some(quoted) = posix_word(&word) else {
+                prop_assert!(bytes.ends_with(b"\n"));
+                return Ok(());
+            };
+            prop_assert!(!quoted.contains(is_unsafe));
+            for shell in ["sh", "bash"] {
+                let output = std::process::Command::new(shell)
+                    .args(["-c", &format!("printf '<%s>' {quoted}")])
+                    .output()
+                    .unwrap();
+                let expected = [b"<", &bytes[..], b">"].concat();
+                prop_assert_eq!(&output.stdout, &expected, "{} of {}", quoted, shell);
+                prop_assert!(output.stderr.is_empty());
+            }
         }
 
         #[test]

@@ -183,45 +183,48 @@ fn environment(cli: &clap::Command) -> String {
     out
 }
 
-/// The sample's comments and keys, table by table.
+/// The sample's comments and keys, table by table; keys that share a comment
+/// stand together.
 fn keys() -> String {
     let sample = read("packaging/config.toml");
     let mut out = String::new();
-    let mut words: Vec<&str> = Vec::new();
-    let mut started = false;
-    for line in sample.lines() {
-        if let Some(table) = line.strip_prefix("#[") {
-            started = true;
-            let repeated = table.starts_with('[');
-            let _ = writeln!(out, ".SS [{}", roff(table));
-            if repeated {
-                prose(&mut out, &words);
+    // Behind the head of the file.
+    for block in sample
+        .split("\n\n")
+        .skip_while(|block| !block.contains("#["))
+    {
+        let words: Vec<&str> = block
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .collect();
+        let mut request = ".TP";
+        for line in block.lines() {
+            if let Some(table) = line.strip_prefix("#[") {
+                let _ = writeln!(out, ".SS [{}", roff(table));
+                if table.starts_with('[') {
+                    // The keys of a table that repeats are explained together.
+                    prose(&mut out, &words);
+                }
+            } else if let Some((name, value)) = line
+                .strip_prefix('#')
+                .filter(|key| !key.starts_with(' '))
+                .and_then(|key| key.split_once(" = "))
+            {
+                let value = roff(&value.replace('"', "\"\""));
+                let _ = writeln!(out, "{request}\n.BR {} \" = {value}\"", roff(name));
+                request = ".TQ";
             }
-            words.clear();
-        } else if let Some(word) = line.strip_prefix("# ") {
-            words.push(word);
-        } else if let Some(key) = line.strip_prefix('#').filter(|key| key.contains('=')) {
-            let (name, value) = key.split_once(" = ").unwrap();
-            let _ = writeln!(
-                out,
-                ".TP\n.BR {} \" = {}\"",
-                roff(name),
-                roff(&value.replace('"', "\"\""))
-            );
+        }
+        if request == ".TQ" && !block.contains("#[[") {
             prose(&mut out, &words);
-            words.clear();
-        } else if !started {
-            // The head of the file.
-            words.clear();
         }
     }
     out
 }
 
 fn prose(out: &mut String, words: &[&str]) {
-    for line in words {
-        let _ = writeln!(out, "{}", roff(line));
-    }
+    let lines = words.iter().map(|line| roff(line) + "\n");
+    out.push_str(&bold(&lines.collect::<String>()));
 }
 
 /// The table of docs/rules.md.
@@ -450,7 +453,7 @@ fn every_key_of_the_configuration_is_explained() {
         let section = section.unwrap_or_else(|| panic!("[{table}] is not explained"));
         let section = format!("\n{}", section.split("\n.S").next().unwrap());
         for (key, default) in keys.as_table().unwrap() {
-            let line = format!("\n.TP\n.BR {key} \" = ");
+            let line = format!("\n.BR {key} \" = ");
             let rest = section.split(&line).nth(1);
             let rest = rest.unwrap_or_else(|| panic!("{table}.{key} is not explained"));
             let (shown, prose) = rest.split_once('\n').unwrap();
@@ -465,10 +468,11 @@ fn every_key_of_the_configuration_is_explained() {
                 default.to_string().replace(' ', ""),
                 "{key}"
             );
-            let explained = prose
-                .lines()
-                .next()
-                .is_some_and(|line| !line.starts_with('.'));
+            let mut prose = prose.lines().skip_while(|line| {
+                // Keys that share the explanation.
+                *line == ".TQ" || line.starts_with(".BR ")
+            });
+            let explained = prose.next().is_some_and(|line| !line.starts_with('.'));
             assert!(explained, "{table}.{key} has no explanation");
         }
     }

@@ -22,6 +22,9 @@ _ssh__keywatch() {
             ssh__keywatch,help)
                 cmd="ssh__keywatch__subcmd__help"
                 ;;
+            ssh__keywatch,inventory)
+                cmd="ssh__keywatch__subcmd__inventory"
+                ;;
             ssh__keywatch,replay)
                 cmd="ssh__keywatch__subcmd__replay"
                 ;;
@@ -30,9 +33,6 @@ _ssh__keywatch() {
                 ;;
             ssh__keywatch,run)
                 cmd="ssh__keywatch__subcmd__run"
-                ;;
-            ssh__keywatch,self-test-actor)
-                cmd="ssh__keywatch__subcmd__self__subcmd__test__subcmd__actor"
                 ;;
             ssh__keywatch,status)
                 cmd="ssh__keywatch__subcmd__status"
@@ -46,6 +46,9 @@ _ssh__keywatch() {
             ssh__keywatch__subcmd__help,help)
                 cmd="ssh__keywatch__subcmd__help__subcmd__help"
                 ;;
+            ssh__keywatch__subcmd__help,inventory)
+                cmd="ssh__keywatch__subcmd__help__subcmd__inventory"
+                ;;
             ssh__keywatch__subcmd__help,replay)
                 cmd="ssh__keywatch__subcmd__help__subcmd__replay"
                 ;;
@@ -54,9 +57,6 @@ _ssh__keywatch() {
                 ;;
             ssh__keywatch__subcmd__help,run)
                 cmd="ssh__keywatch__subcmd__help__subcmd__run"
-                ;;
-            ssh__keywatch__subcmd__help,self-test-actor)
-                cmd="ssh__keywatch__subcmd__help__subcmd__self__subcmd__test__subcmd__actor"
                 ;;
             ssh__keywatch__subcmd__help,status)
                 cmd="ssh__keywatch__subcmd__help__subcmd__status"
@@ -104,7 +104,7 @@ _ssh__keywatch() {
 
     case "${cmd}" in
         ssh__keywatch)
-            opts="-v -q -h -V --config --rules --verbose --quiet --color --help --version run check tail replay rules status self-test-actor help"
+            opts="-v -q -h -V --config --rules --verbose --quiet --color --help --version run check tail replay rules status inventory help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -156,7 +156,7 @@ _ssh__keywatch() {
             return 0
             ;;
         ssh__subcmd__keywatch__subcmd__help)
-            opts="run check tail replay rules status self-test-actor help"
+            opts="run check tail replay rules status inventory help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -184,6 +184,20 @@ _ssh__keywatch() {
             return 0
             ;;
         ssh__subcmd__keywatch__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__subcmd__keywatch__subcmd__help__subcmd__inventory)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -281,20 +295,6 @@ _ssh__keywatch() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        ssh__subcmd__keywatch__subcmd__help__subcmd__self__subcmd__test__subcmd__actor)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         ssh__subcmd__keywatch__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -316,6 +316,36 @@ _ssh__keywatch() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        ssh__subcmd__keywatch__subcmd__inventory)
+            opts="-v -q -h --json --log --config --rules --verbose --quiet --color --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rules)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -502,13 +532,17 @@ _ssh__keywatch() {
             return 0
             ;;
         ssh__subcmd__keywatch__subcmd__rules__subcmd__test)
-            opts="-v -q -h --config --verbose --quiet --color --help"
+            opts="-v -q -h --config --rules --verbose --quiet --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rules)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -554,32 +588,6 @@ _ssh__keywatch() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --rules)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --color)
-                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        ssh__subcmd__keywatch__subcmd__self__subcmd__test__subcmd__actor)
-            opts="-v -q -h --config --rules --verbose --quiet --color --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

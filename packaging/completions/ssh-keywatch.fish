@@ -39,7 +39,7 @@ complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "tail" -d 
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "replay" -d 'Ask the rules about recorded events'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "rules" -d 'List rules, show one, or try their cases'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "status" -d 'Say how the running daemon fares: mode, coverage, counters'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "self-test-actor" -d 'Acts for the trial at the start of `run` and in `check`'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "inventory" -d 'List every key in the watched places, with facts and origin'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -l log -d 'Write alerts to this file' -r -F
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -l state -d 'Keep the lock, and what outlives a run, in this directory' -r -F
@@ -138,6 +138,7 @@ complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand rules; and __f
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand rules; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Say only errors on stderr'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand rules; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand rules; and __fish_seen_subcommand_from test" -l config -d 'The configuration file [default: /etc/ssh-keywatch/config.toml, if it exists]' -r -F
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand rules; and __fish_seen_subcommand_from test" -l rules -d 'Load rules from this directory, instead of the shipped and the admin\'s ones (repeatable)' -r -F
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand rules; and __fish_seen_subcommand_from test" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t'Always'
 never\t'Never'"
@@ -158,22 +159,24 @@ complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -l jso
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -s v -l verbose -d 'Say more on stderr (twice: everything)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -s q -l quiet -d 'Say only errors on stderr'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -l config -d 'The configuration file [default: /etc/ssh-keywatch/config.toml, if it exists]' -r -F
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -l rules -d 'Load rules from this directory, instead of the shipped and the admin\'s ones (repeatable)' -r -F
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -l log -d 'Look up in this alert log who made a key' -r -F
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -l config -d 'The configuration file [default: /etc/ssh-keywatch/config.toml, if it exists]' -r -F
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -l rules -d 'Load rules from this directory, instead of the shipped and the admin\'s ones (repeatable)' -r -F
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'
 always\t'Always'
 never\t'Never'"
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -s v -l verbose -d 'Say more on stderr (twice: everything)'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -s q -l quiet -d 'Say only errors on stderr'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand self-test-actor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "run" -d 'Watch, and raise alerts, in the foreground'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "check" -d 'Validate configuration and rules, and say what can be watched here'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "tail" -d 'Read the alert log'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "replay" -d 'Ask the rules about recorded events'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "rules" -d 'List rules, show one, or try their cases'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "status" -d 'Say how the running daemon fares: mode, coverage, counters'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "self-test-actor" -d 'Acts for the trial at the start of `run` and in `check`'
-complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status self-test-actor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -l json -d 'One JSON document a line'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -s v -l verbose -d 'Say more on stderr (twice: everything)'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -s q -l quiet -d 'Say only errors on stderr'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand inventory" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "run" -d 'Watch, and raise alerts, in the foreground'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "check" -d 'Validate configuration and rules, and say what can be watched here'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "tail" -d 'Read the alert log'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "replay" -d 'Ask the rules about recorded events'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "rules" -d 'List rules, show one, or try their cases'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "status" -d 'Say how the running daemon fares: mode, coverage, counters'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "inventory" -d 'List every key in the watched places, with facts and origin'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and not __fish_seen_subcommand_from run check tail replay rules status inventory help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and __fish_seen_subcommand_from rules" -f -a "list" -d 'List every rule file and what became of it (the default)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and __fish_seen_subcommand_from rules" -f -a "show" -d 'Show a rule as a person reads it'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand help; and __fish_seen_subcommand_from rules" -f -a "test" -d 'Try rules against the cases beside them'

@@ -23,10 +23,7 @@ pub(super) fn sentence(document: &Document) -> String {
     } else if let Some(uid) = document.str("user.id") {
         let _ = write!(sentence, " as uid {uid}");
     }
-    let login = document.str("ssh_keywatch.session.login_uid");
-    if let Some(login) = login.filter(|uid| document.str("user.id").is_some_and(|id| id != *uid)) {
-        let _ = write!(sentence, ", logged in as uid {login}");
-    }
+    sentence.push_str(&origin(document));
     sentence.push_str(&lineage(document));
     sentence
 }
@@ -224,6 +221,71 @@ fn entries(document: &Document) -> String {
         return String::new();
     }
     format!(", {}", deeds.join(" and "))
+}
+
+/// Where the writer came from: `, from an SSH session of bob at 10.1.2.3
+/// through sudo`.
+fn origin(document: &Document) -> String {
+    let session = |name: &str| document.str(&format!("ssh_keywatch.session.{name}"));
+    // Who logged in, where it is another one than who acted.
+    let login = session("user.id").or_else(|| session("login_uid"));
+    let login = login.filter(|uid| {
+        let acting = document.str("user.id");
+        acting.is_some_and(|acting| acting != *uid)
+    });
+    let login = login.map(|uid| match session("user.name") {
+        Some(name) => shown(name),
+        None => format!("uid {uid}"),
+    });
+    let of = login
+        .as_ref()
+        .map(|name| format!(" of {name}"))
+        .unwrap_or_default();
+    let at = |place: Option<&str>| place.map(|place| format!(" at {}", shown(place)));
+    let at_source = at(document.str("source.ip")).unwrap_or_default();
+    let mut origin = match session("kind") {
+        Some("ssh") => format!(", from an SSH session{of}{at_source}"),
+        Some("terminal" | "console") => {
+            let tty = at(session("tty")).unwrap_or_default();
+            format!(", from a login{of}{tty}")
+        }
+        Some("cron") => format!(", from a cron job{of}"),
+        Some("at") => format!(", from an at job{of}"),
+        Some("ssm") => format!(", from an SSM session{of}"),
+        Some("teleport") => format!(", from a Teleport session{of}"),
+        Some("kubelet") => ", from kubelet".to_owned(),
+        kind => {
+            let unit = match kind {
+                Some("unit") => session("unit"),
+                Some("user_unit") => session("user_unit"),
+                _ => None,
+            };
+            let unit = unit.map(|unit| format!(", from the unit {}", shown(unit)));
+            let login = login.map(|name| format!(", logged in as {name}"));
+            unit.into_iter().chain(login).collect()
+        }
+    };
+    if let Some(id) = document.str("container.id") {
+        // As much of it as people know it by.
+        let short = (id.len() == 64).then(|| id.get(..12)).flatten();
+        let id = short.unwrap_or(id);
+        let runtime = document.str("container.runtime");
+        let runtime = runtime
+            .map(|name| format!("{} ", shown(name)))
+            .unwrap_or_default();
+        let _ = write!(origin, ", in the {runtime}container {}", shown(id));
+    }
+    let through = document.get("ssh_keywatch.session.through");
+    let through: Vec<String> = through
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|name| Some(shown(name.as_str()?)))
+        .collect();
+    if !through.is_empty() {
+        let _ = write!(origin, " through {}", through.join(", "));
+    }
+    origin
 }
 
 fn lineage(document: &Document) -> String {

@@ -9,12 +9,15 @@
 //! rule says. [`state`] (and [`suppressed`]) and [`pipeline_error`] are the other
 //! two kinds of line.
 
+mod act;
 mod document;
 mod key;
 mod message;
 mod occurrence;
 mod process;
 mod report;
+mod response;
+mod session;
 mod value;
 
 #[cfg(test)]
@@ -22,10 +25,13 @@ mod tests;
 
 use serde_json::Value;
 
+pub use act::Acts;
 pub use document::Document;
 pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
 pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};
+pub use response::set_response;
+pub use session::{set_logins, set_session};
 
 use crate::rule::{Reference, Rule};
 

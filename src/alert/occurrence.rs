@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
+use super::act::set_act;
 use super::process::{attribution, process};
 use super::{DATASET, Document, ECS_VERSION, Host, MODULE, Origin, value};
 use crate::event::{Event, FileFacts, FinalPath};
@@ -33,6 +36,7 @@ pub fn event_document(event: &Event<Attribution>, origin: &Origin) -> Document {
     mode(&mut document, origin);
     document.set("ssh_keywatch.evidence", event.evidence.as_str());
     attribution(&mut document, &event.writer, origin);
+    set_act(&mut document, origin);
     // What every reader of ECS knows comes first.
     document.move_last("ssh_keywatch");
     document
@@ -117,6 +121,7 @@ fn file_facts(document: &mut Document, facts: &FileFacts) {
     document.set("file.owner", facts.owner.clone());
     document.set("file.group", facts.group.clone());
     document.set("file.inode", facts.inode.to_string());
+    document.set("file.accessed", value::time(facts.accessed));
     document.set("file.mtime", value::time(facts.modified));
     document.set("file.ctime", value::time(facts.changed));
     document.set("file.created", facts.created.map(value::time));
@@ -129,6 +134,15 @@ fn file_facts(document: &mut Document, facts: &FileFacts) {
     );
     document.set("ssh_keywatch.file.device", facts.device.to_string());
     document.set("ssh_keywatch.file.links", facts.links);
+    if let Some(mount) = &facts.mount {
+        let mut set = |name: &str, value: Value| {
+            document.set(&format!("ssh_keywatch.file.mount.{name}"), value);
+        };
+        set("point", value::exact(mount.point.as_os_str()).into());
+        set("type", value::exact(&mount.kind).into());
+        set("source", value::exact(&mount.source).into());
+        set("read_only", mount.read_only.into());
+    }
 }
 
 /// What an analyst pivots on.

@@ -137,7 +137,7 @@ fn ancestor(process: &Process, origin: &Origin) -> Value {
 }
 
 /// The fields that a process has wherever ECS puts one.
-fn one(document: &mut Document, below: &str, process: &Process, origin: &Origin) {
+pub(super) fn one(document: &mut Document, below: &str, process: &Process, origin: &Origin) {
     let mut set = |name: &str, value: Value| document.set(&format!("{below}.{name}"), value);
     set("pid", process.pid.into());
     set("entity_id", entity_id(process, origin).into());
@@ -211,7 +211,7 @@ fn leader(
     document.set(&format!("{below}.same_as_process"), same);
 }
 
-fn account(document: &mut Document, below: &str, account: &Account) {
+pub(super) fn account(document: &mut Document, below: &str, account: &Account) {
     document.set(&format!("{below}.id"), account.id.to_string());
     document.set(&format!("{below}.name"), account.name.clone());
 }

@@ -19,11 +19,15 @@ use serde_json::{Value, json};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::keys::Keys;
+use super::mounts::Mounts;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
-use crate::alert::{self, Change, Document, Loss, LossKind, Origin, Outcome, State};
+use crate::alert::{self, Acts, Change, Document, Loss, LossKind, Origin, Outcome, State};
 use crate::event::assemble::Assembled;
-use crate::event::{Action, FileFacts, FileKind, FinalPath};
+use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
+use crate::resolve::clients::Clients;
+use crate::resolve::logins::Login;
+use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, ReportKind};
@@ -90,6 +94,9 @@ pub struct Deciding {
     keys: Keys,
     programs: Programs,
     suppressor: Suppressor,
+    mounts: Mounts,
+    sessions: Sessions,
+    acts: Acts,
     /// Promises that the trial at the start did not find kept.
     tried: Vec<String>,
     /// How many alerts were raised.
@@ -108,6 +115,7 @@ impl Deciding {
         origin: Origin,
         fanout: Arc<Fanout>,
         keys: Keys,
+        clients: Clients,
         programs: Programs,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -118,6 +126,9 @@ impl Deciding {
             keys,
             programs,
             suppressor: Suppressor::new(),
+            mounts: Mounts::new(),
+            sessions: Sessions::start(clients)?,
+            acts: Acts::default(),
             tried: Vec::new(),
             raised: 0,
             beat: Arc::default(),
@@ -315,17 +326,22 @@ impl Deciding {
         if let Some(facts) = &mut event.facts {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
+            facts.mount = file.as_ref().and_then(|file| self.mounts.of(file));
         }
         self.beat.tick();
         self.name(&mut event.writer);
         self.programs.tell(&mut event.writer);
         secrets::hide(&mut event.writer);
+        let session = self.session(&event.writer);
         let mut document = alert::event_document(&event, &self.origin);
+        alert::set_session(&mut document, &session, &self.origin);
+        let mut key = None;
         match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {
                 let original = event.original_path.as_deref();
                 let report = self.keys.report(file.into(), place, event.action, original);
                 alert::set_key(&mut document, &report);
+                key = Some((report, place.to_owned()));
             }
             (None, _) if event.action == Action::Deletion => {
                 self.keys.deleted(&event.path, &mut document);
@@ -356,10 +372,39 @@ impl Deciding {
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
+        if alerts.is_empty() {
+            return;
+        }
         self.raised += alerts.len() as u64;
-        for alert in alerts {
+        let logins = self.logins(&session, &event);
+        for mut alert in alerts {
+            alert::set_logins(&mut alert, &logins);
+            if let Some((report, place)) = &key {
+                alert::set_response(&mut alert, report, place);
+            }
+            self.acts.join(&mut alert);
             self.out(alert);
         }
+    }
+
+    /// The session that the writer acted in.
+    fn session(&mut self, writer: &Attribution) -> Session {
+        let mut session = self.sessions.of(writer);
+        if let Some((login, _)) = &mut session.login {
+            login.name = self.accounts.user(login.id);
+        }
+        session
+    }
+
+    /// The last logins of who logged in, or else of who acted.
+    fn logins(&mut self, session: &Session, event: &Event<Attribution>) -> Vec<Login> {
+        let login = session.login.as_ref().map(|(login, _)| login);
+        let process = event.writer.process.as_ref();
+        let acting = process.and_then(|process| process.credentials.as_ref());
+        let acting = acting.map(|credentials| &credentials.real_user);
+        let name = login.or(acting).and_then(|account| account.name.as_deref());
+        name.map(|name| self.sessions.logins(name, event.time))
+            .unwrap_or_default()
     }
 
     /// Tells what rules suppressed, once a window.
@@ -501,6 +546,7 @@ fn facts(file: &File) -> Option<FileFacts> {
         gid: metadata.gid(),
         owner: None,
         group: None,
+        accessed: metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
         size: metadata.len(),
         links: metadata.nlink(),
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
@@ -509,5 +555,6 @@ fn facts(file: &File) -> Option<FileFacts> {
         target: (kind == FileKind::Symlink)
             .then(|| readlinkat(file, c"").ok().map(Into::into))
             .flatten(),
+        mount: None,
     })
 }

@@ -20,6 +20,7 @@ mod holding;
 mod host;
 mod keys;
 mod lock;
+mod mounts;
 mod privilege;
 mod programs;
 mod reload;
@@ -337,8 +338,11 @@ impl Daemon {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
         let origin = host::origin(mode.as_str());
+        let clients = identifier.clients().clone();
         let deciding = programs::Programs::new(config.watch.key_tools.clone())
-            .and_then(|programs| Deciding::new(rules, origin, Arc::clone(&fanout), keys, programs))
+            .and_then(|programs| {
+                Deciding::new(rules, origin, Arc::clone(&fanout), keys, clients, programs)
+            })
             .map_err(Fatal::system("cannot start threads"))?;
         let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
         let deciding = build::spawn("decide", move || deciding.run(&inbox))?;

@@ -266,14 +266,17 @@ mod tests {
     }
 
     fn reload(old: &str, new: &str) -> String {
-        InForce::of(&plan(old)).reload(&plan(new)).sentence()
+        let plans = (plan(old), plan(new));
+        let said = InForce::of(&plans.0).reload(&plans.1).sentence();
+        // As many as are shipped.
+        let count = plans.1.rules.rules().len();
+        said.replace(&format!("({count} rules run)"), "(N rules run)")
     }
 
     #[test]
     fn no_change_is_said() {
         let said = reload("", "# another comment\n");
-        let rules = plan("").rules.rules().len();
-        assert_eq!(said, format!("nothing changed ({rules} rules run)"));
+        assert_eq!(said, "nothing changed (N rules run)");
     }
 
     #[test]
@@ -282,13 +285,10 @@ mod tests {
             "",
             "[watch]\nhold = \"all\"\ndirectories = [\"/etc/ssh\", \"/srv/keys\"]\n",
         );
-        let rules = plan("").rules.rules().len();
         assert_eq!(
             said,
-            format!(
-                "watched from now on: /srv/keys; watch.directories: [\"/etc/ssh\"] → [\"/etc/ssh\", \
-                 \"/srv/keys\"]; only a restart applies watch.hold: \"new\" → \"all\" ({rules} rules run)"
-            )
+            "watched from now on: /srv/keys; watch.directories: [\"/etc/ssh\"] → [\"/etc/ssh\", \
+             \"/srv/keys\"]; only a restart applies watch.hold: \"new\" → \"all\" (N rules run)"
         );
     }
 

@@ -6,6 +6,7 @@
 pub mod assemble;
 mod opens;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -108,6 +109,8 @@ pub struct FileFacts {
     pub size: u64,
     /// Number of hard links.
     pub links: u64,
+    /// Last reading, as far as the mount records it.
+    pub accessed: SystemTime,
     /// Last change of content.
     pub modified: SystemTime,
     /// Last change of the inode.
@@ -116,6 +119,21 @@ pub struct FileFacts {
     pub created: Option<SystemTime>,
     /// Where a symbolic link points.
     pub target: Option<PathBuf>,
+    /// The mount it lies on.
+    pub mount: Option<Mount>,
+}
+
+/// A mount (`proc_pid_mountinfo(5)`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where.
+    pub point: PathBuf,
+    /// Which kind of file system.
+    pub kind: OsString,
+    /// What is mounted: a device, a server's export.
+    pub source: OsString,
+    /// Whether it is read-only, here or everywhere.
+    pub read_only: bool,
 }
 
 /// The name a temporary file ends up with (`ssh-keygen -A`).

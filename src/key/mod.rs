@@ -123,6 +123,39 @@ pub struct Identity {
     pub bits: Option<u32>,
     /// `SHA256:…`, as `ssh-keygen -l` prints it. Of a certificate: its key's.
     pub fingerprint: Option<String>,
+    /// The public key itself.
+    pub public: Public,
+}
+
+/// A public key in wire format (RFC 4253 section 6.6), as it is written. It says
+/// nothing that a fingerprint does not, so that all are alike.
+#[derive(Clone, Debug, Default)]
+pub struct Public(Option<Box<[u8]>>);
+
+impl Public {
+    /// Its bytes, where they are known.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.0.as_deref()
+    }
+}
+
+impl From<&[u8]> for Public {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Some(bytes.into()))
+    }
+}
+
+impl PartialEq for Public {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Public {}
+
+impl std::hash::Hash for Public {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
 impl Identity {

@@ -110,6 +110,12 @@ pub(super) fn is_named(word: &[u8], name: &str) -> bool {
 /// Which key a blob is. A type that is not known is taken by its word, so that
 /// keys of tomorrow are not overlooked; a broken key of a known type is none.
 pub(super) fn identify(blob: &[u8]) -> Option<Identity> {
+    let mut identity = name(blob)?;
+    identity.public = blob.into();
+    Some(identity)
+}
+
+fn name(blob: &[u8]) -> Option<Identity> {
     let name = type_of(blob)?;
     let mut rest = Cursor(&blob[4 + name.len()..]);
     match canonical(name) {
@@ -133,6 +139,7 @@ pub(super) fn identify(blob: &[u8]) -> Option<Identity> {
                 // puttygen writes it, OpenSSH does not know it.
                 bits: (name == "ssh-ed448").then_some(448),
                 fingerprint: Some(fingerprint_of(blob)),
+                ..Identity::default()
             })
         }
     }
@@ -169,6 +176,10 @@ pub(super) fn identity(key: &KeyData) -> Identity {
         algorithm: Some(key.algorithm().as_str().to_owned()),
         bits: bits(key),
         fingerprint: Some(key.fingerprint(HashAlg::Sha256).to_string()),
+        public: PublicKey::from(key.clone())
+            .to_bytes()
+            .map(|bytes| bytes.as_slice().into())
+            .unwrap_or_default(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::clients::Clients;
 use super::proc::{Entry, Proc, Stat, image, place_image};
 use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
@@ -39,6 +40,10 @@ pub struct Identity {
     pub before: Option<Image>,
     /// Its name and arguments, which it has only after the exec.
     pub late: Option<Answer<Option<Called>>>,
+    /// At exec: its parent's arguments.
+    pub parent_args: Option<Answer<Option<Vec<OsString>>>>,
+    /// Its control groups, which it may have left by the time they are read.
+    pub cgroup: Option<Answer<Option<Vec<u8>>>>,
     /// Nothing could have changed between the act and the reading.
     pub verified: bool,
     /// The held thread, until that is sure.
@@ -58,6 +63,8 @@ pub struct Called {
     pub name: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// Its control groups.
+    pub cgroup: Option<Vec<u8>>,
 }
 
 /// Reads processes for the hold and for the resolver.
@@ -66,6 +73,7 @@ pub struct Identifier {
     proc: Arc<Proc>,
     pool: Pool,
     execs: Pool,
+    clients: Clients,
     namespace: Option<u64>,
     files: ImageFiles,
     /// Of the service manager whose service we are. A unit's sandbox is a
@@ -98,6 +106,7 @@ impl Identifier {
             .ok()
             .and_then(|entry| entry.mount_namespace());
         Ok(Self {
+            clients: Clients::start(Arc::clone(&proc))?,
             proc,
             pool,
             execs,
@@ -105,6 +114,12 @@ impl Identifier {
             files: ImageFiles::default(),
             manager,
         })
+    }
+
+    /// Who is connected to the sshds of this host.
+    #[must_use]
+    pub fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// The namespace as far as paths are concerned: the host's is as good as ours.
@@ -134,7 +149,10 @@ impl Identifier {
     /// # Errors
     /// It is gone.
     pub fn brief(&self, id: i32) -> io::Result<Process> {
-        Ok(self.read(&self.proc.entry(id)?)?.0)
+        let entry = self.proc.entry(id)?;
+        let mut process = self.read(&entry)?.0;
+        process.cgroup = entry.cgroup();
+        Ok(process)
     }
 
     /// Start time only: enough to tell whether a known snapshot is
@@ -210,6 +228,13 @@ impl Identifier {
             args: entry.args(),
         })
     }
+
+    /// Reading it takes the kernel's lock of all control groups, which may be
+    /// held for a while: nobody waits for it here.
+    fn ask_cgroup(&self, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
+        let entry = entry.try_clone().ok()?;
+        self.pool.ask(move || entry.cgroup())
+    }
 }
 
 /// What is read aside of a held process.
@@ -235,6 +260,7 @@ impl Identify for Identifier {
         let entry = self.proc.entry(tid).ok()?;
         let stat = entry.stat().ok()?;
         let aside = self.ask_aside(&entry, &stat);
+        let cgroup = self.ask_cgroup(&entry);
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
         let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
@@ -268,6 +294,8 @@ impl Identify for Identifier {
             pidfd: None,
             before: None,
             late: None,
+            parent_args: None,
+            cgroup,
             file,
             read: proctable::now(),
         })
@@ -294,11 +322,20 @@ impl Identify for Identifier {
             self.execs
                 .ask(move || file.and_then(|file| called(&entry, file)))
         });
+        let parent = self.parent(process.parent_pid, process.start_ticks);
+        let parent_args = parent.as_ref().and_then(|parent| {
+            let entry = self.proc.entry(parent.pid).ok()?;
+            let start = parent.start_ticks;
+            self.execs.ask(move || {
+                let args = entry.args()?;
+                (entry.stat().ok().map(|stat| stat.start_ticks) == start).then_some(args)
+            })
+        });
         Some(Executor {
             pid: process.pid,
             pidfd: PidFd::open(process.pid).ok(),
             identity: Identity {
-                parent: self.parent(process.parent_pid, process.start_ticks),
+                parent,
                 namespace,
                 pidfd: PidFd::open(process.pid).ok(),
                 // The only thread is the one that is held: nobody else can act
@@ -309,6 +346,8 @@ impl Identify for Identifier {
                 process,
                 before,
                 late,
+                parent_args,
+                cgroup: None,
                 file: None,
                 read: proctable::now(),
             },
@@ -344,6 +383,7 @@ fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
             return Some(Called {
                 name: entry.stat().ok()?.name,
                 args,
+                cgroup: entry.cgroup(),
             });
         }
         std::thread::sleep(pause);

@@ -4,13 +4,19 @@
 //! time. Must not look at files' content or know rules. "Unknown" is an
 //! ordinary value: a field that could not be read is `None`, never a guess.
 
+pub mod clients;
+pub mod entry;
 pub mod identify;
+pub mod logins;
 pub mod proc;
 pub mod program;
+mod remote;
 pub mod resolver;
 pub mod secrets;
+pub mod session;
 pub mod slow;
 mod tabled;
+pub mod unit;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -115,6 +121,32 @@ pub struct Process {
     pub login_uid: Option<u32>,
     /// Audit session id, if one is set.
     pub audit_session: Option<u32>,
+    /// Its control groups: the text of `proc_pid_cgroup(5)`.
+    pub cgroup: Option<Vec<u8>>,
+}
+
+impl Process {
+    /// One of which no more than its pid is known.
+    #[must_use]
+    pub fn unknown(pid: i32) -> Self {
+        Self {
+            pid,
+            parent_pid: None,
+            start: None,
+            start_ticks: None,
+            image: None,
+            name: None,
+            args: None,
+            working_directory: None,
+            credentials: None,
+            session: None,
+            process_group: None,
+            tty: None,
+            login_uid: None,
+            audit_session: None,
+            cgroup: None,
+        }
+    }
 }
 
 /// How the writer was found out (`ssh_keywatch.attribution.method`).

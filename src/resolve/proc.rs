@@ -163,6 +163,7 @@ impl Proc {
             }),
             login_uid: None,
             audit_session: None,
+            cgroup: None,
         }
     }
 }
@@ -255,6 +256,14 @@ impl Entry {
     #[must_use]
     pub fn audit_session(&self) -> Option<u32> {
         self.number(c"sessionid")
+    }
+
+    /// The control groups (`proc_pid_cgroup(5)`), of which a deep one may be cut.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<Vec<u8>> {
+        let mut buffer = [0u8; SMALL];
+        let length = self.read(c"cgroup", &mut buffer).ok()?;
+        Some(buffer[..length].to_vec())
     }
 
     /// A decimal number that is not the kernel's "unset" (4294967295).

@@ -22,6 +22,8 @@ const AFTERLIFE: Duration = Duration::from_millis(300);
 const FORGET: Duration = Duration::from_secs(5);
 /// How long one is remembered whose end was not told though it should have been.
 const LOST: Duration = Duration::from_secs(30);
+/// How long control groups are waited for, whose reading began in the hold.
+const CGROUP_TIME: Duration = Duration::from_millis(2);
 /// Longest lineage.
 const MAX_ANCESTORS: usize = 32;
 /// Snapshots of ancestors kept for the next event.
@@ -45,6 +47,8 @@ pub struct Resolver {
     recorded: HashMap<i32, Recorded>,
     ancestors: HashMap<(i32, u64), Process>,
     table: Option<ProcTable>,
+    /// The writer whose session was looked into last.
+    foreseen: Option<(i32, Option<u64>)>,
     /// The highest fence that has been passed; its process may be heard of later.
     passed: u64,
 }
@@ -148,6 +152,7 @@ impl Resolver {
             recorded: HashMap::new(),
             ancestors: HashMap::new(),
             table: None,
+            foreseen: None,
             passed: 0,
         }
     }
@@ -173,6 +178,8 @@ impl Resolver {
     /// A process was held at the exec of a key tool.
     pub fn executing(&mut self, identity: Identity, fence: Option<u64>, followed: bool) {
         self.prune();
+        self.foresee(&identity.process);
+        self.foresee_lineage(&identity);
         if self.recorded.len() >= MAX_RECORDED {
             // Without its record the process is read live, and said to be so.
             return;
@@ -226,13 +233,17 @@ impl Resolver {
     pub fn opening(&mut self, identity: Identity) -> Attribution {
         let Identity {
             mut process,
-            parent,
+            mut parent,
             mut verified,
             namespace,
+            cgroup,
             file,
             read,
             ..
         } = identity;
+        let due = Instant::now() + CGROUP_TIME;
+        process.cgroup = cgroup.and_then(|answer| answer.until(due)?);
+        self.foresee(&process);
         if let Some(image) = &mut process.image {
             self.identifier.place(image, namespace);
         }
@@ -240,6 +251,13 @@ impl Resolver {
             && recorded.identity.process.start_ticks == process.start_ticks
         {
             recorded.complete();
+            if let (Some(parent), Some(known)) = (&mut parent, &recorded.identity.parent)
+                && (parent.pid, parent.start_ticks) == (known.pid, known.start_ticks)
+                && parent.args.is_none()
+                && same_file(parent.image.as_ref(), known.image.as_ref())
+            {
+                parent.args.clone_from(&known.args);
+            }
             let known = &mut recorded.identity.process;
             if same_file(known.image.as_ref(), process.image.as_ref()) {
                 if known.args.is_none() {
@@ -293,7 +311,37 @@ impl Resolver {
         {
             recorded = Some(tabled);
         }
-        recorded.unwrap_or_else(|| self.live(writer))
+        let attribution = recorded.unwrap_or_else(|| self.live(writer));
+        if let Some(process) = &attribution.process {
+            self.foresee(process);
+        }
+        attribution
+    }
+
+    /// Reads the lineage of a key tool, unless that of its parent is known, while
+    /// it is there: of what has ended no more than the program is known.
+    fn foresee_lineage(&mut self, identity: &Identity) {
+        let Some(parent) = &identity.parent else {
+            return;
+        };
+        let key = parent.start_ticks.map(|start| (parent.pid, start));
+        if key.is_some_and(|key| self.ancestors.contains_key(&key)) {
+            return;
+        }
+        self.complete_lineage(&mut Attribution {
+            process: Some(identity.process.clone()),
+            ancestors: vec![parent.clone()],
+            ..Attribution::none()
+        });
+    }
+
+    /// Has read what may be gone with the writer's session.
+    fn foresee(&mut self, process: &Process) {
+        let writer = Some((process.pid, process.start_ticks));
+        if self.foreseen != writer {
+            self.foreseen = writer;
+            self.identifier.clients().foresee(process);
+        }
     }
 
     /// Who made or `moved` the directory in which a scan found a file.
@@ -503,15 +551,27 @@ impl Resolver {
     /// Who made `child`, whether it lives or not.
     fn ancestor_in_table(&mut self, child: &Process) -> Option<Process> {
         let (_, known) = tabled::parent(self.table.as_ref()?, child)?;
+        let ended = tabled::from_table(&known);
         if !known.ended
             && let Ok(start) = self.identifier.start_ticks(known.pid)
             && tabled::is_start(&known, start)
+            && let Some(mut ancestor) = self.ancestor(known.pid, start)
         {
-            let mut ancestor = self.ancestor(known.pid, start)?;
-            ancestor.parent_pid = Some(known.parent_pid);
+            ancestor.parent_pid = ended.parent_pid;
+            // A zombie has its ids, and no program any more.
+            ancestor.image = ancestor.image.or(ended.image);
             return Some(ancestor);
         }
-        Some(tabled::from_table(&known))
+        // What an earlier event told of it, if it ran the same program then.
+        let ticks = ended.start_ticks.unwrap_or_default();
+        let before = [ticks, ticks.saturating_sub(1), ticks + 1]
+            .into_iter()
+            .find_map(|start| self.ancestors.get(&(known.pid, start)))
+            .filter(|before| same_file(before.image.as_ref(), ended.image.as_ref()));
+        Some(before.map_or(ended.clone(), |before| Process {
+            parent_pid: ended.parent_pid,
+            ..before.clone()
+        }))
     }
 
     /// A snapshot of the living process `pid` that started at `start`.
@@ -559,9 +619,16 @@ impl Recorded {
 
     /// Takes the name and the arguments that were read after the exec.
     fn complete(&mut self) {
+        if let Some(parent) = &mut self.identity.parent
+            && parent.args.is_none()
+        {
+            let args = self.identity.parent_args.as_ref();
+            parent.args = args.and_then(|args| args.now()?);
+        }
         if self.identity.process.args.is_none()
             && let Some(called) = self.identity.late.as_ref().and_then(|late| late.now()?)
         {
+            self.identity.process.cgroup = called.cgroup;
             self.identity.process.name = Some(called.name);
             self.identity.process.args = Some(called.args);
         }

@@ -48,6 +48,15 @@ impl<T> Answer<T> {
         self.0.try_recv().ok()
     }
 
+    /// Waits for it until `deadline`; gives itself back if it does not come.
+    ///
+    /// # Errors
+    /// It may still come. An answer that never will is still waited for.
+    pub fn wait(self, deadline: Instant) -> Result<T, Self> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.0.recv_timeout(left).map_err(|_| self)
+    }
+
     /// Waits for it until `deadline`.
     #[must_use]
     pub fn until(self, deadline: Instant) -> Option<T> {

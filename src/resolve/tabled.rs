@@ -37,7 +37,7 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         image: program.as_deref().map(unplaced),
         ..known
             .as_ref()
-            .map_or_else(|| nameless(writer.pid), from_table_alone)
+            .map_or_else(|| Process::unknown(writer.pid), from_table_alone)
     };
     Some(Attribution {
         method: Method::Recorded,
@@ -154,32 +154,13 @@ fn from_table_alone(known: &Known) -> Process {
         start: Some(proctable::wall_clock(known.birth)),
         start_ticks: Some(proctable::to_ticks(known.birth)),
         name: Some(known.name.clone()),
-        ..nameless(known.pid)
+        ..Process::unknown(known.pid)
     }
 }
 
 /// Whether a start in clock ticks is that of `known`.
 pub(super) fn is_start(known: &Known, ticks: u64) -> bool {
     proctable::from_ticks(ticks).abs_diff(known.birth) <= TICK
-}
-
-fn nameless(pid: i32) -> Process {
-    Process {
-        pid,
-        parent_pid: None,
-        start: None,
-        start_ticks: None,
-        image: None,
-        name: None,
-        args: None,
-        working_directory: None,
-        credentials: None,
-        session: None,
-        process_group: None,
-        tty: None,
-        login_uid: None,
-        audit_session: None,
-    }
 }
 
 /// The image that `program` is on this host.

@@ -65,6 +65,21 @@ impl PidFd {
         })
     }
 
+    /// A copy of the process's descriptor `number` (`pidfd_getfd(2)`).
+    ///
+    /// # Errors
+    /// `EBADF` when there is none, `EPERM` without the right to trace it.
+    pub fn descriptor(&self, number: i32) -> io::Result<OwnedFd> {
+        // SAFETY: no pointers are passed; the kernel returns a new descriptor or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.as_raw_fd(), number, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: `fd` was just returned as a new descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     /// The inode of the pidfd. On pidfs (Linux 6.9) it is unique to the
     /// process for as long as the host runs; before, all pidfds share one.
     #[must_use]

@@ -40,6 +40,7 @@ mod others;
 mod process;
 mod reference;
 mod rules;
+mod session;
 mod shipped;
 mod sinks;
 mod stress;

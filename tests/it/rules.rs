@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::document::{ANY, SEED, rule};
+use crate::document::{ANY, any_creation, rule};
 use crate::host::{ANN, Host, PROGRAM, ROOT};
 use crate::process::Process;
 
@@ -86,23 +86,27 @@ fn what_an_exception_kept_quiet_is_counted_in_the_status() {
     host.sh(ANN, "mkdir -m 700 .ssh").ok();
     // By an ancestor, which no file event of others carries.
     let config = format!(
-        "[[exception]]\nrule = \"{SEED}\"\nreason = \"a test\"\n\
+        "[[exception]]\nrule = \"{ANY}\"\nreason = \"a test\"\n\
          when = 'ssh_keywatch.ancestors.args == \"provision\" and user.id == \"4001\"'\n"
     );
-    let daemon = host.daemon().config(&config).start();
+    let daemon = host
+        .daemon()
+        .config(&config)
+        .rule("any", &any_creation())
+        .start();
     host.sh(
         ANN,
         "sh -c 'ssh-keygen -q -t ed25519 -N \"\" -f .ssh/quiet; true' provision
          ssh-keygen -q -t ed25519 -N '' -f .ssh/loud",
     )
     .ok();
-    daemon.alert(SEED, &ANN.ssh("loud.pub"));
+    daemon.alert(ANY, &ANN.ssh("loud.pub"));
     daemon.signal(Signal::SIGUSR1);
     let status = daemon.line("status", |line| line.is_state("status"));
     let counted = status.get("ssh_keywatch.counters.rules.exceptions");
     assert_eq!(counted[0]["matches"], 2, "{counted}");
     let ended = daemon.stop();
-    assert_eq!(ended.paths(SEED), [ANN.ssh("loud"), ANN.ssh("loud.pub")]);
+    assert_eq!(ended.paths(ANY), [ANN.ssh("loud"), ANN.ssh("loud.pub")]);
 }
 
 #[test]

@@ -168,9 +168,17 @@ fn an_ordinary_day_raises_no_more_than_the_making_of_keys() {
     .ok();
     daemon.alert(CLIENT, &ANN.ssh("config"));
     let ended = daemon.stop();
+    // On a busy machine it may not be certain that it was ssh-keygen: then the
+    // first rule says nothing, and the one about other programs does.
+    let unsure: BTreeSet<_> = ended
+        .alerts(PLACED)
+        .iter()
+        .filter(|alert| *alert.get("ssh_keywatch.attribution.certain") == false)
+        .map(|alert| alert.text("file.path").to_owned())
+        .collect();
     let others: Vec<_> = raised(&ended)
         .into_iter()
-        .filter(|(rule, _)| rule != SEED)
+        .filter(|(rule, path)| rule != SEED && !(rule == PLACED && unsure.contains(path)))
         .collect();
     // A building block: it stands in the log, and is shown to nobody.
     assert_eq!(others, [(CLIENT.to_owned(), ANN.ssh("config"))]);

@@ -5,6 +5,7 @@ mod keys;
 mod reference;
 mod reports;
 mod sentences;
+mod sessions;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::{Action, Event, Evidence, FileFacts, FileKind, FinalPath};
+use crate::event::{Action, Event, Evidence, FileFacts, FileKind, FinalPath, Mount};
 use crate::resolve::{
     Account, Attribution, Credentials, Image, ImageState, KnownAs, KnownBy, Method, Process,
     ProgramFacts,
@@ -81,6 +82,7 @@ fn process(pid: i32, parent: i32, path: &str, args: &[&str], uid: u32, user: &st
         tty: Some((136, 3)),
         login_uid: Some(1000),
         audit_session: Some(7),
+        cgroup: None,
     }
 }
 
@@ -117,10 +119,17 @@ fn facts() -> FileFacts {
         group: Some("alice".into()),
         size: 411,
         links: 1,
+        accessed: at(2_500),
         modified: at(2_000),
         changed: at(3_000),
         created: Some(at(1_000)),
         target: None,
+        mount: Some(Mount {
+            point: "/home".into(),
+            kind: "ext4".into(),
+            source: "/dev/sda2".into(),
+            read_only: false,
+        }),
     }
 }
 
@@ -380,7 +389,8 @@ fn every_field_is_one_of_ecs() {
     rename.action = Action::Rename;
     rename.original_path = Some("/a/b.c".into());
     rename.facts.as_mut().unwrap().target = Some("/t".into());
-    let rename = event_document(&rename, &origin());
+    let mut rename = event_document(&rename, &origin());
+    set_session(&mut rename, &sessions::session(), &origin());
     let mut seen = 0;
     for document in [alert(&rename, &rule()), started(), lost()] {
         leaves(
@@ -400,6 +410,7 @@ fn every_field_is_one_of_ecs() {
                         "long" => item.is_i64() || item.is_u64(),
                         "float" => item.is_number(),
                         "boolean" => item.is_boolean(),
+                        "ip" => item.as_str().unwrap().parse::<std::net::IpAddr>().is_ok(),
                         other => panic!("{name} has the type {other}"),
                     };
                     assert!(fits, "{name} is {kind}, not {item}");
@@ -418,7 +429,9 @@ fn rules_may_ask_for_every_field() {
     full.original_path = Some("/a/b.c".into());
     full.final_path = Some(FinalPath::Renamed("/a/d".into()));
     full.writer.candidates = vec![image("/x")];
-    let document = event_document(&full, &origin());
+    let mut document = event_document(&full, &origin());
+    set_session(&mut document, &sessions::session(), &origin());
+    sessions::add_what_alerts_have(&mut document);
     let mut seen = 0;
     leaves(
         "",

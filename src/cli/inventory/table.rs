@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(
             text,
             "/home/ann/.ssh\n  \
-             id.pub  public  ed25519 256  SHA256:32Q7E5LF0gr6VA8Z0xmuotg2XGp+pwVTpcSIIOJzg2g  ann  ann@host\n    \
+             id.pub  public  ed25519 256  SHA256:tOKsr7HwKkbNDq7759QQv6pNJZqmAYDF7H8y4ytsL0U  ann  ann@host\n    \
              ! does not belong to id beside it\n    \
              - may log in by /home/bob/.ssh/authorized_keys\n"
         );

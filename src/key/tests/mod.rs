@@ -54,6 +54,7 @@ fn identity(algorithm: &str, bits: u32, fingerprint: &str) -> Identity {
         algorithm: Some(algorithm.into()),
         bits: Some(bits),
         fingerprint: Some(fingerprint.into()),
+        ..Identity::default()
     }
 }
 
