@@ -10,9 +10,11 @@ use crate::host::{ANN, Host};
 const PAGE: &str = include_str!("../../docs/alert.md");
 
 /// What depends on how the test itself was started, and where.
-const VARIES: [&str; 10] = [
-    "host.os.",
+const VARIES: [&str; 12] = [
+    "container.",
+    "related.ip",
     "process.entry_leader.",
+    "host.os.",
     "process.group_leader.",
     "process.parent.",
     "process.session_leader.",

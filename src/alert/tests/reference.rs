@@ -42,10 +42,10 @@ fn examples() -> Vec<Document> {
     rule.building_block = true;
     rule.version = Some("3".into());
     rule.investigation_fields = vec!["file.path".into()];
-    let mut in_session = event_document(&full, &origin());
-    set_session(&mut in_session, &sessions::session(), &origin());
-    sessions::add_what_alerts_have(&mut in_session);
-    let mut out = vec![alert(&in_session, &rule)];
+    let mut document = event_document(&full, &origin());
+    set_session(&mut document, &sessions::session(), &origin());
+    sessions::add_what_alerts_have(&mut document);
+    let mut out = vec![alert(&document, &rule)];
     out.extend(keys::full());
     let told = Suppressed {
         rule_id: "r".into(),
