@@ -188,3 +188,66 @@ fn opens_as_fast_as_can_be_do_not_stop_it() {
     });
     assert!(other.is_none(), "{}", other.unwrap().brief());
 }
+
+/// With hardly more descriptors than it needs.
+#[test]
+fn few_descriptors_refuse_nobody() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    let limited =
+        host.command("prlimit")
+            .args(["--pid", &daemon.pid().to_string(), "--nofile=256:256"]);
+    limited.ok();
+    let spawners: Vec<_> = (0..4)
+        .map(|number| ANN.ssh(&format!("burst{number}")))
+        .collect();
+    std::thread::scope(|scope| {
+        for prefix in &spawners {
+            let cmd = host
+                .command(format!("{TOOLS}/spawn"))
+                .args(["50", prefix, &format!("{TOOLS}/act"), "create"])
+                .user(ANN);
+            scope.spawn(move || {
+                let output = cmd.output_within(SOON);
+                assert!(output.status.success(), "refused: {output:?}");
+            });
+        }
+    });
+    let files = make(&host, "after", 3);
+    assert_named(&daemon, &files);
+    daemon.stop();
+}
+
+#[test]
+fn what_is_no_file_stops_nothing() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    let script = "cd .ssh; mkfifo fifo; ln -s fifo link; ln -s /dev/tty device
+        perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un(\"socket\"))'";
+    host.sh(ANN, script).ok();
+    for name in ["fifo", "link", "device", "socket"] {
+        daemon.alert(ANY, &ANN.ssh(name));
+    }
+    let files = make(&host, "after", 3);
+    assert_named(&daemon, &files);
+    daemon.stop().assert_nothing_lost();
+}
+
+#[test]
+fn directories_without_end_are_bounded_and_said() {
+    let host = Host::on_disk();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host
+        .daemon()
+        .config("[watch]\nmax_directories = 30\n")
+        .rule("any", &any_creation())
+        .start();
+    host.sh(ANN, "for i in $(seq 50); do mkdir .ssh/d$i; done")
+        .ok();
+    daemon.line("word about the limit", |line| {
+        line.is("event.kind", "pipeline_error") && line.is("event.code", "directory_limit")
+    });
+    let files = make(&host, "after", 3);
+    assert_named(&daemon, &files);
+    daemon.stop();
+}

@@ -42,7 +42,10 @@ fn examples() -> Vec<Document> {
     rule.building_block = true;
     rule.version = Some("3".into());
     rule.investigation_fields = vec!["file.path".into()];
-    let mut out = vec![alert(&event_document(&full, &origin()), &rule)];
+    let mut document = event_document(&full, &origin());
+    set_session(&mut document, &sessions::session(), &origin());
+    sessions::add_what_alerts_have(&mut document);
+    let mut out = vec![alert(&document, &rule)];
     out.extend(keys::full());
     let told = Suppressed {
         rule_id: "r".into(),

@@ -50,6 +50,12 @@ impl Rows {
     }
 }
 
+/// What would undo it, a command a line, to be copied.
+pub(super) fn undo(document: &Map<String, Value>) -> Vec<String> {
+    let commands = strings(document, "ssh_keywatch.response.commands");
+    commands.into_iter().map(str::to_owned).collect()
+}
+
 /// How surely the writer is known.
 pub(super) fn proof(document: &Map<String, Value>) -> Option<String> {
     attribution(document)
@@ -206,7 +212,11 @@ fn session(document: &Map<String, Value>) -> Option<String> {
     if let Some(session) = field(document, "ssh_keywatch.session").and_then(Value::as_object) {
         let login = account(session, "user").or_else(|| text(session, "user").map(str::to_owned));
         parts.extend(login.map(|user| format!("login {user}")));
-        parts.extend(scalar(session, "id").map(|id| format!("audit session {id}")));
+        parts.extend(text(session, "kind").map(|kind| kind.replace('_', " ")));
+        let through = strings(session, "through");
+        parts.extend((!through.is_empty()).then(|| format!("through {}", through.join(", "))));
+        parts.extend(scalar(session, "audit_id").map(|id| format!("audit session {id}")));
+        parts.extend(text(session, "unit").map(|unit| format!("unit {unit}")));
         parts.extend(text(session, "tty").map(|tty| format!("on {tty}")));
     }
     if let Some(address) = text(document, "source.ip") {
