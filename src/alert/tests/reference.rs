@@ -225,8 +225,9 @@ fn the_index_template_maps_every_field() {
         return;
     }
     let found: Value = serde_json::from_str(TEMPLATE).unwrap();
-    assert_eq!(
-        found, expected,
-        "run this test with UPDATE_INDEX_TEMPLATE=1 to write the template anew"
+    // Not assert_eq, whose two pages nobody reads.
+    assert!(
+        found == expected,
+        "packaging/elastic/index-template.json is not up to date; UPDATE_INDEX_TEMPLATE=1 with this test writes it anew"
     );
 }

@@ -170,6 +170,15 @@ fn program(document: &Map<String, Value>) -> Option<String> {
     if let Some(pid) = scalar(document, "process.pid") {
         let _ = write!(out, "  pid {pid}");
     }
+    if let Some(path) = text(document, "ssh_keywatch.attribution.claimed_executable") {
+        // Then it is what it claims to be that was replaced.
+        let _ = write!(out, "  [poses as {path}]");
+        return Some(out);
+    }
+    if let Some(path) = text(document, "ssh_keywatch.attribution.known_as") {
+        let by = text(document, "ssh_keywatch.attribution.known_by").unwrap_or("its facts");
+        let _ = write!(out, "  [is {path}, by {by}]");
+    }
     match text(document, "ssh_keywatch.attribution.image") {
         Some("replaced") => out.push_str("  [replaced since: the path names another file now]"),
         Some("foreign") => out.push_str("  [of another mount namespace]"),

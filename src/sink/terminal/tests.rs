@@ -139,6 +139,22 @@ fn how_long_ago_it_was_is_said_in_one_unit() {
     }
 }
 
+#[test]
+fn a_program_under_another_name_is_told() {
+    let mut document = sample();
+    document["ssh_keywatch"]["attribution"]["known_as"] = "/usr/bin/ssh-keygen".into();
+    document["ssh_keywatch"]["attribution"]["known_by"] = "content".into();
+    let text = render(&document, &style(false));
+    assert!(
+        text.contains("pid 42  [is /usr/bin/ssh-keygen, by content]"),
+        "{text}"
+    );
+    document["ssh_keywatch"]["attribution"]["image"] = "replaced".into();
+    document["ssh_keywatch"]["attribution"]["claimed_executable"] = "/bin/x".into();
+    let text = render(&document, &style(false));
+    assert!(text.contains("pid 42  [poses as /bin/x]\n"), "{text}");
+}
+
 /// The sample as an alert of an act.
 fn of_act(act: &str, path: &str) -> Map<String, Value> {
     let mut document = sample();
