@@ -177,3 +177,53 @@ fn the_changelog_begins_with_this_version() {
         "CHANGELOG.md begins with {heading:?}, Cargo.toml says {version}"
     );
 }
+
+/// A child would keep the permission group open, and everybody waiting.
+#[test]
+fn nothing_starts_a_process() {
+    for path in sources(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let is_test =
+            path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs");
+        // Unit tests stand at the end of a file.
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let starts = ["Command::new", "fork(", "posix_spawn", "daemon("];
+        for call in starts.iter().filter(|_| !is_test) {
+            let used = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .any(|line| line.contains(call) && !line.contains("fn "));
+            let allowed = *call == "fork(" && path.ends_with("proctable/table.rs");
+            assert!(!used || allowed, "{} calls {call}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_hazards_name_tests_that_exist() {
+    let text = read("docs/hazards.md");
+    let mut seen = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ")) {
+        let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        if column == "test" {
+            continue;
+        }
+        let mut named = 0;
+        for name in column.split('`').skip(1).step_by(2) {
+            let (module, function) = name.rsplit_once("::").unwrap_or_else(|| panic!("{name}"));
+            let place = match module {
+                "house" => "tests/house.rs".to_owned(),
+                other => format!("tests/it/{}.rs", other.replace("::", "/")),
+            };
+            let found = read(&place).contains(&format!("#[test]\nfn {function}()"));
+            assert!(found, "docs/hazards.md names {name}, which is no test");
+            named += 1;
+        }
+        assert!(
+            named > 0 || column.starts_with("none: "),
+            "neither a test nor a reason why there is none: {row}"
+        );
+        seen += 1;
+    }
+    assert!(seen > 20, "the tables of docs/hazards.md are not read");
+}

@@ -20,7 +20,7 @@ use super::{Common, color, fail};
 use crate::config::Color;
 use crate::daemon::{Accounts, Fatal, Plan};
 use crate::exit::Exit;
-use crate::inventory::{self, Gap, Inventory, Item, Limits, What};
+use crate::inventory::{self, Inventory, Item, Limits, What};
 use crate::key::{CertificateFacts, Identity, Moment, Pair};
 use crate::text::{escape_path, json_line, printable};
 
@@ -95,8 +95,7 @@ pub fn run(args: &InventoryArgs, common: &Common) -> Exit {
         _ => {}
     }
     tell(&inventory);
-    let denied = |gap: &Gap| gap.reason.contains("EACCES") || gap.reason.contains("EPERM");
-    if inventory.items.is_empty() && inventory.gaps.iter().any(denied) {
+    if inventory.items.is_empty() && inventory.gaps.iter().any(|gap| gap.denied) {
         Exit::NoPermission
     } else if inventory.items.is_empty() || !inventory.gaps.is_empty() {
         Exit::Found

@@ -430,7 +430,8 @@ impl Daemon {
 
     /// All or nothing: a plan with an error leaves everything as it was.
     fn reload(&mut self, plan: &dyn Fn() -> Result<Plan, Fatal>) {
-        tell_systemd(&[NotifyState::Reloading]);
+        // Type=notify-reload pairs the two, and READY=1 after them (sd_notify(3)).
+        tell_systemd(&[NotifyState::Reloading, monotonic()]);
         self.gauges.fanout.reopen();
         let (success, reason, changes) = match plan() {
             Ok(plan) => {
@@ -510,6 +511,13 @@ fn control(config: &config::Control, gauges: &Gauges) -> Option<Control> {
     Control::start(config, move || gauges.status())
         .map_err(|error| tracing::warn!("`ssh-keywatch status` will not work: {error}"))
         .ok()
+}
+
+/// The time of `CLOCK_MONOTONIC` in microseconds, as systemd wants it.
+fn monotonic() -> NotifyState {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let now = now.map_or(Duration::ZERO, Duration::from);
+    NotifyState::Other(format!("MONOTONIC_USEC={}", now.as_micros()))
 }
 
 fn tell_systemd(states: &[NotifyState]) {

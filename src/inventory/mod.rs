@@ -13,6 +13,7 @@ mod walk;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, SystemTime};
@@ -46,6 +47,8 @@ impl Default for Limits {
 
 /// So many times a walk is begun anew behind a place that does not answer.
 const RESTARTS: usize = 16;
+/// So many lists that have a key are named.
+pub const LISTS: usize = 32;
 /// So many gaps are kept.
 const GAPS: usize = 1000;
 /// Messages that may wait.
@@ -93,7 +96,7 @@ pub struct Item {
     pub modified: SystemTime,
     /// Why ssh or sshd (with `StrictModes`) refuses it.
     pub refused: Vec<String>,
-    /// The lists of logins that have the same key.
+    /// The lists of logins that have the same key, as far as [`LISTS`] goes.
     pub authorized_in: Vec<PathBuf>,
 }
 
@@ -130,6 +133,25 @@ pub struct Gap {
     pub path: PathBuf,
     /// Why, and what it means.
     pub reason: String,
+    /// Whether a privilege would have helped.
+    pub denied: bool,
+}
+
+impl Gap {
+    fn new(path: &Path, reason: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            reason: reason.into(),
+            denied: false,
+        }
+    }
+
+    fn failed(path: &Path, what: &str, error: &io::Error) -> Self {
+        Self {
+            denied: error.kind() == io::ErrorKind::PermissionDenied,
+            ..Self::new(path, format!("{what}: {error}"))
+        }
+    }
 }
 
 /// What there is.
@@ -160,15 +182,15 @@ impl Inventory {
                 && let Some(fingerprint) = item.fingerprint()
             {
                 let paths = lists.entry(fingerprint.to_owned()).or_default();
-                if paths.last() != Some(&item.path) {
+                if paths.len() <= LISTS && paths.last() != Some(&item.path) {
                     paths.push(item.path.clone());
                 }
             }
         }
         for item in &mut self.items {
             if let Some(paths) = item.fingerprint().and_then(|print| lists.get(print)) {
-                let own = item.path.clone();
-                item.authorized_in = paths.iter().filter(|path| **path != own).cloned().collect();
+                let others = paths.iter().filter(|path| **path != item.path);
+                item.authorized_in = others.take(LISTS).cloned().collect();
             }
         }
     }
@@ -195,16 +217,12 @@ pub fn take(patterns: &[Pattern], limits: Limits) -> Inventory {
             return inventory;
         };
         let seconds = limits.patience.as_secs();
-        inventory.gap(Gap {
-            path: stuck.clone(),
-            reason: format!("it does not answer within {seconds} s; the rest of it is left out"),
-        });
+        let reason = format!("it does not answer within {seconds} s; the rest of it is left out");
+        inventory.gap(Gap::new(&stuck, reason));
         skip.insert(stuck);
     }
-    inventory.gap(Gap {
-        path: PathBuf::from("/"),
-        reason: "too many places do not answer; what comes after them is left out".to_owned(),
-    });
+    let reason = "too many places do not answer; what comes after them is left out";
+    inventory.gap(Gap::new(Path::new("/"), reason));
     inventory.join();
     inventory
 }
@@ -222,10 +240,7 @@ fn pass(
         .name("inventory".to_owned())
         .spawn(move || walk::Walk::new(sender, known, limits).run(&patterns));
     if let Err(error) = walk {
-        inventory.gap(Gap {
-            path: PathBuf::from("/"),
-            reason: format!("cannot start a thread: {error}"),
-        });
+        inventory.gap(Gap::failed(Path::new("/"), "cannot start a thread", &error));
         return None;
     }
     let mut at = PathBuf::from("/");
@@ -236,13 +251,9 @@ fn pass(
                 inventory.items.push(*item);
             }
             Ok(Message::Item(item)) => {
-                inventory.gap(Gap {
-                    path: item.path,
-                    reason: format!(
-                        "more than {} keys; what comes after is left out",
-                        limits.total
-                    ),
-                });
+                let most = limits.total;
+                let reason = format!("more than {most} keys; what comes after is left out");
+                inventory.gap(Gap::new(&item.path, reason));
                 return None;
             }
             Ok(Message::Gap(gap)) => inventory.gap(gap),
@@ -252,10 +263,4 @@ fn pass(
             Err(RecvTimeoutError::Timeout) => return Some(at),
         }
     }
-}
-
-/// Whether sshd reads it by default (`AuthorizedKeysFile` in `sshd_config(5)`).
-fn logs_in(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name == "authorized_keys" || name == "authorized_keys2"
 }

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
-use super::{Gap, Item, Limits, Message, What, logs_in};
+use super::{Gap, Item, Limits, Message, What};
 use crate::key::{self, Kind, Role};
 use crate::watch::pattern::Pattern;
 
@@ -53,6 +53,15 @@ struct Root {
     refused: Vec<String>,
 }
 
+impl Root {
+    /// Whether sshd reads it by default (`AuthorizedKeysFile` in `sshd_config(5)`).
+    fn logs_in(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default();
+        let list = name == "authorized_keys" || name == "authorized_keys2";
+        list && self.owner.is_some() && path.parent() == Some(&self.path)
+    }
+}
+
 impl Walk {
     pub(super) fn new(out: SyncSender<Message>, skip: HashSet<PathBuf>, limits: Limits) -> Self {
         Self { out, skip, limits }
@@ -63,7 +72,7 @@ impl Walk {
         let start = match nix::fcntl::open("/", flags, Mode::empty()) {
             Ok(start) => start,
             Err(error) => {
-                let _ = self.gap(Path::new("/"), format!("cannot be opened: {error}"));
+                let _ = self.failed(Path::new("/"), "cannot be opened", error);
                 return;
             }
         };
@@ -78,11 +87,12 @@ impl Walk {
         self.out.send(message).map_err(|_| Ended)
     }
 
-    fn gap(&self, path: &Path, reason: String) -> Result {
-        self.send(Message::Gap(Gap {
-            path: path.to_owned(),
-            reason,
-        }))
+    fn gap(&self, path: &Path, reason: impl Into<String>) -> Result {
+        self.send(Message::Gap(Gap::new(path, reason)))
+    }
+
+    fn failed(&self, path: &Path, what: &str, error: impl Into<io::Error>) -> Result {
+        self.send(Message::Gap(Gap::failed(path, what, &error.into())))
     }
 
     /// Looks for what component `depth` of the pattern names in `dir`.
@@ -109,7 +119,7 @@ impl Walk {
                     &below,
                     "it is a symbolic link that is not root's; not followed".to_owned(),
                 )?,
-                Err(error) => self.gap(&below, format!("cannot be opened: {error}"))?,
+                Err(error) => self.failed(&below, "cannot be opened", error)?,
             }
         }
         Ok(())
@@ -157,14 +167,14 @@ impl Walk {
                 Ok(file) => file,
                 Err(Errno::ENOENT) => continue,
                 Err(error) => {
-                    self.gap(&below, format!("cannot be opened: {error}"))?;
+                    self.failed(&below, "cannot be opened", error)?;
                     continue;
                 }
             };
             let stat = match fstat(&file) {
                 Ok(stat) => stat,
                 Err(error) => {
-                    self.gap(&below, format!("cannot be looked at: {error}"))?;
+                    self.failed(&below, "cannot be looked at", error)?;
                     continue;
                 }
             };
@@ -205,7 +215,7 @@ impl Walk {
         let inspection = match key::inspect(file.as_fd(), role, other.as_ref().map(AsFd::as_fd)) {
             Ok(inspection) => inspection,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return self.gap(path, format!("cannot be read: {error}")),
+            Err(error) => return self.failed(path, "cannot be read", error),
         };
         let Some(mut facts) = inspection.facts else {
             return Ok(());
@@ -218,7 +228,7 @@ impl Walk {
             return Ok(());
         }
         if let Some(list) = facts.list.take() {
-            let active = logs_in(path);
+            let active = root.logs_in(path);
             if active {
                 if stat.st_uid != 0 && root.owner.is_some_and(|owner| owner != stat.st_uid) {
                     refused.push(format!("it belongs to user {}", stat.st_uid));
@@ -294,7 +304,7 @@ impl Walk {
         let mut opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                self.gap(path, format!("cannot be listed: {error}"))?;
+                self.failed(path, "cannot be listed", error)?;
                 return Ok(Vec::new());
             }
         };
@@ -303,7 +313,7 @@ impl Walk {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.gap(path, format!("cannot be listed to its end: {error}"))?;
+                    self.failed(path, "cannot be listed to its end", error)?;
                     break;
                 }
             };

@@ -73,6 +73,8 @@ pub struct Identifier {
     proc: Arc<Proc>,
     pool: Pool,
     execs: Pool,
+    /// For control groups: a thread may be stuck with them for a while.
+    placements: Pool,
     clients: Clients,
     namespace: Option<u64>,
     files: ImageFiles,
@@ -106,6 +108,11 @@ impl Identifier {
             .ok()
             .and_then(|entry| entry.mount_namespace());
         Ok(Self {
+            placements: Pool::start(Size {
+                threads: 2,
+                backlog: 14,
+                urgent: true,
+            })?,
             clients: Clients::start(Arc::clone(&proc))?,
             proc,
             pool,
@@ -233,7 +240,7 @@ impl Identifier {
     /// held for a while: nobody waits for it here.
     fn ask_cgroup(&self, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
         let entry = entry.try_clone().ok()?;
-        self.pool.ask(move || entry.cgroup())
+        self.placements.ask(move || entry.cgroup())
     }
 }
 

@@ -486,8 +486,10 @@ fn parse_status(bytes: &[u8]) -> Option<Status> {
             _ => {}
         }
     }
+    // While a process is being reaped it has no pid any more: 0 is nobody's.
+    let [process] = process.filter(|[pid]| *pid > 0)?;
     Some(Status {
-        process: process?[0],
+        process,
         users: users?,
         groups: groups?,
         threads: threads.map(|[count]| count),

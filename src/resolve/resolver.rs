@@ -4,7 +4,7 @@
 //! been otherwise; a late reading of `/proc` never is, for the process may have
 //! run another program when it acted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::identify::{Identifier, Identity};
@@ -24,6 +24,10 @@ const FORGET: Duration = Duration::from_secs(5);
 const LOST: Duration = Duration::from_secs(30);
 /// How long control groups are waited for, whose reading began in the hold.
 const CGROUP_TIME: Duration = Duration::from_millis(2);
+/// Of how many parents it is remembered that their session was looked into,
+/// and for how long.
+const MAX_FORESEEN: usize = 64;
+const FORESEEN_TIME: Duration = Duration::from_secs(1);
 /// Longest lineage.
 const MAX_ANCESTORS: usize = 32;
 /// Snapshots of ancestors kept for the next event.
@@ -47,8 +51,8 @@ pub struct Resolver {
     recorded: HashMap<i32, Recorded>,
     ancestors: HashMap<(i32, u64), Process>,
     table: Option<ProcTable>,
-    /// The writer whose session was looked into last.
-    foreseen: Option<(i32, Option<u64>)>,
+    /// Parents of writers whose sessions were looked into, and when.
+    foreseen: VecDeque<(i32, Instant)>,
     /// The highest fence that has been passed; its process may be heard of later.
     passed: u64,
 }
@@ -152,7 +156,7 @@ impl Resolver {
             recorded: HashMap::new(),
             ancestors: HashMap::new(),
             table: None,
-            foreseen: None,
+            foreseen: VecDeque::with_capacity(MAX_FORESEEN),
             passed: 0,
         }
     }
@@ -335,13 +339,23 @@ impl Resolver {
         });
     }
 
-    /// Has read what may be gone with the writer's session.
+    /// Has read what may be gone with the writer's session, once for all
+    /// children of a process.
     fn foresee(&mut self, process: &Process) {
-        let writer = Some((process.pid, process.start_ticks));
-        if self.foreseen != writer {
-            self.foreseen = writer;
-            self.identifier.clients().foresee(process);
+        let parent = process.parent_pid.filter(|pid| *pid > 1);
+        let key = parent.unwrap_or(process.pid);
+        let now = Instant::now();
+        // A pid does not come round sooner.
+        let is_recent = |since: Instant| now.duration_since(since) < FORESEEN_TIME;
+        let mut known = self.foreseen.iter();
+        if known.any(|(pid, since)| *pid == key && is_recent(*since)) {
+            return;
         }
+        if self.foreseen.len() >= MAX_FORESEEN {
+            self.foreseen.pop_front();
+        }
+        self.foreseen.push_back((key, now));
+        self.identifier.clients().foresee(process);
     }
 
     /// Who made or `moved` the directory in which a scan found a file.

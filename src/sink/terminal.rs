@@ -131,6 +131,7 @@ struct Shown {
     rows: Vec<(&'static str, String)>,
     lineage: Vec<Branch>,
     proof: Option<String>,
+    undo: Vec<String>,
 }
 
 impl Renderer {
@@ -185,6 +186,7 @@ impl Shown {
             rows: facts::rows(document),
             lineage: lineage(document, unicode),
             proof: facts::proof(document),
+            undo: facts::undo(document),
         }
     }
 
@@ -215,6 +217,9 @@ impl Shown {
             && let Some(proof) = &self.proof
         {
             page.row("proof", proof);
+        }
+        for (number, command) in self.undo.iter().enumerate() {
+            page.exact(if number == 0 { "undo" } else { "" }, command);
         }
     }
 }

@@ -10,10 +10,10 @@ use crate::host::{ANN, Host};
 
 /// A thread of the daemon that is stopped where it stands, as nothing that a
 /// user can do stops it.
-struct Stopped(Pid);
+pub struct Stopped(Pid);
 
 impl Stopped {
-    fn thread(pid: u32, name: &str) -> Self {
+    pub fn thread(pid: u32, name: &str) -> Self {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         let tid = tasks
             .map(|task| task.unwrap())

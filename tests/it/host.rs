@@ -22,11 +22,12 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 pub const TOOLS: &str = "/run/it/tools";
 
 /// Their sources, below `tests`.
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 5] = [
     "it/creator.c",
     "workload/act.c",
     "workload/adversary.c",
     "workload/spawn.c",
+    "workload/stall.c",
 ];
 
 /// Accounts that every [`Host`] has.

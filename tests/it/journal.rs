@@ -189,6 +189,29 @@ fn a_missing_journal_does_not_keep_an_alert_from_the_log() {
 }
 
 #[test]
+fn a_journal_that_is_restarted_costs_no_alert_of_the_log() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let journald = Journald::start(&host);
+    let daemon = host.daemon().journal().start();
+    let key = |name: &str| {
+        let path = ANN.ssh(name);
+        host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
+        daemon.alert(SEED, &format!("{path}.pub"));
+        path
+    };
+    let before = key("id_before");
+    journald.entry("alert", |entry| entry.is("FILE_PATH", &before));
+    drop(journald);
+    key("id_meanwhile");
+    let journald = Journald::start(&host);
+    let after = key("id_after");
+    journald.entry("alert", |entry| entry.is("FILE_PATH", &after));
+    let ended = daemon.stop();
+    assert_eq!(ended.alerts(SEED).len(), 6);
+}
+
+#[test]
 fn a_document_beyond_what_a_datagram_holds_arrives_whole() {
     let host = Host::new();
     host.sh(ANN, "mkdir -m 700 .ssh").ok();

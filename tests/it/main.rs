@@ -27,6 +27,7 @@ mod discovery;
 mod document;
 mod follow;
 mod forward;
+mod harm;
 mod hold;
 mod holding;
 mod host;

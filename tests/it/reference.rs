@@ -10,7 +10,10 @@ use crate::host::{ANN, Host};
 const PAGE: &str = include_str!("../../docs/alert.md");
 
 /// What depends on how the test itself was started, and where.
-const VARIES: [&str; 9] = [
+const VARIES: [&str; 12] = [
+    "container.",
+    "related.ip",
+    "process.entry_leader.",
     "host.os.",
     "process.group_leader.",
     "process.parent.",

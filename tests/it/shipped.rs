@@ -118,7 +118,10 @@ fn what_belongs_to_the_server() {
     let host = Host::new();
     host.sh(
         ROOT,
-        "ssh-keygen -q -A; echo Port 22 > /etc/ssh/sshd_config; mkdir /etc/ssh/sshd_config.d",
+        "for kind in ecdsa ed25519; do
+             ssh-keygen -q -t $kind -N '' -f /etc/ssh/ssh_host_${kind}_key
+         done
+         echo Port 22 > /etc/ssh/sshd_config; mkdir /etc/ssh/sshd_config.d",
     )
     .ok();
     let daemon = host.daemon().start();
@@ -128,11 +131,11 @@ fn what_belongs_to_the_server() {
          echo PermitRootLogin yes > /etc/ssh/sshd_config.d/00-x.conf
          echo > /etc/ssh/sshd_config.d/README
          echo id > /etc/ssh/sshrc
-         rm /etc/ssh/ssh_host_rsa_key
-         cat /etc/ssh/ssh_host_ecdsa_key > /etc/ssh/ssh_host_ed25519_key",
+         cat /etc/ssh/ssh_host_ecdsa_key > /etc/ssh/ssh_host_ed25519_key
+         rm /etc/ssh/ssh_host_ecdsa_key",
     )
     .ok();
-    daemon.alert(HOST_KEY, "/etc/ssh/ssh_host_ed25519_key");
+    daemon.alert(HOST_KEY, "/etc/ssh/ssh_host_ecdsa_key");
     let ended = daemon.stop();
     assert_eq!(
         raised(&ended),
@@ -140,7 +143,7 @@ fn what_belongs_to_the_server() {
             (SERVER, "/etc/ssh/sshd_config"),
             (SERVER, "/etc/ssh/sshd_config.d/00-x.conf"),
             (SCRIPT, "/etc/ssh/sshrc"),
-            (HOST_KEY, "/etc/ssh/ssh_host_rsa_key"),
+            (HOST_KEY, "/etc/ssh/ssh_host_ecdsa_key"),
             (HOST_KEY, "/etc/ssh/ssh_host_ed25519_key"),
         ])
     );

@@ -22,7 +22,11 @@ fn busy(host: &Host) -> Vec<Process> {
 }
 
 fn start(host: &Host) -> Daemon<'_> {
-    host.daemon().rule("any", &any_creation()).start()
+    // Thousands of alerts, which the test reads in one file.
+    host.daemon()
+        .config("[log]\nmax_size = \"1G\"\n")
+        .rule("any", &any_creation())
+        .start()
 }
 
 /// Runs the script once a spawner, with the spawner's number as `$1`. It says

@@ -178,7 +178,7 @@ impl<S: Fn() -> Value> Server<S> {
             let answer = match Peer::of(&stream) {
                 Ok(peer) if self.access.allows(&peer) => Vec::new(),
                 Ok(peer) => {
-                    tracing::info!(
+                    tracing::debug!(
                         uid = peer.uid,
                         pid = peer.pid,
                         "refused on the control socket"

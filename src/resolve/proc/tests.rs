@@ -31,6 +31,12 @@ fn status_gives_real_and_effective_ids() {
 }
 
 #[test]
+fn a_process_that_is_being_reaped_is_nobody() {
+    let status = b"Name:\tx\nTgid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n";
+    assert_eq!(parse_status(status), None);
+}
+
+#[test]
 fn args_keep_empty_ones_and_bytes() {
     assert_eq!(
         split_args(b"ssh-keygen\0-N\0\0-f\0/x\xff\0"),

@@ -50,6 +50,12 @@ impl Rows {
     }
 }
 
+/// What would undo it, a command a line, to be copied.
+pub(super) fn undo(document: &Map<String, Value>) -> Vec<String> {
+    let commands = strings(document, "ssh_keywatch.response.commands");
+    commands.into_iter().map(str::to_owned).collect()
+}
+
 /// How surely the writer is known.
 pub(super) fn proof(document: &Map<String, Value>) -> Option<String> {
     attribution(document)
@@ -170,6 +176,15 @@ fn program(document: &Map<String, Value>) -> Option<String> {
     if let Some(pid) = scalar(document, "process.pid") {
         let _ = write!(out, "  pid {pid}");
     }
+    if let Some(path) = text(document, "ssh_keywatch.attribution.claimed_executable") {
+        // Then it is what it claims to be that was replaced.
+        let _ = write!(out, "  [poses as {path}]");
+        return Some(out);
+    }
+    if let Some(path) = text(document, "ssh_keywatch.attribution.known_as") {
+        let by = text(document, "ssh_keywatch.attribution.known_by").unwrap_or("its facts");
+        let _ = write!(out, "  [is {path}, by {by}]");
+    }
     match text(document, "ssh_keywatch.attribution.image") {
         Some("replaced") => out.push_str("  [replaced since: the path names another file now]"),
         Some("foreign") => out.push_str("  [of another mount namespace]"),
@@ -197,7 +212,11 @@ fn session(document: &Map<String, Value>) -> Option<String> {
     if let Some(session) = field(document, "ssh_keywatch.session").and_then(Value::as_object) {
         let login = account(session, "user").or_else(|| text(session, "user").map(str::to_owned));
         parts.extend(login.map(|user| format!("login {user}")));
-        parts.extend(scalar(session, "id").map(|id| format!("audit session {id}")));
+        parts.extend(text(session, "kind").map(|kind| kind.replace('_', " ")));
+        let through = strings(session, "through");
+        parts.extend((!through.is_empty()).then(|| format!("through {}", through.join(", "))));
+        parts.extend(scalar(session, "audit_id").map(|id| format!("audit session {id}")));
+        parts.extend(text(session, "unit").map(|unit| format!("unit {unit}")));
         parts.extend(text(session, "tty").map(|tty| format!("on {tty}")));
     }
     if let Some(address) = text(document, "source.ip") {

@@ -61,6 +61,13 @@ impl<'s> Page<'s> {
         self.wrapped(value, MARGIN);
     }
 
+    /// One row that is never wrapped, because it is there to be copied.
+    pub(super) fn exact(&mut self, label: &str, value: &str) {
+        self.label(label);
+        self.plain(value);
+        self.out.push('\n');
+    }
+
     /// A row of a tree: what is drawn before it, and its text.
     pub(super) fn branch(&mut self, label: &str, drawn: &str, text: &str) {
         self.label(label);

@@ -30,7 +30,7 @@ fn sample() -> Map<String, Value> {
                 {"pid": 40, "executable": "/usr/bin/sudo", "user": {"name": "root"}, "args": ["sudo", "-u", "zoë", "a b"]},
                 {"pid": 1, "name": "systemd"}
             ],
-            "session": {"user": {"name": "zoë", "id": "1000"}, "id": 7, "tty": "pts/1"},
+            "session": {"user": {"name": "zoë", "id": "1000"}, "audit_id": "7", "tty": "pts/1", "kind": "ssh", "through": ["sudo"]},
             "attribution": {"method": "held", "certain": true, "image": "same"}
         }
     })
@@ -49,7 +49,7 @@ fn an_alert_answers_who_what_and_how_surely() {
     program   /usr/bin/ssh-keygen  pid 42
     command   ssh-keygen -C 'a b'
     user      root (0)
-    session   login zoë (1000), audit session 7, on pts/1, from 192.0.2.1 port 5022
+    session   login zoë (1000), ssh, through sudo, audit session 7, on pts/1, from 192.0.2.1 port 5022
     lineage   systemd[1]
               └─ /usr/bin/sudo[40] as root: sudo -u zoë 'a b'
                  └─ /bin/bash[41] as zoë
@@ -137,6 +137,38 @@ fn how_long_ago_it_was_is_said_in_one_unit() {
             "{now}"
         );
     }
+}
+
+#[test]
+fn a_program_under_another_name_is_told() {
+    let mut document = sample();
+    document["ssh_keywatch"]["attribution"]["known_as"] = "/usr/bin/ssh-keygen".into();
+    document["ssh_keywatch"]["attribution"]["known_by"] = "content".into();
+    let text = render(&document, &style(false));
+    assert!(
+        text.contains("pid 42  [is /usr/bin/ssh-keygen, by content]"),
+        "{text}"
+    );
+    document["ssh_keywatch"]["attribution"]["image"] = "replaced".into();
+    document["ssh_keywatch"]["attribution"]["claimed_executable"] = "/bin/x".into();
+    let text = render(&document, &style(false));
+    assert!(text.contains("pid 42  [poses as /bin/x]\n"), "{text}");
+}
+
+#[test]
+fn what_would_undo_it_stands_in_lines_to_copy() {
+    let mut document = sample();
+    let long = format!("mv {} /root/quarantine/", "a/".repeat(60));
+    document["ssh_keywatch"]["response"] = json!({"commands": [long, "true"]});
+    let narrow = TerminalStyle {
+        width: Some(60),
+        ..style(false)
+    };
+    let text = render(&document, &narrow);
+    assert!(
+        text.ends_with(&format!("    undo      {long}\n              true\n")),
+        "{text}"
+    );
 }
 
 /// The sample as an alert of an act.

@@ -1,0 +1,253 @@
+//! Whatever happens around it, the daemon keeps nobody waiting, and goes on.
+
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::attribution::{any_change, made, overdue, runs};
+use crate::daemon::Daemon;
+use crate::document::{ANY, any_creation};
+use crate::holding::Stopped;
+use crate::host::{ANN, Host, ROOT, TOOLS};
+use crate::process::{Process, SOON};
+
+/// Longer than anything takes that nobody is kept from.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Makes `count` files one after another, which must not take long, and
+/// returns who made which.
+#[track_caller]
+fn make(host: &Host, prefix: &str, count: usize) -> Vec<crate::attribution::Made> {
+    let output = host
+        .command(format!("{TOOLS}/spawn"))
+        .args([&count.to_string(), &ANN.ssh(prefix)])
+        .args([&format!("{TOOLS}/act"), "create"])
+        .user(ANN)
+        .output_within(AT_ONCE);
+    assert!(output.status.success(), "{output:?}");
+    made(&output.stdout)
+}
+
+/// Each of them is alerted and laid to who made it.
+#[track_caller]
+fn assert_named(daemon: &Daemon<'_>, files: &[crate::attribution::Made]) {
+    for file in files {
+        let alert = daemon.alert(ANY, &file.path);
+        let shown = format!(
+            "{} {}",
+            alert.brief(),
+            alert.get("ssh_keywatch.attribution")
+        );
+        assert_eq!(alert.number("process.pid"), Some(file.pid), "{shown}");
+        let program = alert.get("process.executable");
+        assert!(
+            program.is_null() || program == "/run/it/tools/act",
+            "{shown}"
+        );
+    }
+}
+
+fn start(host: &Host) -> Daemon<'_> {
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    host.daemon().rule("any", &any_creation()).start()
+}
+
+/// A process that keeps whoever reads its arguments waiting.
+struct Stalled {
+    path: String,
+    /// The server of its file system: as long as it lives nothing ends the process.
+    server: Pid,
+    process: Process,
+}
+
+impl Stalled {
+    fn start(host: &Host, number: usize) -> Self {
+        let path = ANN.ssh(&format!("stalled{number}"));
+        let mut process = host
+            .command(format!("{TOOLS}/stall"))
+            .args([&format!("/srv/{number}"), &path])
+            .spawn();
+        let mut server = String::new();
+        BufReader::new(process.stdout())
+            .read_line(&mut server)
+            .unwrap();
+        Self {
+            path,
+            server: Pid::from_raw(server.trim().parse().expect("the server's pid")),
+            process,
+        }
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        // It is a child of the process, so its pid is its own until that ends.
+        let _ = kill(self.server, Signal::SIGKILL);
+    }
+}
+
+/// More of them than there are threads to read arguments.
+#[test]
+fn a_process_whose_arguments_cannot_be_read_keeps_nobody_waiting() {
+    const PROCESSES: usize = 6;
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    host.sh(ROOT, "mkdir -p /srv/1 /srv/2 /srv/3 /srv/4 /srv/5 /srv/6")
+        .ok();
+    let mut stalled: Vec<Stalled> = (1..=PROCESSES)
+        .map(|number| Stalled::start(&host, number))
+        .collect();
+    for Stalled { path, process, .. } in &mut stalled {
+        let alert = daemon.alert(ANY, path);
+        let shown = format!(
+            "{} {}",
+            alert.brief(),
+            alert.get("ssh_keywatch.attribution")
+        );
+        assert_eq!(
+            alert.number("process.pid"),
+            Some(process.pid().into()),
+            "{shown}"
+        );
+        assert_eq!(
+            alert.text("process.executable"),
+            "/run/it/tools/stall",
+            "{shown}"
+        );
+        assert!(alert.get("process.args").is_null(), "{shown}");
+    }
+    // While they live and every thread that reads arguments is stuck.
+    let files = make(&host, "meanwhile", 20);
+    assert_named(&daemon, &files);
+    drop(stalled);
+    let ended = daemon.stop();
+    assert!(!ended.log.iter().any(|line| line.is_state("degraded")));
+    ended.assert_nothing_lost();
+}
+
+#[test]
+fn a_log_that_hangs_keeps_nobody_waiting() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    // As if the disk did not answer.
+    let hangs = Stopped::thread(daemon.pid(), "sink-log");
+    let files = make(&host, "file", 50);
+    drop(hangs);
+    assert_named(&daemon, &files);
+    let ended = daemon.stop();
+    assert!(!ended.log.iter().any(|line| line.is_state("degraded")));
+    ended.assert_nothing_lost();
+}
+
+#[test]
+fn opens_as_fast_as_can_be_do_not_stop_it() {
+    let host = Host::on_disk();
+    host.sh(ANN, "mkdir -m 700 .ssh; echo old > .ssh/authorized_keys")
+        .ok();
+    let daemon = host.daemon().rule("any", &any_change()).start();
+    let settled = ANN.ssh("authorized_keys");
+    let flood = |how: &str, path: &str| {
+        let cmd = host.command(format!("{TOOLS}/spawn")).user(ANN);
+        cmd.args(["flood", how, &runs(3).to_string(), path])
+    };
+    let rates: Vec<String> = std::thread::scope(|scope| {
+        let floods: Vec<_> = [("read", settled.clone()), ("make", ANN.ssh("flood"))]
+            .map(|(how, path)| {
+                let cmd = flood(how, &path);
+                scope.spawn(move || cmd.output_within(SOON * 3))
+            })
+            .into_iter()
+            .collect();
+        // Somebody else makes a file meanwhile.
+        let files = make(&host, "meanwhile", 5);
+        assert_named(&daemon, &files);
+        floods
+            .into_iter()
+            .map(|flood| {
+                let output = flood.join().unwrap();
+                assert!(output.status.success(), "{output:?}");
+                output.stdout.trim().to_owned()
+            })
+            .collect()
+    });
+    let after = make(&host, "after", 5);
+    assert_named(&daemon, &after);
+    let ended = daemon.stop();
+    println!(
+        "{}; {} openers were let go",
+        rates.join(", "),
+        overdue(&ended)
+    );
+    let pids = ended.alerts(ANY);
+    let other = pids.iter().find(|alert| {
+        let program = alert.text("process.executable");
+        let of_flood = alert.text("file.path").contains("/flood.");
+        of_flood && !program.is_empty() && program != "/run/it/tools/spawn"
+    });
+    assert!(other.is_none(), "{}", other.unwrap().brief());
+}
+
+/// With hardly more descriptors than it needs.
+#[test]
+fn few_descriptors_refuse_nobody() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    let limited =
+        host.command("prlimit")
+            .args(["--pid", &daemon.pid().to_string(), "--nofile=256:256"]);
+    limited.ok();
+    let spawners: Vec<_> = (0..4)
+        .map(|number| ANN.ssh(&format!("burst{number}")))
+        .collect();
+    std::thread::scope(|scope| {
+        for prefix in &spawners {
+            let cmd = host
+                .command(format!("{TOOLS}/spawn"))
+                .args(["50", prefix, &format!("{TOOLS}/act"), "create"])
+                .user(ANN);
+            scope.spawn(move || {
+                let output = cmd.output_within(SOON);
+                assert!(output.status.success(), "refused: {output:?}");
+            });
+        }
+    });
+    let files = make(&host, "after", 3);
+    assert_named(&daemon, &files);
+    daemon.stop();
+}
+
+#[test]
+fn what_is_no_file_stops_nothing() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    let script = "cd .ssh; mkfifo fifo; ln -s fifo link; ln -s /dev/tty device
+        perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un(\"socket\"))'";
+    host.sh(ANN, script).ok();
+    for name in ["fifo", "link", "device", "socket"] {
+        daemon.alert(ANY, &ANN.ssh(name));
+    }
+    let files = make(&host, "after", 3);
+    assert_named(&daemon, &files);
+    daemon.stop().assert_nothing_lost();
+}
+
+#[test]
+fn directories_without_end_are_bounded_and_said() {
+    let host = Host::on_disk();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host
+        .daemon()
+        .config("[watch]\nmax_directories = 30\n")
+        .rule("any", &any_creation())
+        .start();
+    host.sh(ANN, "for i in $(seq 50); do mkdir .ssh/d$i; done")
+        .ok();
+    daemon.line("word about the limit", |line| {
+        line.is("event.kind", "pipeline_error") && line.is("event.code", "directory_limit")
+    });
+    let files = make(&host, "after", 3);
+    assert_named(&daemon, &files);
+    daemon.stop();
+}
