@@ -8,11 +8,14 @@ pub fn current_id() -> i32 {
     nix::unistd::gettid().as_raw()
 }
 
-/// Whether `tid` is a thread of this process. Reads `/proc`, for the threads
-/// that crates start are ours as well.
+/// Whether `tid` is a thread of this process. The kernel is asked, for the
+/// threads that crates start are ours as well.
 #[must_use]
 pub fn is_own(tid: i32) -> bool {
-    std::fs::exists(format!("/proc/self/task/{tid}")).unwrap_or(false)
+    let process = nix::unistd::getpid().as_raw();
+    // SAFETY: no pointers are passed; signal 0 is only checked, never sent (tgkill(2)).
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, process, tid, 0) };
+    result == 0
 }
 
 /// Sets the nice value of the calling thread and of the threads it starts
@@ -51,5 +54,22 @@ pub fn real_time(priority: i32) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_threads_are_told_from_others() {
+        assert!(is_own(current_id()));
+        assert!(!is_own(1), "init");
+        // A thread that has ended is nobody's.
+        let ended = std::thread::spawn(current_id).join().unwrap();
+        while std::path::Path::new(&format!("/proc/self/task/{ended}")).exists() {
+            std::thread::yield_now();
+        }
+        assert!(!is_own(ended));
     }
 }
