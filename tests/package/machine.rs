@@ -76,7 +76,7 @@ impl Machine {
             .args(["--notify-ready=yes", "--private-network"])
             .arg(format!("--machine={name}"))
             .arg("--capability=CAP_DAC_READ_SEARCH")
-            .arg("--system-call-filter=fanotify_init fanotify_mark name_to_handle_at open_by_handle_at perf_event_open")
+            .arg("--system-call-filter=fanotify_init fanotify_mark name_to_handle_at open_by_handle_at perf_event_open pidfd_getfd")
             .arg("--directory")
             .arg(root.path())
             .env("NOTIFY_SOCKET", &told)

@@ -23,4 +23,5 @@ mod machine;
 mod readme;
 mod remove;
 mod root;
+mod session;
 mod upgrade;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What the root has besides the essential packages.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,libpam-systemd,udev,procps,openssh-server,openssh-client,bash-completion,man-db";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,libpam-systemd,udev,procps,openssh-server,openssh-client,sudo,bash-completion,man-db";
 
 /// A version above that of the changelog.
 pub const NEWER: &str = "99.0-1";

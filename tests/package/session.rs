@@ -1,0 +1,153 @@
+//! Where a key's maker came from, as a real systemd, logind and sshd tell it and
+//! the daemon sees it from within its sandbox.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::machine::{Machine, login};
+use crate::root::package;
+
+/// A host that watches, with an account that has a `.ssh`.
+fn watched() -> Machine {
+    let host = Machine::boot();
+    host.account("ann");
+    host.sh("install -d -m 700 -o ann -g ann /home/ann/.ssh")
+        .ok();
+    host.dpkg(&package(None)).ok();
+    host
+}
+
+/// The programs above the writer, nearest first.
+fn lineage(alert: &Value) -> Vec<&str> {
+    let ancestors = alert["ssh_keywatch"]["ancestors"].as_array().unwrap();
+    ancestors
+        .iter()
+        .map(|ancestor| ancestor["executable"].as_str().unwrap_or("?"))
+        .collect()
+}
+
+#[test]
+fn a_key_of_a_unit_names_the_unit() {
+    let host = watched();
+    let make =
+        |file: &str| format!("/usr/bin/ssh-keygen -q -t ed25519 -N \"\" -f /home/ann/.ssh/{file}");
+    for (unit, text) in [
+        (
+            "enrol.service",
+            format!(
+                "[Service]\nType=oneshot\nUser=ann\nExecStart={}\n",
+                make("service")
+            ),
+        ),
+        (
+            "rotate.service",
+            format!(
+                "[Service]\nType=oneshot\nUser=ann\nExecStart={}\n",
+                make("timer")
+            ),
+        ),
+        (
+            "rotate.timer",
+            "[Timer]\nOnActiveSec=0\nAccuracySec=1us\n".to_owned(),
+        ),
+    ] {
+        fs::write(host.path(&format!("/etc/systemd/system/{unit}")), text).unwrap();
+    }
+    host.sh("systemctl daemon-reload").ok();
+    host.sh("systemctl start enrol.service rotate.timer").ok();
+    host.sh(&format!(
+        "systemd-run --quiet --wait --unit=adhoc --uid=ann {}",
+        make("run")
+    ))
+    .ok();
+    for (file, unit) in [
+        ("service", "enrol.service"),
+        ("timer", "rotate.service"),
+        ("run", "adhoc.service"),
+    ] {
+        let alert = host.alert(&format!("/home/ann/.ssh/{file}"));
+        let session = &alert["ssh_keywatch"]["session"];
+        assert_eq!(session["kind"], "unit", "{alert:#}");
+        assert_eq!(session["unit"], unit, "{alert:#}");
+        assert_eq!(session["slice"], "system.slice", "{alert:#}");
+        // Nobody has logged in, from nowhere.
+        assert!(session["user"].is_null(), "{alert:#}");
+        assert!(alert["source"].is_null(), "{alert:#}");
+        assert_eq!(alert["user"]["name"], "ann", "{alert:#}");
+        assert_eq!(
+            alert["ssh_keywatch"]["attribution"]["certain"], true,
+            "{alert:#}"
+        );
+        let process = &alert["process"];
+        assert_eq!(process["executable"], "/usr/bin/ssh-keygen", "{alert:#}");
+        assert_eq!(process["entry_leader"]["same_as_process"], true);
+        assert_eq!(process["entry_leader"]["entry_meta"]["type"], "init");
+        assert_eq!(lineage(&alert), ["/usr/lib/systemd/systemd"], "{alert:#}");
+        let message = alert["message"].as_str().unwrap();
+        let told = format!(", from the unit {unit}");
+        assert!(message.contains(&told), "{message}");
+    }
+}
+
+#[test]
+fn a_key_made_through_sudo_names_who_logged_in_and_from_where() {
+    let host = watched();
+    host.account("svc");
+    fs::write(
+        host.path("/usr/local/bin/enrol"),
+        "#!/bin/sh\nmkdir -p -m 700 ~/.ssh\nssh-keygen -q -t ed25519 -N '' -f ~/.ssh/made\nexit 0\n",
+    )
+    .unwrap();
+    fs::write(
+        host.path("/etc/sudoers.d/enrol"),
+        "ann ALL=(svc) NOPASSWD: /usr/local/bin/enrol\n",
+    )
+    .unwrap();
+    host.sh("chmod 755 /usr/local/bin/enrol && chmod 440 /etc/sudoers.d/enrol")
+        .ok();
+    let said = host
+        .sh(&login(
+            "ann",
+            "echo $SSH_CONNECTION; sudo -n -H -u svc /usr/local/bin/enrol; exit 0",
+        ))
+        .text();
+    let mut connection = said.split_whitespace();
+    let address = connection.next().unwrap();
+    let port: u16 = connection.next().unwrap().parse().unwrap();
+
+    let alert = host.alert("/home/svc/.ssh/made");
+    assert_eq!(alert["user"]["name"], "svc", "{alert:#}");
+    let session = &alert["ssh_keywatch"]["session"];
+    assert_eq!(session["kind"], "ssh", "{alert:#}");
+    assert_eq!(session["user"]["name"], "ann", "{alert:#}");
+    assert_eq!(session["through"], json!(["sudo"]), "{alert:#}");
+    // By sshd's socket: neither sandbox nor network namespace hides it.
+    assert_eq!(session["source_from"], "socket", "{alert:#}");
+    assert_eq!(alert["source"]["ip"], address, "{alert:#}");
+    assert_eq!(alert["source"]["port"], port, "{alert:#}");
+    // logind's session, which is a scope.
+    let id = session["logind_id"].as_str().unwrap();
+    assert_eq!(session["unit"], format!("session-{id}.scope"), "{alert:#}");
+
+    let shown = lineage(&alert);
+    // bash may become the last program of its command, sudo may fork once more.
+    let mut expected = vec!["/usr/bin/dash", "/usr/bin/sudo", "/usr/bin/bash"];
+    expected.extend(["sshd", "sshd", "sshd", "/usr/lib/systemd/systemd"]);
+    let mut short: Vec<&str> = shown
+        .iter()
+        .map(|path| match path.rsplit_once('/') {
+            // sshd-session of OpenSSH 9.8 has a directory of its own.
+            Some((_, name)) if name.starts_with("sshd") => "sshd",
+            _ => path,
+        })
+        .collect();
+    short.dedup_by(|a, b| *a == "/usr/bin/sudo" && a == b);
+    assert_eq!(short, expected, "{alert:#}");
+    let leader = &alert["process"]["entry_leader"];
+    assert_eq!(leader["executable"], "/usr/bin/bash", "{alert:#}");
+    assert_eq!(leader["user"]["name"], "ann", "{alert:#}");
+    let message = alert["message"].as_str().unwrap();
+    let told = format!("from an SSH session of ann at {address} through sudo");
+    assert!(message.contains(&told), "{message}");
+}
