@@ -510,9 +510,6 @@ impl Daemon {
         let _ = gauges.messages.send(stop);
         let _ = gauges.messages.send(Message::End);
         let _ = self.deciding.join();
-        if let Some(baseline) = self.baseline {
-            baseline.end();
-        }
         for sink in gauges.fanout.shutdown(SINK_TIME) {
             if sink.waiting > 0 || sink.dropped > 0 {
                 tracing::error!(
@@ -521,6 +518,10 @@ impl Daemon {
                     sink.waiting + sink.dropped
                 );
             }
+        }
+        // After the sinks: nothing is stored as told that was not written.
+        if let Some(baseline) = self.baseline {
+            baseline.end();
         }
         result
     }

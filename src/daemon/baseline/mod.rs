@@ -11,6 +11,9 @@
 mod alerted;
 mod look;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -41,6 +44,8 @@ const FILE: &str = "baseline.redb";
 const QUEUE: usize = 16 * 1024;
 /// How long an update waits for others to be written with.
 const BATCH_TIME: Duration = Duration::from_millis(500);
+/// How long what was told waits at least: its alert shall be in the log before.
+const LOG_TIME: Duration = Duration::from_millis(300);
 /// How many make a batch at once.
 const BATCH: usize = 4096;
 /// How many may wait while the store cannot be written.
@@ -250,13 +255,28 @@ struct Deferred {
     window: Window,
 }
 
+/// A record that is not written yet.
+struct Pending {
+    /// `None` takes the file out.
+    record: Option<Record>,
+    /// When its alert was handed to the sinks.
+    told: Option<Instant>,
+}
+
+impl Pending {
+    fn is_ripe(&self, now: Instant) -> bool {
+        self.told
+            .is_none_or(|told| now.saturating_duration_since(told) >= LOG_TIME)
+    }
+}
+
 struct Books {
     store: Store,
     meta: Meta,
     /// Since when what happened is not known.
     since: Option<SystemTime>,
     /// Not written yet.
-    pending: BTreeMap<PathBuf, Option<Record>>,
+    pending: BTreeMap<PathBuf, Pending>,
     /// Since when the oldest of them waits.
     oldest: Option<Instant>,
     inbox: Receiver<Task>,
@@ -350,24 +370,30 @@ impl Books {
         {
             record.made = known.made;
         }
+        let told = Some(Instant::now());
         if let Some(from) = from {
-            self.note(from, None);
+            self.pend(from, None, told);
         }
-        self.note(path, record);
+        self.pend(path, record, told);
     }
 
+    /// Stores what nobody is told of.
     fn note(&mut self, path: PathBuf, record: Option<Record>) {
+        self.pend(path, record, None);
+    }
+
+    fn pend(&mut self, path: PathBuf, record: Option<Record>, told: Option<Instant>) {
         if self.pending.len() >= MOST_PENDING && !self.pending.contains_key(&path) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.pending.insert(path, record);
+        self.pending.insert(path, Pending { record, told });
         self.oldest.get_or_insert_with(Instant::now);
     }
 
     fn known(&mut self, path: &Path) -> Option<Record> {
-        if let Some(record) = self.pending.get(path) {
-            return record.clone();
+        if let Some(pending) = self.pending.get(path) {
+            return pending.record.clone();
         }
         match self.store.get(path) {
             Ok(record) => record,
@@ -408,17 +434,23 @@ impl Books {
         }
     }
 
+    /// Writes what is ripe; at the end, when the log has been given its time, all.
     fn write(&mut self) {
-        if self.pending.is_empty() {
-            self.oldest = None;
+        let (now, ending) = (Instant::now(), self.ending);
+        let ripe = |pending: &Pending| ending || pending.is_ripe(now);
+        let batch = self.pending.iter().filter(|(_, pending)| ripe(pending));
+        let mut batch = batch
+            .map(|(path, pending)| (path.as_path(), pending.record.as_ref()))
+            .peekable();
+        if batch.peek().is_none() {
+            self.oldest = (!self.pending.is_empty()).then(Instant::now);
             return;
         }
-        let batch = self.pending.iter();
-        let batch = batch.map(|(path, record)| (path.as_path(), record.as_ref()));
-        match self.store.apply(batch) {
+        let written = self.store.apply(batch);
+        match written {
             Ok(()) => {
-                self.pending.clear();
-                self.oldest = None;
+                self.pending.retain(|_, pending| !ripe(pending));
+                self.oldest = (!self.pending.is_empty()).then(Instant::now);
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the baseline is written again");
                 }
@@ -577,26 +609,26 @@ impl Books {
         patterns: &[Pattern],
         window: Option<Window>,
     ) -> u64 {
-        // The store is asked for its paths.
-        self.write();
         let unseen = self
             .store
             .paths(|path| !seen.contains(&hasher.hash_one(path)));
-        let unseen = match unseen {
+        let mut unseen = match unseen {
             Ok(unseen) => unseen,
             Err(error) => {
                 self.failed(&error.to_string());
                 return 0;
             }
         };
+        let pending = self.pending.iter();
+        let pending = pending.filter(|(_, pending)| pending.record.is_some());
+        let pending = pending.map(|(path, _)| path.clone());
+        unseen.extend(pending.filter(|path| !seen.contains(&hasher.hash_one(path))));
+        unseen.sort();
+        unseen.dedup();
         let mut told = 0;
         for paths in unseen.chunks(CHUNK) {
-            let asked = paths.iter().filter_map(|path| {
-                let record = self.pending.get(path).cloned();
-                let record = record.unwrap_or_else(|| self.store.get(path).ok().flatten());
-                Some((path.clone(), record?))
-            });
-            let asked = asked.collect();
+            let mut known = |path: &PathBuf| Some((path.clone(), self.known(path)?));
+            let asked = paths.iter().filter_map(&mut known).collect();
             for path in self.looker.gone(asked) {
                 let watched = patterns.iter().any(|pattern| pattern.covers(&path));
                 let window = window.filter(|_| watched);
