@@ -10,6 +10,7 @@
 //! `daemon` composes the parts, `cli` holds one file a command.
 
 pub mod alert;
+pub mod baseline;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -19,6 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("proctable", &["sys"]),
     ("resolve", &["sys", "watch", "proctable"]),
     ("key", &["text"]),
+    ("baseline", &["key"]),
     ("inventory", &["key", "watch"]),
     ("eql", &[]),
     ("config", &[]),
@@ -32,6 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "alert",
+            "baseline",
             "config",
             "event",
             "exit",

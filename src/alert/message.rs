@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::Document;
+use super::{Document, gap};
 use crate::text;
 
 /// At most so many possible programs are named.
@@ -18,6 +18,7 @@ const NAMED_CANDIDATES: usize = 3;
 pub(super) fn sentence(document: &Document) -> String {
     let mut sentence = program(document);
     sentence.push_str(&deed(document));
+    sentence.push_str(gap::words(document));
     if let Some(name) = document.str("user.name") {
         let _ = write!(sentence, " as {}", text::printable(name));
     } else if let Some(uid) = document.str("user.id") {

@@ -11,6 +11,7 @@
 
 mod act;
 mod document;
+mod gap;
 mod key;
 mod message;
 mod occurrence;
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 pub use act::Acts;
 pub use document::Document;
+pub use gap::{Gap, Unseen, path_text, set_gap, timestamp};
 pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
 pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};

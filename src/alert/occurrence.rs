@@ -26,7 +26,11 @@ pub fn event_document(event: &Event<Attribution>, origin: &Origin) -> Document {
     document.set("event.module", MODULE);
     document.set("event.dataset", DATASET);
     document.set("event.created", time);
-    document.set("event.sequence", event.sequence);
+    // What a comparison found has no place among the records.
+    document.set(
+        "event.sequence",
+        Some(event.sequence).filter(|sequence| *sequence > 0),
+    );
 
     file(&mut document, event);
     process(&mut document, &event.writer, origin);

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::SystemTime;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -71,6 +72,7 @@ pub(super) fn pipeline(
     let wake = event_fd()?;
     let orders = Orders { commands, wake };
     let mut notices = Vec::new();
+    let begun = SystemTime::now();
     let watch = watch(
         config,
         scope,
@@ -88,6 +90,7 @@ pub(super) fn pipeline(
         commands: receiver,
         wake: Arc::clone(&orders.wake),
         notices,
+        begun,
     };
     let resolver = Resolver::new(identifier.clone()).with_table(watch.table);
     Ok(Pipeline {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,11 +18,14 @@ use serde_json::{Value, json};
 
 use super::Inbox;
 use super::accounts::Accounts;
+use super::baseline::{self, Ledger, Missed};
 use super::keys::Keys;
 use super::mounts::Mounts;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
-use crate::alert::{self, Acts, Change, Document, Loss, LossKind, Origin, Outcome, State};
+use crate::alert::{
+    self, Acts, Change, Document, Gap, KeyReport, Loss, LossKind, Origin, Outcome, State,
+};
 use crate::event::assemble::Assembled;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
 use crate::resolve::clients::Clients;
@@ -46,8 +49,12 @@ const NOT_HELD: &str = "hold_ended";
 pub enum Message {
     /// Something happened.
     Event(Box<Assembled<Attribution>>),
+    /// Something happened that nobody saw.
+    Missed(Box<Missed>),
     /// Watching had a problem.
     Problem(SystemTime, Problem),
+    /// Something else failed: a stable name, and what it means.
+    Fault(&'static str, String),
     /// New rules.
     Rules(Box<RuleSet>),
     /// Say this about the daemon.
@@ -92,6 +99,7 @@ pub struct Deciding {
     fanout: Arc<Fanout>,
     accounts: Accounts,
     keys: Keys,
+    ledger: Option<Ledger>,
     programs: Programs,
     suppressor: Suppressor,
     mounts: Mounts,
@@ -117,6 +125,7 @@ impl Deciding {
         keys: Keys,
         clients: Clients,
         programs: Programs,
+        ledger: Option<Ledger>,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -124,6 +133,7 @@ impl Deciding {
             fanout,
             accounts: Accounts::new()?,
             keys,
+            ledger,
             programs,
             suppressor: Suppressor::new(),
             mounts: Mounts::new(),
@@ -165,7 +175,12 @@ impl Deciding {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Event(assembled) => self.decide(*assembled),
+            Message::Event(assembled) => self.decide(*assembled, None),
+            Message::Missed(missed) => self.missed(*missed),
+            Message::Fault(code, reason) => {
+                tracing::error!("{reason}");
+                self.fault(code, None, &reason);
+            }
             Message::Problem(time, problem) => {
                 tracing::warn!("{problem}");
                 self.standing.problem(&problem, time);
@@ -240,14 +255,7 @@ impl Deciding {
                     "{count} openers waited longer than {limit} ms and were let go unidentified"
                 );
                 tracing::warn!("{reason}");
-                self.loss(&Loss {
-                    time: SystemTime::now(),
-                    since: None,
-                    kind: LossKind::Fault,
-                    code: "hold_overdue",
-                    count: Some(count),
-                    reason: &reason,
-                });
+                self.fault("hold_overdue", Some(count), &reason);
             }
             Message::Released(why, pause) => self.released(&why, pause),
             Message::HeldAgain => self.held_again(),
@@ -263,6 +271,27 @@ impl Deciding {
             }
             Message::End => {}
         }
+    }
+
+    fn missed(&mut self, missed: Missed) {
+        let Missed {
+            assembled,
+            gap,
+            before,
+        } = missed;
+        self.keys.recall(&assembled.event.path, before.as_deref());
+        self.decide(assembled, Some(gap));
+    }
+
+    fn fault(&self, code: &str, count: Option<u64>, reason: &str) {
+        self.loss(&Loss {
+            time: SystemTime::now(),
+            since: None,
+            kind: LossKind::Fault,
+            code,
+            count,
+            reason,
+        });
     }
 
     fn released(&mut self, why: &str, pause: Duration) {
@@ -315,7 +344,7 @@ impl Deciding {
         self.out(alert::state(&state, &self.origin));
     }
 
-    fn decide(&mut self, assembled: Assembled<Attribution>) {
+    fn decide(&mut self, assembled: Assembled<Attribution>, gap: Option<Gap>) {
         let Assembled { mut event, object } = assembled;
         let place = match &event.final_path {
             Some(FinalPath::Renamed(path)) => path.as_path(),
@@ -323,6 +352,8 @@ impl Deciding {
         };
         let file = open_object(place, object.as_ref());
         event.facts = file.as_ref().and_then(facts);
+        let metadata = file.as_ref().and_then(|file| file.metadata().ok());
+        let object = object.or_else(|| ObjectId::of(file.as_ref()?.as_fd()).ok());
         if let Some(facts) = &mut event.facts {
             facts.owner = self.accounts.user(facts.uid);
             facts.group = self.accounts.group(facts.gid);
@@ -335,6 +366,9 @@ impl Deciding {
         let session = self.session(&event.writer);
         let mut document = alert::event_document(&event, &self.origin);
         alert::set_session(&mut document, &session, &self.origin);
+        if let Some(gap) = &gap {
+            alert::set_gap(&mut document, gap);
+        }
         let mut key = None;
         match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {
@@ -372,14 +406,39 @@ impl Deciding {
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        if alerts.is_empty() {
-            return;
+        let made = baseline::made(&document, alerts.first());
+        if !alerts.is_empty() {
+            self.raise(alerts, &session, &event, key.as_ref());
         }
+        // After its alerts: what is told and not stored is found again.
+        if let Some(ledger) = &self.ledger
+            && event.action != Action::Open
+        {
+            let inspection = key.and_then(|(report, _)| report.inspection.ok());
+            let found = baseline::Found {
+                metadata,
+                object,
+                inspection,
+            };
+            if let Some(update) = baseline::update(&event, &found, made) {
+                ledger.update(update);
+            }
+        }
+    }
+
+    /// Sends the alerts about an event out.
+    fn raise(
+        &mut self,
+        alerts: Vec<Document>,
+        session: &Session,
+        event: &Event<Attribution>,
+        key: Option<&(KeyReport, PathBuf)>,
+    ) {
         self.raised += alerts.len() as u64;
-        let logins = self.logins(&session, &event);
+        let logins = self.logins(session, event);
         for mut alert in alerts {
             alert::set_logins(&mut alert, &logins);
-            if let Some((report, place)) = &key {
+            if let Some((report, place)) = key {
                 alert::set_response(&mut alert, report, place);
             }
             self.acts.join(&mut alert);

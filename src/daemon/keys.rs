@@ -80,6 +80,16 @@ impl Keys {
         }
     }
 
+    /// What a list held before a change that nobody saw; `None`: nobody knows.
+    pub fn recall(&mut self, place: &Path, before: Option<&[Entry]>) {
+        if role_of(place).is_list() {
+            match before {
+                Some(before) => drop(self.known.learn(place, before)),
+                None => drop(self.known.forget(place)),
+            }
+        }
+    }
+
     /// What is in `file`, which was found at `place` and verified there.
     pub fn report(
         &mut self,

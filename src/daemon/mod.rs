@@ -13,6 +13,7 @@
 
 mod access;
 mod accounts;
+mod baseline;
 mod build;
 pub mod control;
 mod deciding;
@@ -32,7 +33,7 @@ mod watching;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -296,6 +297,7 @@ struct Daemon {
     gauges: Gauges,
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
+    baseline: Option<baseline::Keeper>,
     in_force: InForce,
     control: Option<Control>,
 }
@@ -319,11 +321,17 @@ impl Daemon {
                 .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
+        let baseline = if dry {
+            None
+        } else {
+            keep_baseline(&config, &messages)
+        };
+        let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
         let build::Pipeline {
-            watching,
+            mut watching,
             hold,
             mode,
             orders,
@@ -334,6 +342,7 @@ impl Daemon {
             &messages,
             &build::fence_places(&config.state.directory, dry),
         )?;
+        watching.keep(ledger.clone());
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
@@ -341,7 +350,15 @@ impl Daemon {
         let clients = identifier.clients().clone();
         let deciding = programs::Programs::new(config.watch.key_tools.clone())
             .and_then(|programs| {
-                Deciding::new(rules, origin, Arc::clone(&fanout), keys, clients, programs)
+                Deciding::new(
+                    rules,
+                    origin,
+                    Arc::clone(&fanout),
+                    keys,
+                    clients,
+                    programs,
+                    ledger,
+                )
             })
             .map_err(Fatal::system("cannot start threads"))?;
         let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
@@ -373,6 +390,7 @@ impl Daemon {
             gauges,
             watching,
             deciding,
+            baseline,
             in_force,
             control,
         })
@@ -501,8 +519,28 @@ impl Daemon {
                 );
             }
         }
+        // After the sinks: nothing is stored as told that was not written.
+        if let Some(baseline) = self.baseline {
+            baseline.end();
+        }
         result
     }
+}
+
+/// The baseline; the daemon watches without it, too.
+fn keep_baseline(config: &Config, messages: &SyncSender<Message>) -> Option<baseline::Keeper> {
+    let directory = &config.state.directory;
+    baseline::Keeper::start(directory, &config.log.file, messages.clone())
+        .map_err(|error| {
+            let reason = format!(
+                "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does \
+                 not run will go unseen",
+                directory.display()
+            );
+            // The queue was made just now.
+            let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
+        })
+        .ok()
 }
 
 /// The control socket; the daemon watches without it, too.

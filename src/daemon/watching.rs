@@ -17,7 +17,9 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 use serde_json::json;
 
+use super::baseline::{Cause, Ledger, Snapshot};
 use super::deciding::Message;
+use crate::alert::Unseen;
 use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
@@ -29,7 +31,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::tree::{Held, Scope, Tree};
-use crate::watch::{Change, Notice, What, Writer};
+use crate::watch::{Change, Notice, Problem, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
 /// not held is read then: sooner would be in the way of whoever is.
@@ -38,6 +40,9 @@ const HELD_TIME: Duration = Duration::from_micros(500);
 const READS: usize = 16;
 /// How often ended processes are forgotten.
 const PRUNE: Duration = Duration::from_secs(1);
+/// How soon after a directory was moved the baseline follows, and how often at most.
+const FOLLOW: Duration = Duration::from_millis(200);
+const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where records come from.
 pub enum Source {
@@ -335,6 +340,8 @@ pub struct Inputs {
     pub wake: Arc<EventFd>,
     /// What the source has told already.
     pub notices: Vec<Notice>,
+    /// When marking began.
+    pub begun: SystemTime,
 }
 
 /// The thread.
@@ -350,6 +357,16 @@ pub struct Watching {
     untold: u64,
     stopping: bool,
     beat: Arc<Beat>,
+    /// Where the baseline is kept.
+    ledger: Option<Ledger>,
+    /// The moves that the baseline has followed, and when it follows the next ones.
+    moves: u64,
+    follow: Option<Instant>,
+    followed: Instant,
+    /// When the queue was last known to be empty.
+    emptied: SystemTime,
+    /// Since when nobody is held.
+    released: Option<SystemTime>,
 }
 
 impl Watching {
@@ -366,7 +383,18 @@ impl Watching {
             dropped: 0,
             untold: 0,
             stopping: false,
+            ledger: None,
+            moves: 0,
+            follow: None,
+            followed: Instant::now(),
+            emptied: SystemTime::now(),
+            released: None,
         }
+    }
+
+    /// Has the baseline compared with what is found.
+    pub(super) fn keep(&mut self, ledger: Option<Ledger>) {
+        self.ledger = ledger;
     }
 
     /// Ticks while the thread gets on.
@@ -381,6 +409,8 @@ impl Watching {
         if let Some(table) = self.resolver.table_mut() {
             table.attach(self.inputs.source.queue());
         }
+        self.moves = self.inputs.source.tree().moves();
+        self.compare(Cause::Start);
         self.turn();
         while !self.stopping {
             if let Err(error) = self.wait() {
@@ -393,6 +423,7 @@ impl Watching {
                     Ok(empty) => {
                         self.turn();
                         if empty {
+                            self.emptied = SystemTime::now();
                             break;
                         }
                     }
@@ -402,6 +433,7 @@ impl Watching {
                     }
                 }
             }
+            self.follow_moves();
             if pruned.elapsed() > PRUNE {
                 pruned = Instant::now();
                 self.resolver.prune();
@@ -409,6 +441,9 @@ impl Watching {
         }
         self.assembler.flush();
         self.hand_on();
+        if self.follow.is_some() || self.inputs.source.tree().moves() != self.moves {
+            self.compare(Cause::Moved);
+        }
     }
 
     /// Reads what is queued; says whether that was all. The process table must
@@ -459,7 +494,8 @@ impl Watching {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
         let read = self.unheld.front().map(|(due, _)| *due);
-        let due = self.assembler.next_due().into_iter().chain(read).min();
+        let due = self.assembler.next_due().into_iter();
+        let due = due.chain(read).chain(self.follow).min();
         let left = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             TimeSpec::from_duration(left)
@@ -478,6 +514,7 @@ impl Watching {
                 Command::Scope(scope) => {
                     let notices = &mut self.inputs.notices;
                     self.inputs.source.tree_mut().set_scope(scope, notices);
+                    self.compare(Cause::Moved);
                 }
                 Command::Coverage(reply) => {
                     let tree = self.inputs.source.tree();
@@ -491,12 +528,18 @@ impl Watching {
                             .map(|table| (table.moments(), table.counters())),
                     });
                 }
-                Command::Released => self.resolver.unfollow(),
+                Command::Released => {
+                    self.released.get_or_insert_with(SystemTime::now);
+                    self.resolver.unfollow();
+                }
                 Command::HoldAgain(file_systems) => {
                     if let Source::Fanotify(watch) = &mut self.inputs.source {
                         watch.hold_again(&mut self.inputs.notices);
                     }
                     self.inputs.file_systems = Some(file_systems);
+                    if let Some(since) = self.released.take() {
+                        self.compare(Cause::Lost(Unseen::Released, since));
+                    }
                 }
                 Command::Stop => self.stopping = true,
             }
@@ -525,6 +568,7 @@ impl Watching {
         let time = SystemTime::now();
         let now = Instant::now();
         let mut notices = std::mem::take(&mut self.inputs.notices);
+        let mut overflow = false;
         for notice in notices.drain(..) {
             match notice {
                 Notice::Change(change) => {
@@ -536,7 +580,10 @@ impl Watching {
                     self.assembler
                         .take(change, time, now, |change| attribute(resolver, change));
                 }
-                Notice::Problem(problem) => self.send(Message::Problem(time, problem)),
+                Notice::Problem(problem) => {
+                    overflow |= problem == Problem::Overflow;
+                    self.send(Message::Problem(time, problem));
+                }
                 Notice::Fence(number) => {
                     self.resolver.fence(number);
                     if let Source::Fanotify(watch) = &self.inputs.source {
@@ -546,6 +593,9 @@ impl Watching {
             }
         }
         self.inputs.notices = notices;
+        if overflow {
+            self.compare(Cause::Lost(Unseen::Lost, self.emptied));
+        }
         while self.unheld.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, path)) = self.unheld.pop_front()
         {
@@ -580,6 +630,37 @@ impl Watching {
         }
     }
 
+    /// Has the baseline compared with what is known to be there.
+    fn compare(&self, cause: Cause) {
+        let Some(ledger) = &self.ledger else { return };
+        let tree = self.inputs.source.tree();
+        ledger.compare(Snapshot {
+            cause,
+            until: match cause {
+                Cause::Start => self.inputs.begun,
+                Cause::Lost(..) | Cause::Moved => SystemTime::now(),
+            },
+            files: tree.files(),
+            patterns: tree.patterns().to_vec(),
+        });
+    }
+
+    /// Where a directory was moved, nothing is told of each file in it.
+    fn follow_moves(&mut self) {
+        let moves = self.inputs.source.tree().moves();
+        let now = Instant::now();
+        if moves != self.moves && self.ledger.is_some() {
+            self.moves = moves;
+            let due = (now + FOLLOW).max(self.followed + FOLLOW_AGAIN);
+            self.follow.get_or_insert(due);
+        }
+        if self.follow.is_some_and(|due| due <= now) {
+            self.follow = None;
+            self.followed = now;
+            self.compare(Cause::Moved);
+        }
+    }
+
     fn send(&mut self, message: Message) {
         if self.untold > 0
             && self
@@ -588,6 +669,7 @@ impl Watching {
                 .is_ok()
         {
             self.untold = 0;
+            self.compare(Cause::Lost(Unseen::Lost, self.emptied));
         }
         if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
             self.dropped += 1;

@@ -27,6 +27,7 @@ shipped! {
     "ssh_file_written_by_hidden_program.toml",
     "ssh_host_key_replaced.toml",
     "ssh_key_added_to_authorized_keys.toml",
+    "ssh_key_appeared_unseen.toml",
     "ssh_key_generated_via_ssh_keygen.toml",
     "ssh_key_removed_from_authorized_keys.toml",
     "ssh_login_script_or_environment_changed.toml",

@@ -32,6 +32,8 @@ pub enum Evidence {
     Inotify,
     /// Found by the scan of a directory that had just become watched.
     Scan,
+    /// Found by comparing what is there with what was known before.
+    Baseline,
 }
 
 impl Evidence {
@@ -42,6 +44,7 @@ impl Evidence {
             Self::Fanotify => "fanotify",
             Self::Inotify => "inotify",
             Self::Scan => "scan",
+            Self::Baseline => "baseline",
         }
     }
 }

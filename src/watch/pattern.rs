@@ -5,6 +5,7 @@
 //! touch the file system.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Component, Path};
 
 use globset::{GlobBuilder, GlobMatcher};
@@ -34,6 +35,22 @@ enum Part {
 #[derive(Clone, Debug)]
 pub struct Pattern {
     parts: Vec<Part>,
+}
+
+/// As it is written; what is not UTF-8 is replaced.
+impl fmt::Display for Pattern {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.parts {
+            match part {
+                Part::Name(name) => write!(out, "/{}", name.display())?,
+                Part::Glob(glob) => write!(out, "/{}", glob.glob().glob())?,
+            }
+        }
+        if self.parts.is_empty() {
+            out.write_str("/")?;
+        }
+        Ok(())
+    }
 }
 
 impl Pattern {
@@ -95,6 +112,16 @@ impl Pattern {
         self
     }
 
+    /// Whether `path` lies below what it matches, or is it.
+    #[must_use]
+    pub fn covers(&self, path: &Path) -> bool {
+        let mut names = path.components().filter_map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        });
+        (0..self.depth()).all(|depth| names.next().is_some_and(|name| self.matches(depth, name)))
+    }
+
     /// How many components it has.
     #[must_use]
     pub fn depth(&self) -> usize {
@@ -154,6 +181,21 @@ mod tests {
             "`/home/../etc` has a `..` in it: write the path without it"
         );
         assert!(error("/home/[").starts_with("`/home/[` is no glob: "));
+    }
+
+    #[test]
+    fn what_lies_below_is_covered_and_its_text_says_the_same() {
+        let pattern = Pattern::parse(Path::new("/home/*")).unwrap().join(".ssh");
+        assert_eq!(pattern.to_string(), "/home/*/.ssh");
+        for (path, covered) in [
+            ("/home/ann/.ssh", true),
+            ("/home/ann/.ssh/deep/key", true),
+            ("/home/ann", false),
+            ("/home/.hidden/.ssh/key", false),
+            ("/srv/ann/.ssh/key", false),
+        ] {
+            assert_eq!(pattern.covers(Path::new(path)), covered, "{path}");
+        }
     }
 
     #[test]

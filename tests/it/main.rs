@@ -20,6 +20,7 @@
 )]
 
 mod attribution;
+mod baseline;
 mod control;
 mod daemon;
 mod deadline;

@@ -187,6 +187,8 @@ pub struct Tree {
     /// File systems that homes have been seen on.
     file_systems: Vec<[u8; 8]>,
     beat: Arc<Beat>,
+    /// How often a directory got another path or was let go.
+    moves: u64,
 }
 
 impl Tree {
@@ -206,6 +208,7 @@ impl Tree {
             limit_said: false,
             file_systems: Vec::new(),
             beat: Arc::default(),
+            moves: 0,
         }
     }
 
@@ -294,6 +297,29 @@ impl Tree {
     #[must_use]
     pub fn watched(&self) -> usize {
         self.nodes.values().filter(|node| node.role.watched).count()
+    }
+
+    /// What is there, as far as it is known: each watched directory, and the names
+    /// of what is in it that is no directory.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, Vec<OsString>)> {
+        let watched = self.nodes.values().filter(|node| node.role.watched);
+        watched
+            .map(|node| (node.path.clone(), node.entries.keys().cloned().collect()))
+            .collect()
+    }
+
+    /// What is watched.
+    #[must_use]
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// Grows when a directory gets another path or is let go, of which nothing
+    /// is told for each of the files in it.
+    #[must_use]
+    pub fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// All watched directories that a pattern names itself, by path.

@@ -235,6 +235,7 @@ impl Tree {
         let Some(entry) = self.nodes.get(&node) else {
             return;
         };
+        self.moves += 1;
         if let Some(parent) = entry.parent
             && let Some(name) = entry.path.file_name().map(OsStr::to_owned)
             && let Some(parent) = self.nodes.get_mut(&parent)
@@ -273,6 +274,7 @@ impl Tree {
         name: &OsStr,
         out: &mut Vec<Notice>,
     ) {
+        self.moves += 1;
         let Some(new_parent) = self.nodes.get(&parent) else {
             return;
         };

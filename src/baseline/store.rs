@@ -1,0 +1,331 @@
+//! The file on the disk: one transaction a batch, each on the disk when it
+//! returns. A crash leaves the state of the last one (redb writes copies, and
+//! one checksummed root to choose between them).
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableDefinition, TableError,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Moment, Record};
+
+/// Of what is in the tables. Another one is set aside.
+const FORMAT: u32 = 1;
+/// After so many openings in a row that ended the daemon, it is set aside. One
+/// may have been a kill at just that moment.
+const FAILURES: usize = 2;
+/// What redb may keep of the file in memory, in bytes.
+const CACHE: usize = 1 << 20;
+
+const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const META_KEY: &str = "meta";
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be made, read or written.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The database says so.
+    #[error("{0}")]
+    Database(#[from] redb::Error),
+    /// What is in it is not what this version writes.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+impl Error {
+    /// Whether the file itself is broken, rather than the way to it.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Unreadable(_) => true,
+            Self::Io(_) => false,
+            Self::Database(error) => {
+                matches!(
+                    error,
+                    redb::Error::Corrupted(_)
+                        | redb::Error::UpgradeRequired(_)
+                        | redb::Error::RepairAborted
+                        | redb::Error::TableTypeMismatch { .. }
+                        | redb::Error::TypeDefinitionChanged { .. }
+                        | redb::Error::TableIsMultimap(_)
+                ) || matches!(error, redb::Error::Io(error) if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput
+                ))
+            }
+        }
+    }
+}
+
+/// Makes [`Error`] of the many that redb has.
+macro_rules! from_redb {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Database(error.into())
+            }
+        })*
+    };
+}
+from_redb!(
+    DatabaseError,
+    StorageError,
+    TableError,
+    redb::TransactionError,
+    redb::CommitError
+);
+
+/// What the store says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    pub(super) format: u32,
+    /// What was watched when stock was taken to its end: patterns, as text.
+    /// `None`: it never was.
+    pub watched: Option<Vec<String>>,
+    /// A comparison with what was there at this time was not brought to its end.
+    pub since: Option<Moment>,
+}
+
+/// How a store was found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// There was none.
+    New,
+    /// As the daemon left it; this is when it last wrote or said that it lives.
+    Known(SystemTime),
+    /// It could not be read, and is there now.
+    SetAside(PathBuf, String),
+}
+
+/// Counts how often in a row the daemon ended while it opened the store: of some
+/// damage redb panics, and a daemon that always does so watches nothing.
+struct Trial {
+    note: PathBuf,
+    failures: usize,
+}
+
+impl Trial {
+    fn begin(store: &Path) -> io::Result<Self> {
+        let note = beside(store, ".opening");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&note)?;
+        let failures = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        file.write_all(b".")?;
+        Ok(Self { note, failures })
+    }
+
+    fn end(self) -> io::Result<()> {
+        fs::remove_file(self.note)
+    }
+}
+
+fn beside(store: &Path, end: &str) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(end);
+    PathBuf::from(path)
+}
+
+/// The store.
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the store at `path`, or makes a new one. A file that is broken, or
+    /// of another format, is renamed to `….corrupt`; one such is kept.
+    ///
+    /// # Errors
+    /// The file cannot be used at all.
+    pub fn open(path: &Path) -> Result<(Self, Opened), Error> {
+        let alive = fs::symlink_metadata(path).and_then(|meta| meta.modified());
+        let alive = match alive {
+            Ok(alive) => alive,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Self::create(path)?, Opened::New));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let trial = Trial::begin(path)?;
+        let opened = if trial.failures < FAILURES {
+            Self::existing(path)
+        } else {
+            Err(Error::Unreadable(format!(
+                "ssh-keywatch ended {} times while it opened it",
+                trial.failures
+            )))
+        };
+        let error = match opened {
+            Ok(store) => {
+                trial.end()?;
+                return Ok((store, Opened::Known(alive)));
+            }
+            Err(error) if error.is_damage() => error,
+            Err(error) => {
+                trial.end()?;
+                return Err(error);
+            }
+        };
+        let aside = beside(path, ".corrupt");
+        fs::rename(path, &aside)?;
+        trial.end()?;
+        let store = Self::create(path)?;
+        Ok((store, Opened::SetAside(aside, error.to_string())))
+    }
+
+    fn existing(path: &Path) -> Result<Self, Error> {
+        let mut database = Self::database(path, false)?;
+        // What is read from it later is not checked any more.
+        if !database.check_integrity()? {
+            tracing::debug!("{} was repaired", path.display());
+        }
+        let store = Self {
+            database,
+            path: path.to_owned(),
+        };
+        let meta = store.meta()?;
+        if meta.format != FORMAT {
+            return Err(Error::Unreadable(format!(
+                "it has format {}, and this version reads {FORMAT}",
+                meta.format
+            )));
+        }
+        Ok(store)
+    }
+
+    fn create(path: &Path) -> Result<Self, Error> {
+        let store = Self {
+            database: Self::database(path, true)?,
+            path: path.to_owned(),
+        };
+        store.set_meta(Meta::default())?;
+        Ok(store)
+    }
+
+    fn database(path: &Path, new: bool) -> Result<Database, Error> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(new)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        let is_empty = file.metadata()?.len() == 0;
+        if is_empty && !new {
+            return Err(Error::Unreadable("it is empty".to_owned()));
+        }
+        Ok(Database::builder()
+            .set_cache_size(CACHE)
+            .create_file(file)?)
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn meta(&self) -> Result<Meta, Error> {
+        let table = self.database.begin_read()?.open_table(META)?;
+        let value = table.get(META_KEY)?;
+        let value = value.ok_or_else(|| Error::Unreadable("it says no format".to_owned()))?;
+        serde_json::from_slice(value.value()).map_err(|error| Error::Unreadable(error.to_string()))
+    }
+
+    /// Says it anew.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_meta(&self, meta: Meta) -> Result<(), Error> {
+        let meta = Meta {
+            format: FORMAT,
+            ..meta
+        };
+        let text = serde_json::to_vec(&meta).map_err(io::Error::from)?;
+        let write = self.database.begin_write()?;
+        write.open_table(FILES)?;
+        write.open_table(META)?.insert(META_KEY, text.as_slice())?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// What is known of a file. A record that cannot be read is as good as none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn get(&self, path: &Path) -> Result<Option<Record>, Error> {
+        let table = self.database.begin_read()?.open_table(FILES)?;
+        let value = table.get(path.as_os_str().as_bytes())?;
+        Ok(value.and_then(|value| serde_json::from_slice(value.value()).ok()))
+    }
+
+    /// The paths of all files that `wanted` accepts, in order.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn paths(&self, mut wanted: impl FnMut(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
+        let table = self.database.begin_read()?.open_table(FILES)?;
+        let mut paths = Vec::new();
+        for entry in table.iter()? {
+            let (path, _) = entry?;
+            let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
+            if wanted(path) {
+                paths.push(PathBuf::from(OsString::from_vec(
+                    path.as_os_str().as_bytes().to_vec(),
+                )));
+            }
+        }
+        Ok(paths)
+    }
+
+    /// Writes a batch: all of it or nothing. `None` takes a file out.
+    ///
+    /// # Errors
+    /// It cannot be written; the state before stays.
+    pub fn apply<'a>(
+        &self,
+        batch: impl IntoIterator<Item = (&'a Path, Option<&'a Record>)>,
+    ) -> Result<(), Error> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(FILES)?;
+            for (path, record) in batch {
+                let path = path.as_os_str().as_bytes();
+                if let Some(record) = record {
+                    let text = serde_json::to_vec(record).map_err(io::Error::from)?;
+                    table.insert(path, text.as_slice())?;
+                } else {
+                    table.remove(path)?;
+                }
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Says that the daemon lives, by the file's time of modification: it costs
+    /// no write to the disk of its own.
+    ///
+    /// # Errors
+    /// The errno of open(2) or utimensat(2).
+    pub fn touch(&self, now: SystemTime) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&self.path)?;
+        file.set_modified(now)
+    }
+}

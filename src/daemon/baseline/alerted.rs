@@ -1,0 +1,157 @@
+//! What the alert log says of the last moments of the run before: what was told
+//! and not stored any more must not be told again.
+//!
+//! Owns the reading of the log's end, over rotation, within bounds.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use flate2::read::MultiGzDecoder;
+use serde_json::{Map, Value};
+
+use super::made;
+use crate::alert::{self, Document};
+use crate::baseline::{Content, Made, Record};
+
+/// So much of each log's end is read.
+const LIMIT: u64 = 16 << 20;
+/// A longer line is passed over.
+const LINE: u64 = 1 << 20;
+/// So many rotated logs are looked at.
+const LOGS: u32 = 20;
+/// How far the store can lag behind the log on a machine that is busy.
+const MARGIN: Duration = Duration::from_secs(60);
+
+struct Last {
+    object: Option<String>,
+    changed: Option<String>,
+    sha256: Option<String>,
+    is_deletion: bool,
+    made: Made,
+}
+
+/// The last alert on each path.
+#[derive(Default)]
+pub(super) struct Alerted(HashMap<String, Last>);
+
+impl Alerted {
+    /// Reads the lines of `log` since a little before `since`. What cannot be
+    /// read says nothing: then something is told twice, with the same `event.id`.
+    pub(super) fn read(log: &Path, since: SystemTime) -> Self {
+        let from = since.checked_sub(MARGIN).unwrap_or(SystemTime::UNIX_EPOCH);
+        let from = alert::timestamp(from);
+        let mut alerted = Self::default();
+        // From the newest on; of two alerts on a path the newer one counts.
+        for number in 0..LOGS {
+            let Some(source) = open(log, number) else {
+                break;
+            };
+            let mut newer = std::mem::take(&mut alerted.0);
+            let reaches_back = alerted.take(source, &from);
+            alerted.0.extend(newer.drain());
+            if reaches_back {
+                break;
+            }
+        }
+        alerted
+    }
+
+    /// Takes the lines of a log; says whether it begins before `from`.
+    fn take(&mut self, source: Box<dyn Read>, from: &str) -> bool {
+        let mut reader = BufReader::new(source);
+        let mut line = Vec::new();
+        let mut older = false;
+        loop {
+            line.clear();
+            match reader.by_ref().take(LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return older,
+                Ok(_) => {}
+            }
+            // Of the first line of what is read there may be only the end.
+            let Ok(document) = serde_json::from_slice::<Map<String, Value>>(&line) else {
+                continue;
+            };
+            let document = Document::from(document);
+            // Times of one format and zone are in the order of their texts.
+            if document.str("@timestamp").is_some_and(|time| time < from) {
+                older = true;
+                continue;
+            }
+            if document.str("event.kind") == Some("alert")
+                && document.str("event.action") != Some("open")
+            {
+                self.add(&document);
+            }
+        }
+    }
+
+    fn add(&mut self, document: &Document) {
+        let text = |name: &str| document.str(name).map(str::to_owned);
+        let last = Last {
+            object: text("ssh_keywatch.file.object_id"),
+            changed: text("file.ctime"),
+            sha256: text("file.hash.sha256"),
+            is_deletion: document.str("event.action") == Some("deletion"),
+            made: made(document, Some(document)),
+        };
+        let renamed = text("ssh_keywatch.file.final.path");
+        if let Some(path) = renamed.or_else(|| text("file.path")) {
+            self.0.insert(path, last);
+        }
+    }
+
+    /// Who did it, if the last alert on `path` tells what is there `now`.
+    pub(super) fn find(&self, path: &Path, now: Option<&Record>) -> Option<Made> {
+        let last = self.0.get(&alert::path_text(path))?;
+        let is_told = match now {
+            None => last.is_deletion,
+            Some(now) => {
+                let changed = alert::timestamp(now.stat.changed.into());
+                let sha256 = match &now.content {
+                    Content::Sha256(hash) => Some(hash),
+                    Content::Unread | Content::Target(_) => None,
+                };
+                !last.is_deletion
+                    && (now.object.is_none() || last.object == now.object)
+                    && (last.changed.as_ref() == Some(&changed)
+                        || sha256.is_some() && last.sha256.as_ref() == sha256)
+            }
+        };
+        is_told.then(|| last.made.clone())
+    }
+}
+
+/// The end of the log, or of a rotated one.
+fn open(log: &Path, number: u32) -> Option<Box<dyn Read>> {
+    let plain = match number {
+        0 => log.to_owned(),
+        number => with(log, &format!(".{number}")),
+    };
+    if let Some(mut file) = regular(&plain) {
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LIMIT)))
+            .ok()?;
+        return Some(Box::new(file.take(LIMIT)));
+    }
+    let packed = regular(&with(log, &format!(".{number}.gz")))?;
+    Some(Box::new(MultiGzDecoder::new(packed).take(4 * LIMIT)))
+}
+
+fn with(log: &Path, end: &str) -> PathBuf {
+    let mut path = log.as_os_str().to_owned();
+    path.push(end);
+    PathBuf::from(path)
+}
+
+fn regular(path: &Path) -> Option<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .ok()?;
+    file.metadata().ok()?.is_file().then_some(file)
+}

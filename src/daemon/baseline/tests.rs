@@ -1,0 +1,135 @@
+use std::fs;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(60);
+
+struct Place {
+    dir: TempDir,
+    keeper: Keeper,
+    messages: Receiver<Message>,
+}
+
+impl Place {
+    /// A baseline of a directory with these files.
+    fn new(names: &[&str]) -> Self {
+        let dir = tempdir().unwrap();
+        fs::create_dir(dir.path().join("watched")).unwrap();
+        fs::create_dir(dir.path().join("state")).unwrap();
+        for name in names {
+            fs::write(dir.path().join("watched").join(name), "then").unwrap();
+        }
+        let (sender, messages) = sync_channel(100);
+        let (state, log) = (dir.path().join("state"), dir.path().join("log"));
+        let start = || Keeper::start(&state, &log, sender.clone()).unwrap();
+        let stock = start();
+        compare(dir.path(), &stock, Cause::Moved);
+        // The end waits until that is done.
+        stock.end();
+        let keeper = start();
+        Self {
+            dir,
+            keeper,
+            messages,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("watched").join(name)
+    }
+
+    fn compare(&self, cause: Cause) {
+        compare(self.dir.path(), &self.keeper, cause);
+    }
+
+    /// Paths and actions that are told, until the thread has ended.
+    fn end(self) -> Vec<(PathBuf, Action)> {
+        self.keeper.end();
+        self.messages.iter().map(|message| told(&message)).collect()
+    }
+}
+
+fn compare(dir: &Path, keeper: &Keeper, cause: Cause) {
+    let watched = dir.join("watched");
+    let names = watched.read_dir().unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name()).collect();
+    keeper.ledger().compare(Snapshot {
+        cause,
+        until: SystemTime::now(),
+        files: vec![(watched.clone(), names)],
+        patterns: vec![Pattern::literal(&watched).unwrap()],
+    });
+}
+
+fn told(message: &Message) -> (PathBuf, Action) {
+    match message {
+        Message::Missed(missed) => {
+            let event = &missed.assembled.event;
+            assert_eq!(event.evidence, Evidence::Baseline);
+            assert_eq!(event.writer, Attribution::none());
+            (event.path.clone(), event.action)
+        }
+        Message::Fault(code, reason) => panic!("{code}: {reason}"),
+        _ => panic!("another message"),
+    }
+}
+
+#[test]
+fn after_a_loss_what_has_no_record_is_told_and_what_has_one_is_not() {
+    let place = Place::new(&["changed", "gone", "same", "seen"]);
+    fs::write(place.path("changed"), "now").unwrap();
+    fs::write(place.path("seen"), "now").unwrap();
+    fs::write(place.path("new"), "now").unwrap();
+    fs::remove_file(place.path("gone")).unwrap();
+    let seen = Looker::start().unwrap().read(vec![place.path("seen")]);
+    let (path, seen) = seen.into_iter().next().unwrap();
+    place.compare(Cause::Lost(Unseen::Lost, SystemTime::now()));
+    // Its record was on the way.
+    place.keeper.ledger().update(Update {
+        path,
+        from: None,
+        record: Some(seen.record),
+        is_change: true,
+    });
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let message = place.messages.recv_timeout(SOON).unwrap();
+        if let Message::Missed(missed) = &message {
+            assert_eq!(missed.gap.unseen, Unseen::Lost);
+            assert!(missed.gap.since.unwrap() <= missed.gap.until);
+        }
+        found.push(told(&message));
+    }
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    let expected = [
+        ("changed", Action::Modification),
+        ("gone", Action::Deletion),
+        ("new", Action::Creation),
+    ];
+    let expected = expected.map(|(name, action)| (place.path(name), action));
+    assert_eq!(found, expected);
+    assert_eq!(place.end(), [], "and no more");
+}
+
+#[test]
+fn what_moved_with_its_directory_is_followed_without_a_word() {
+    let place = Place::new(&["one"]);
+    fs::rename(place.path("one"), place.path("two")).unwrap();
+    place.compare(Cause::Moved);
+    let (dir, state) = (place.path(""), place.dir.path().join("state"));
+    let Place {
+        dir: kept,
+        keeper,
+        messages,
+    } = place;
+    keeper.end();
+    assert!(messages.try_recv().is_err());
+    let (store, opened) = Store::open(&state.join(FILE)).unwrap();
+    assert!(matches!(opened, Opened::Known(_)));
+    assert_eq!(store.paths(|_| true).unwrap(), [dir.join("two")]);
+    assert_eq!(store.meta().unwrap().since, None);
+    drop(kept);
+}
