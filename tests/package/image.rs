@@ -42,7 +42,7 @@ fn it_installs_where_there_is_no_systemd() {
     std::fs::copy(package(None), root.path().join("root/package.deb")).unwrap();
     chroot(
         root.path(),
-        "dpkg --purge --force-depends systemd systemd-sysv libpam-systemd
+        "dpkg --purge --force-depends --force-remove-protected systemd systemd-sysv libpam-systemd
          test ! -e /usr/bin/systemctl
          dpkg --install /root/package.deb
          ssh-keywatch rules > /dev/null
