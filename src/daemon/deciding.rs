@@ -146,7 +146,7 @@ impl Deciding {
         })
     }
 
-    /// Ticks while the thread gets on; at least with each [`TICK`] when there is
+    /// Ticks while the thread gets on; at least with each `TICK` when there is
     /// nothing to do.
     #[must_use]
     pub fn beat(&self) -> Arc<Beat> {

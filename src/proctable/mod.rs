@@ -21,7 +21,7 @@
 //! - else a sample each time the watching thread is waked. It sleeps in poll(2)
 //!   on an empty queue, and the first record wakes it in the very system call
 //!   that is the act: no act of the records that follow is older; and of each
-//!   waking of a thread that does nothing but sleep on the queue ([`wakes`]).
+//!   waking of a thread that does nothing but sleep on the queue (`wakes`).
 //!
 //! Fails at the start with the errno of `perf_event_open(2)`. Records that are
 //! lost, processors that come and suspends are repaired from `/proc`; what was
