@@ -461,8 +461,11 @@ impl Deciding {
         let process = event.writer.process.as_ref();
         let acting = process.and_then(|process| process.credentials.as_ref());
         let acting = acting.map(|credentials| &credentials.real_user);
-        let name = login.or(acting).and_then(|account| account.name.as_deref());
-        name.map(|name| self.sessions.logins(name, event.time))
+        let Some(account) = login.or(acting) else {
+            return Vec::new();
+        };
+        let name = account.name.as_deref();
+        name.map(|name| self.sessions.logins(name, account.id, event.time))
             .unwrap_or_default()
     }
 
