@@ -540,6 +540,7 @@ impl Deciding {
         for report in self.fanout.take_reports() {
             let (code, count, since) = match &report.kind {
                 ReportKind::Failing { .. } => ("sink_failing", None, None),
+                ReportKind::Hanging { .. } => ("sink_hanging", None, None),
                 ReportKind::Overrun => ("sink_overrun", None, None),
                 ReportKind::Recovered { dropped, since } => {
                     ("sink_recovered", Some(*dropped), Some(*since))

@@ -13,6 +13,8 @@
 //! no half of it. Where a file system cannot reserve, what was written of it is
 //! taken out again.
 //!
+//! What the disk refuses when it is forced to it is written once more ([`unsynced`]).
+//!
 //! A last line without its newline, found when opening, is
 //! - completed, if it is a whole JSON object (only the newline was lost);
 //! - moved to `<log>.torn`, if it is not, and cut from the log;
@@ -32,12 +34,14 @@ use serde_json::{Map, Value};
 
 use self::reserve::Reserve;
 use self::rotate::Rotator;
+use self::unsynced::Unsynced;
 use super::{Line, Sink, Spool};
 use crate::text::escape_path;
 
 mod archive;
 mod reserve;
 mod rotate;
+mod unsynced;
 
 pub use rotate::Rotation;
 pub(crate) use rotate::{LAST_NUMBER, rotated};
@@ -84,6 +88,7 @@ pub struct JsonLog {
     /// A fragment stands at the end that could not be taken out.
     unterminated: bool,
     dirty: bool,
+    unsynced: Unsynced,
     group_refused: bool,
     notes: Vec<String>,
 }
@@ -121,6 +126,7 @@ impl JsonLog {
             since: None,
             unterminated: false,
             dirty: false,
+            unsynced: Unsynced::default(),
             group_refused: false,
             notes: Vec::new(),
         };
@@ -132,7 +138,7 @@ impl JsonLog {
     fn open_anew(&mut self) -> io::Result<()> {
         let (file, created) = open_or_create(&self.path, self.mode)?;
         if self.dirty
-            && let Err(error) = self.file.sync_data()
+            && let Err(error) = self.unsynced.force(&self.file)
         {
             // The old file is out of our hands; say it, and go on with the new.
             self.notes.push(format!(
@@ -142,6 +148,7 @@ impl JsonLog {
         self.reserve.release(&self.file);
         self.file = file;
         self.dirty = false;
+        self.unsynced.clear();
         self.unterminated = false;
         self.take_over(created)
     }
@@ -315,6 +322,9 @@ impl Sink for JsonLog {
         }
         bytes.extend_from_slice(line.json.as_bytes());
         bytes.push(b'\n');
+        if self.unsynced.is_full(bytes.len()) {
+            self.settle()?;
+        }
         self.reserve
             .cover(&self.file, len, bytes.len() as u64)
             .map_err(|error| at(&self.path, "cannot write", &error))?;
@@ -322,6 +332,7 @@ impl Sink for JsonLog {
             Ok(()) => {
                 self.unterminated = false;
                 self.dirty = true;
+                self.unsynced.push(len, &bytes);
                 Ok(())
             }
             Err((written, error)) => {
@@ -333,12 +344,10 @@ impl Sink for JsonLog {
 
     fn settle(&mut self) -> io::Result<()> {
         if self.dirty {
-            // After an error the kernel holds the pages for clean: asking again
-            // would only hide it.
-            self.dirty = false;
-            self.file
-                .sync_data()
+            self.unsynced
+                .force(&self.file)
                 .map_err(|error| at(&self.path, "cannot force it to disk", &error))?;
+            self.dirty = false;
         }
         Ok(())
     }

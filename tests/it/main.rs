@@ -25,6 +25,7 @@ mod control;
 mod daemon;
 mod deadline;
 mod discovery;
+mod disk;
 mod document;
 mod follow;
 mod forward;
