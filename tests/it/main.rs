@@ -38,6 +38,7 @@ mod journal;
 mod keygen;
 mod killer;
 mod lifecycle;
+mod logrotate;
 mod opens;
 mod others;
 mod process;
