@@ -256,7 +256,8 @@ fn some_args(process: &Process) -> Option<Vec<String>> {
     let mut some = Vec::new();
     for arg in args(process)? {
         if arg.len() >= room {
-            some.push(format!("{}…", &arg[..arg.floor_char_boundary(room)]));
+            let end = (0..=room).rfind(|end| arg.is_char_boundary(*end));
+            some.push(format!("{}…", &arg[..end.unwrap_or(0)]));
             break;
         }
         room -= arg.len() + 1;
