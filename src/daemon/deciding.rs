@@ -411,17 +411,29 @@ impl Deciding {
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
-        let mut alerts = Vec::new();
+        let mut raising = Vec::new();
         for rule in decision.matches {
             match self.suppressor.admit(rule, &document, event.time) {
                 Verdict::Raise => {
                     self.standing.raised(&rule.id, event.time);
-                    alerts.push(alert::alert(&document, rule));
+                    raising.push(rule);
                 }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        let made = baseline::made(&document, alerts.first());
+        let (made, alerts) = match raising.split_last() {
+            None => (baseline::made(&document), Vec::new()),
+            Some((last, others)) => {
+                let others = others.iter();
+                let mut alerts: Vec<Document> = others
+                    .map(|rule| alert::alert(document.clone(), rule))
+                    .collect();
+                let last = alert::alert(document, last);
+                let made = baseline::made(alerts.first().unwrap_or(&last));
+                alerts.push(last);
+                (made, alerts)
+            }
+        };
         if !alerts.is_empty() {
             self.raise(alerts, &session, &event, key.as_ref());
         }
