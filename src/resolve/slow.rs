@@ -42,6 +42,13 @@ pub struct Size {
 pub struct Answer<T>(std::sync::mpsc::Receiver<T>);
 
 impl<T> Answer<T> {
+    /// One that a job gives besides its own.
+    #[must_use]
+    pub fn promised() -> (SyncSender<T>, Self) {
+        let (reply, answer) = sync_channel(1);
+        (reply, Self(answer))
+    }
+
     /// Takes it if it is there.
     #[must_use]
     pub fn now(&self) -> Option<T> {
@@ -113,7 +120,7 @@ impl Pool {
             self.pending.fetch_sub(1, Ordering::Release);
             return None;
         }
-        let (reply, answer) = sync_channel(1);
+        let (reply, answer) = Answer::promised();
         let job: Job = Box::new(move || {
             // The caller may have gone on without it.
             let _ = reply.send(read());
@@ -122,7 +129,7 @@ impl Pool {
             self.pending.fetch_sub(1, Ordering::Release);
             return None;
         }
-        Some(Answer(answer))
+        Some(answer)
     }
 }
 
