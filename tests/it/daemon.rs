@@ -44,6 +44,12 @@ impl<'h> Builder<'h> {
         self
     }
 
+    /// `NAME=value` in its environment.
+    pub fn env(mut self, assignment: &str) -> Self {
+        self.cmd = self.cmd.env(assignment);
+        self
+    }
+
     /// Its configuration file.
     pub fn config(self, text: &str) -> Self {
         self.host.write("/etc/ssh-keywatch/config.toml", text);
