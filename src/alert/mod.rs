@@ -117,6 +117,9 @@ pub fn alert(document: Document, rule: &Rule) -> Document {
         &format!("{below}.investigation_fields"),
         rule.investigation_fields.clone(),
     );
+    // The first is rule.reference.
+    let further = rule.references.get(1..).unwrap_or_default();
+    alert.set(&format!("{below}.references"), further);
     alert
 }
 
@@ -158,7 +161,7 @@ fn set_rule(alert: &mut Document, rule: &Rule) {
     alert.set("rule.license", rule.license.clone());
     alert.set("rule.ruleset", rule.ruleset.as_str());
     alert.set("rule.version", rule.version.clone());
-    // ECS knows one reference of a rule.
+    // ECS knows one reference of a rule. That of a shipped rule is its guide.
     alert.set("rule.reference", rule.references.first().cloned());
 }
 

@@ -488,8 +488,11 @@ impl Deciding {
         let process = event.writer.process.as_ref();
         let acting = process.and_then(|process| process.credentials.as_ref());
         let acting = acting.map(|credentials| &credentials.real_user);
-        let name = login.or(acting).and_then(|account| account.name.as_deref());
-        name.map(|name| self.sessions.logins(name, event.time))
+        let Some(account) = login.or(acting) else {
+            return Vec::new();
+        };
+        let name = account.name.as_deref();
+        name.map(|name| self.sessions.logins(name, account.id, event.time))
             .unwrap_or_default()
     }
 
@@ -564,6 +567,7 @@ impl Deciding {
         for report in self.fanout.take_reports() {
             let (code, count, since) = match &report.kind {
                 ReportKind::Failing { .. } => ("sink_failing", None, None),
+                ReportKind::Hanging { .. } => ("sink_hanging", None, None),
                 ReportKind::Overrun => ("sink_overrun", None, None),
                 ReportKind::Recovered { dropped, since } => {
                     ("sink_recovered", Some(*dropped), Some(*since))

@@ -283,6 +283,7 @@ fn an_alert_adds_what_the_rule_says() {
         keys[..6],
         ["@timestamp", "message", "event", "rule", "threat", "tags"]
     );
+    expected["ssh_keywatch"]["rule"] = json!({"references": ["https://example.org/b"]});
     assert_eq!(Value::Object(alert.into_map()), expected);
 }
 
