@@ -265,8 +265,9 @@ fn counters(page: &mut Page, status: &Map<String, Value>) {
     page.line(
         "events",
         &format!(
-            "{} dropped, {} overflows of the kernel's queue",
+            "{} dropped, {} counted in floods, {} overflows of the kernel's queue",
             at("events_dropped"),
+            at("events_flooded"),
             at("queue_overflows")
         ),
     );

@@ -228,6 +228,20 @@ impl Check<'_> {
                 "leave it out for the default of 65536",
             );
         }
+        for (key, value, least) in [
+            ("home_directories", watch.home_directories, 2),
+            ("home_files", watch.home_files, 16),
+            ("home_events", watch.home_events, 1),
+        ] {
+            if value < least {
+                let span = self.value("watch", key);
+                self.report(
+                    span,
+                    format!("{key} is {value}, with which no home could be watched"),
+                    &format!("write {least} or more, or leave it out for the default"),
+                );
+            }
+        }
         self.paths("rules", "directories", &config.rules.directories);
         if config.rules.directories.is_empty() {
             let span = self.value("rules", "directories");

@@ -23,10 +23,12 @@ use super::keys::Keys;
 use super::mounts::Mounts;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
+use super::turns::Turns;
 use crate::alert::{
     self, Acts, Change, Document, Gap, KeyReport, Loss, LossKind, Origin, Outcome, State,
 };
 use crate::event::assemble::Assembled;
+use crate::event::flood::Flood;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
 use crate::resolve::clients::Clients;
 use crate::resolve::logins::Login;
@@ -51,6 +53,8 @@ pub enum Message {
     Event(Box<Assembled<Attribution>>),
     /// Something happened that nobody saw.
     Missed(Box<Missed>),
+    /// So much was counted instead of told.
+    Flood(Box<Flood<Attribution>>),
     /// Watching had a problem.
     Problem(SystemTime, Problem),
     /// Something else failed: a stable name, and what it means.
@@ -111,6 +115,15 @@ pub struct Deciding {
     raised: u64,
     beat: Arc<Beat>,
     standing: Standing,
+    /// What waits to be decided.
+    turns: Turns<Happening>,
+    ended: bool,
+}
+
+/// What is to be decided.
+enum Happening {
+    Event(Box<Assembled<Attribution>>),
+    Missed(Box<Missed>),
 }
 
 impl Deciding {
@@ -143,6 +156,8 @@ impl Deciding {
             raised: 0,
             beat: Arc::default(),
             standing: Standing::default(),
+            turns: Turns::default(),
+            ended: false,
         })
     }
 
@@ -156,13 +171,25 @@ impl Deciding {
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
-        loop {
+        while !self.ended {
             self.beat.tick();
-            match inbox.recv_timeout(TICK) {
-                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(message) => self.take(message),
+            let patience = if self.turns.is_empty() {
+                TICK
+            } else {
+                Duration::ZERO
+            };
+            match inbox.recv_timeout(patience) {
+                Ok(message) => self.sort(message),
+                Err(RecvTimeoutError::Disconnected) => self.sort(Message::End),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            // All that has come, before the next one is chosen.
+            while !self.ended
+                && let Ok(message) = inbox.try_recv()
+            {
+                self.sort(message);
+            }
+            self.next();
             if looked.elapsed() >= TICK {
                 looked = Instant::now();
                 self.suppressed(|suppressor| suppressor.ended(SystemTime::now()));
@@ -173,10 +200,44 @@ impl Deciding {
         self.sink_reports();
     }
 
+    /// Decides what is next, if there is something; says whether there was.
+    fn next(&mut self) -> bool {
+        match self.turns.pop() {
+            Some(Happening::Event(assembled)) => self.decide(*assembled, None),
+            Some(Happening::Missed(missed)) => self.missed(*missed),
+            None => return false,
+        }
+        true
+    }
+
+    /// Lets events wait for their turn, and takes everything else at once. What
+    /// speaks of all before it waits for that.
+    fn sort(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => {
+                let home = event.home.clone();
+                self.turns.push(home, Happening::Event(event));
+            }
+            Message::Missed(missed) => {
+                let home = missed.assembled.home.clone();
+                self.turns.push(home, Happening::Missed(missed));
+            }
+            Message::Rules(_) | Message::State { .. } | Message::Tried(_) | Message::End => {
+                while self.next() {
+                    self.beat.tick();
+                }
+                self.ended = matches!(message, Message::End);
+                self.take(message);
+            }
+            other => self.take(other),
+        }
+    }
+
     fn take(&mut self, message: Message) {
         match message {
-            Message::Event(assembled) => self.decide(*assembled, None),
-            Message::Missed(missed) => self.missed(*missed),
+            // They have their turns.
+            Message::Event(_) | Message::Missed(_) | Message::End => {}
+            Message::Flood(flood) => self.flood(*flood),
             Message::Fault(code, reason) => {
                 tracing::error!("{reason}");
                 self.fault(code, None, &reason);
@@ -269,7 +330,6 @@ impl Deciding {
                     &format!("nothing is watched any more: {error}"),
                 );
             }
-            Message::End => {}
         }
     }
 
@@ -278,9 +338,21 @@ impl Deciding {
             assembled,
             gap,
             before,
+            waiting: _waiting,
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
         self.decide(assembled, Some(gap));
+    }
+
+    /// Tells how much was counted, and whether it is over.
+    fn flood(&mut self, mut flood: Flood<Attribution>) {
+        self.name(&mut flood.writer);
+        if flood.counts.total() == 0 {
+            return;
+        }
+        let document = alert::flood(&flood, SystemTime::now(), &self.origin);
+        tracing::warn!("{}", document.str("message").unwrap_or_default());
+        self.out(document);
     }
 
     fn fault(&self, code: &str, count: Option<u64>, reason: &str) {
@@ -345,7 +417,13 @@ impl Deciding {
     }
 
     fn decide(&mut self, assembled: Assembled<Attribution>, gap: Option<Gap>) {
-        let Assembled { mut event, object } = assembled;
+        // The room that it takes is given back at the end.
+        let Assembled {
+            mut event,
+            object,
+            home,
+            ticket: _ticket,
+        } = assembled;
         let place = match &event.final_path {
             Some(FinalPath::Renamed(path)) => path.as_path(),
             _ => event.path.as_path(),
@@ -398,7 +476,8 @@ impl Deciding {
         }
         let mut alerts = Vec::new();
         for rule in decision.matches {
-            match self.suppressor.admit(rule, &document, event.time) {
+            let place = home.as_deref();
+            match self.suppressor.admit(rule, place, &document, event.time) {
                 Verdict::Raise => {
                     self.standing.raised(&rule.id, event.time);
                     alerts.push(alert::alert(&document, rule));

@@ -97,6 +97,9 @@ impl Standing {
             | Problem::TooMany { path, .. }
             | Problem::TooDeep { path, .. }
             | Problem::Unlisted { path, .. } => Some(path.clone()),
+            Problem::HomeDirectories { home, .. }
+            | Problem::HomeFiles { home, .. }
+            | Problem::Unscanned { home } => Some(home.clone()),
         };
         self.trouble(problem.name(), path, problem.to_string(), time);
     }

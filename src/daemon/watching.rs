@@ -21,6 +21,7 @@ use super::baseline::{Cause, Ledger, Snapshot};
 use super::deciding::Message;
 use crate::alert::Unseen;
 use crate::event::assemble::{Assembled, Assembler, Subject};
+use crate::event::flood::{Flood, Present};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
@@ -187,6 +188,10 @@ pub struct Coverage {
     pub directories: usize,
     /// Events that could not be handed on.
     pub dropped: u64,
+    /// Floods that go on.
+    pub floods: Vec<Present>,
+    /// Events that were counted in floods instead of told.
+    pub flooded: u64,
     /// The process table: how exact it is, and what it has lost.
     pub table: Option<(Moments, Counters)>,
 }
@@ -216,6 +221,7 @@ impl Coverage {
             "roots": roots,
             "directories": self.directories,
             "events_dropped": self.dropped,
+            "events_flooded": self.flooded,
             "process_table": self.table.map(|(moments, counters)| json!({
                 "moments": moments.as_str(),
                 "lost": counters.lost,
@@ -229,6 +235,8 @@ impl Coverage {
 pub enum Command {
     /// Watch this from now on.
     Scope(Scope),
+    /// So many events of each home are told one by one from now on.
+    Events(u32),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
     /// Nobody is held any more.
@@ -271,6 +279,10 @@ impl FileSystems {
 impl Subject for Attribution {
     /// Pid and start of the process; device and inode of what it runs.
     type Actor = [Option<u64>; 4];
+
+    fn unknown() -> Self {
+        Self::none()
+    }
 
     fn actor(&self) -> Self::Actor {
         let Some(process) = &self.process else {
@@ -397,6 +409,11 @@ impl Watching {
         self.ledger = ledger;
     }
 
+    /// How many events of each home are told one by one in five minutes.
+    pub(super) fn limit(&mut self, events: u32) {
+        self.assembler.limit(events);
+    }
+
     /// Ticks while the thread gets on.
     #[must_use]
     pub fn beat(&self) -> Arc<Beat> {
@@ -437,6 +454,8 @@ impl Watching {
             if pruned.elapsed() > PRUNE {
                 pruned = Instant::now();
                 self.resolver.prune();
+                let tree = self.inputs.source.tree_mut();
+                tree.catch_up(pruned, &mut self.inputs.notices);
             }
         }
         self.assembler.flush();
@@ -495,7 +514,9 @@ impl Watching {
         }
         let read = self.unheld.front().map(|(due, _)| *due);
         let due = self.assembler.next_due().into_iter();
-        let due = due.chain(read).chain(self.follow).min();
+        let owes = self.inputs.source.tree().owes();
+        let owed = owes.then(|| Instant::now() + PRUNE);
+        let due = due.chain(read).chain(self.follow).chain(owed).min();
         let left = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             TimeSpec::from_duration(left)
@@ -516,12 +537,16 @@ impl Watching {
                     self.inputs.source.tree_mut().set_scope(scope, notices);
                     self.compare(Cause::Moved);
                 }
+                Command::Events(events) => self.assembler.limit(events),
                 Command::Coverage(reply) => {
+                    let (floods, flooded) = self.assembler.flooded();
                     let tree = self.inputs.source.tree();
                     let _ = reply.try_send(Coverage {
                         roots: self.inputs.source.roots(),
                         directories: tree.watched(),
                         dropped: self.dropped,
+                        floods,
+                        flooded,
                         table: self
                             .resolver
                             .table()
@@ -623,10 +648,17 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
-            if !matches!(event.action, Action::Deletion | Action::Open) {
+            if !matches!(
+                event.action,
+                Action::Deletion | Action::Open | Action::Flood
+            ) {
                 self.inputs.source.tree_mut().settle(settled);
             }
             self.send(Message::Event(Box::new(assembled)));
+        }
+        let floods: Vec<Flood<Attribution>> = self.assembler.floods().collect();
+        for flood in floods {
+            self.send(Message::Flood(Box::new(flood)));
         }
     }
 

@@ -26,6 +26,7 @@ mod daemon;
 mod deadline;
 mod discovery;
 mod document;
+mod floods;
 mod follow;
 mod forward;
 mod harm;
