@@ -303,8 +303,9 @@ impl<W: Subject> Assembler<W> {
     fn tell_floods(&mut self, now: Instant, end: bool) {
         let (floods, owed) = self.floods.due(now, end);
         self.counted.extend(floods);
-        for (home, path, action, time) in owed {
-            self.tell(action, &home, path, time, W::unknown());
+        for owed in owed {
+            let (action, time) = (owed.action, owed.time);
+            self.tell(action, &owed.home, owed.path, time, W::unknown());
         }
     }
 

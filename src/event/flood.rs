@@ -131,6 +131,15 @@ pub(super) enum Verdict {
     Count,
 }
 
+/// What happened last to a name that is looked for.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) home: Home,
+    pub(super) path: PathBuf,
+    pub(super) action: Action,
+    pub(super) time: SystemTime,
+}
+
 /// Tokens that come back with time.
 #[derive(Debug)]
 struct Bucket {
@@ -329,11 +338,7 @@ impl<W: Clone> Floods<W> {
 
     /// Tells what has to be told by the clock: counts of floods, and what became of
     /// names that are looked for. At the `end` all of it.
-    pub(super) fn due(
-        &mut self,
-        now: Instant,
-        end: bool,
-    ) -> (Vec<Flood<W>>, Vec<(Home, PathBuf, Action, SystemTime)>) {
+    pub(super) fn due(&mut self, now: Instant, end: bool) -> (Vec<Flood<W>>, Vec<Owed>) {
         let (mut floods, mut owed) = (Vec::new(), Vec::new());
         let second = Duration::from_secs(1);
         if !end && self.looked.is_some_and(|looked| now < looked + second) {
@@ -345,7 +350,12 @@ impl<W: Clone> Floods<W> {
                 && (end || share.reserve.take(now))
                 && let Some((path, (action, time))) = share.owed.pop_first()
             {
-                owed.push((Arc::clone(home), path, action, time));
+                owed.push(Owed {
+                    home: Arc::clone(home),
+                    path,
+                    action,
+                    time,
+                });
             }
             let Some(excess) = &mut share.excess else {
                 continue;
@@ -481,7 +491,7 @@ mod tests {
         assert!(owed.is_empty(), "not yet");
         bench.now += WINDOW / RESERVE * 2;
         let (_, owed) = bench.floods.due(bench.now, false);
-        let paths: Vec<_> = owed.iter().map(|(_, path, ..)| path.as_path()).collect();
+        let paths: Vec<_> = owed.iter().map(|owed| owed.path.as_path()).collect();
         assert_eq!(paths, [Path::new("/home/ann/.ssh/authorized_keys")]);
     }
 

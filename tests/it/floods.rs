@@ -27,6 +27,11 @@ fn count() -> u64 {
     std::env::var("FLOOD_FILES").map_or(20_000, |count| count.parse().unwrap())
 }
 
+/// For how many seconds a flood without end goes on.
+fn seconds() -> String {
+    (count() / 6000).max(1).to_string()
+}
+
 /// Every change of a name, whatever it is.
 fn any() -> String {
     rule(
@@ -110,7 +115,7 @@ fn flood(host: &Host, daemon: &Daemon<'_>, args: &[&str]) -> (String, Vec<Durati
                 break;
             }
             let path = BOB.ssh(&format!("{}{number}", args[0]));
-            host.sh(BOB, &format!(": > {path}")).ok();
+            host.sh(BOB, &format!("echo bob > {path}")).ok();
             let made = Instant::now();
             daemon.find(LONG, &path, |log| {
                 let alert = |line: &&Document| line.is_alert_of(ANY) && line.is("file.path", &path);
@@ -203,6 +208,11 @@ fn files_without_end_are_one_alert_and_a_count() {
     let told = told(&ended, "creation");
     assert_eq!(told + counted(&ended, "creations"), count + 3);
     assert!(told >= EVENTS, "{told}");
+    assert_bounded(&taken);
+}
+
+#[track_caller]
+fn assert_bounded(taken: &Taken) {
     assert!(taken.memory < MOST_MEMORY, "{taken:?}");
     assert!(taken.log < 16 << 20, "{taken:?}");
     assert!(taken.marks < 40_000, "{taken:?}");
@@ -215,4 +225,108 @@ fn status(host: &Host) -> String {
         .args(["status"])
         .output_within(SOON);
     output.stdout
+}
+
+/// Links and renames are not held: they come as fast as the kernel makes them.
+#[test]
+fn renames_and_links_as_fast_as_can_be_are_one_alert_and_a_count() {
+    let host = Host::new();
+    let daemon = start(&host);
+    let directory = ANN.ssh("");
+    let (rate, latencies) = flood(&host, &daemon, &["swap", &seconds(), &directory]);
+    let taken = Taken::by(&host, &daemon);
+    taken.print(&rate, &shown(&latencies));
+    host.sh(ANN, ": > .ssh/one").ok();
+    let links = count().to_string();
+    let file = ANN.ssh("one");
+    let args = ["links", links.as_str(), &file, &directory];
+    let (rate, latencies) = flood(&host, &daemon, &args);
+    let taken = Taken::by(&host, &daemon);
+    let ended = daemon.stop();
+    taken.print(&rate, &shown(&latencies));
+    assert_one_flood(&ended, "/run/it/tools/flood");
+    assert!(told(&ended, "rename") + counted(&ended, "renames") > EVENTS);
+    assert_bounded(&taken);
+}
+
+/// Each time the directory is another one, to be marked and looked into.
+#[test]
+fn a_directory_that_comes_and_goes_all_the_time_is_bounded() {
+    let host = Host::new();
+    let daemon = start(&host);
+    host.sh(ANN, "cd .ssh; for i in $(seq 2000); do : > f$i; done")
+        .ok();
+    let directory = format!("{}/.ssh", ANN.home);
+    let (rate, latencies) = flood(&host, &daemon, &["away", &seconds(), &directory]);
+    let taken = Taken::by(&host, &daemon);
+    taken.print(&rate, &shown(&latencies));
+    // It is watched as before.
+    host.sh(ANN, "ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519")
+        .ok();
+    daemon.alert(SEED, &ANN.ssh("id_ed25519"));
+    daemon.stop();
+    assert_bounded(&taken);
+}
+
+#[test]
+fn directories_without_end_leave_others_theirs() {
+    let host = Host::new();
+    let daemon = start(&host);
+    let directory = ANN.ssh("");
+    let (rate, latencies) = flood(&host, &daemon, &["dirs", &count().to_string(), &directory]);
+    let taken = Taken::by(&host, &daemon);
+    taken.print(&rate, &shown(&latencies));
+    let (rate, latencies) = flood(&host, &daemon, &["deep", "500", &directory]);
+    taken.print(&rate, &shown(&latencies));
+    // Bob has his own.
+    host.sh(BOB, "mkdir -p .ssh/a/b; : > .ssh/a/b/key").ok();
+    daemon.alert(ANY, &BOB.ssh("a/b/key"));
+    let ended = daemon.stop();
+    let limits = ended
+        .log
+        .iter()
+        .filter(|line| line.is("event.code", "home_directory_limit"));
+    assert_eq!(limits.count(), 1);
+    assert_bounded(&taken);
+}
+
+/// Names of 255 bytes of newlines and escapes, of which none gets through.
+#[test]
+fn hostile_names_without_end_are_bounded() {
+    let host = Host::new();
+    let daemon = start(&host);
+    let directory = ANN.ssh("");
+    let some = (count() / 4).to_string();
+    let (rate, latencies) = flood(&host, &daemon, &["names", &some, &directory]);
+    let taken = Taken::by(&host, &daemon);
+    taken.print(&rate, &shown(&latencies));
+    let ended = daemon.stop();
+    assert_one_flood(&ended, "/run/it/tools/flood");
+    for line in ended.stdout.iter().chain(&ended.stderr) {
+        let hostile = line.chars().any(|char| char.is_control());
+        assert!(!hostile, "{line:?}");
+    }
+    assert_bounded(&taken);
+}
+
+/// Ten gigabytes that begin like a key, all of them holes.
+#[test]
+fn a_key_of_ten_gigabytes_is_not_read() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    let path = ANN.ssh("id_big");
+    let began = Instant::now();
+    let script = format!(
+        "truncate -s 10G {path}
+         echo '-----BEGIN OPENSSH PRIVATE KEY-----' | dd status=none conv=notrunc of={path}"
+    );
+    host.sh(ANN, &script).ok();
+    let alert = daemon.alert(ANY, &path);
+    assert_eq!(alert.number("file.size"), Some(10 << 30));
+    let waited = began.elapsed();
+    assert!(alert.get("file.hash").is_null(), "{}", alert.brief());
+    let taken = Taken::by(&host, &daemon);
+    taken.print("10 GiB", &format!("; alert after {waited:.1?}"));
+    daemon.stop().assert_nothing_lost();
+    assert_bounded(&taken);
 }

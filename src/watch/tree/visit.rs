@@ -152,7 +152,7 @@ impl Tree {
                 .waypoints
                 .iter()
                 .any(|(index, done)| self.patterns[*index].name(*done).is_none());
-        let mut names: Vec<(OsString, Option<Type>)> = Vec::new();
+        let mut found = Listed::default();
         let home = entry.home.clone().filter(|_| entry.role.watched);
         if let (Some(home), Finds::News(_)) = (&home, finds)
             && !self.homes.may_look(home, Instant::now())
@@ -161,11 +161,10 @@ impl Tree {
             self.at_limit(node, Limit::Looks, out);
             return;
         }
-        let mut cut = false;
         if listed {
             let most = home.as_ref().map(|_| self.homes.limits().files);
             match list(dir.as_fd(), most) {
-                Ok((found, more)) => (names, cut) = (found, more),
+                Ok(names) => found = names,
                 Err(error) => out.push(Notice::Problem(Problem::Unlisted {
                     path: entry.path.clone(),
                     reason: error.to_string(),
@@ -175,14 +174,15 @@ impl Tree {
             // Every name that could matter is known: a home is not listed for one.
             for (index, done) in &entry.role.waypoints {
                 if let Some(name) = self.patterns[*index].name(*done)
-                    && !names.iter().any(|(listed, _)| listed == name)
+                    && !found.names.iter().any(|(listed, _)| listed == name)
                 {
-                    names.push((name.to_owned(), None));
+                    found.names.push((name.to_owned(), None));
                 }
             }
         }
         let watched = entry.role.watched;
         let fsid = entry.fsid;
+        let Listed { mut names, cut } = found;
         if let (Some(home), Finds::News(_)) = (&home, finds) {
             self.homes.looked(home, names.len());
         }
@@ -412,11 +412,17 @@ pub(super) fn follow(dir: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
     (link.st_uid == 0 || link.st_uid == owner).then_some(target)
 }
 
-/// The names in a directory, without `.` and `..`; whether there are more than `most`.
-pub(super) fn list(
-    dir: BorrowedFd<'_>,
-    most: Option<usize>,
-) -> Result<(Vec<(OsString, Option<Type>)>, bool), Errno> {
+/// What is in a directory.
+#[derive(Default)]
+struct Listed {
+    names: Vec<(OsString, Option<Type>)>,
+    /// There are more.
+    cut: bool,
+}
+
+/// The names in a directory, without `.` and `..`, as far as they are not more
+/// than `most`.
+fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> Result<Listed, Errno> {
     use std::os::unix::ffi::OsStrExt;
 
     let mut dir = Dir::openat(
@@ -425,17 +431,19 @@ pub(super) fn list(
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    let mut names = Vec::new();
+    let mut listed = Listed::default();
     for entry in dir.iter() {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == "." || name == ".." {
             continue;
         }
-        if most.is_some_and(|most| names.len() >= most) {
-            return Ok((names, true));
+        if most.is_some_and(|most| listed.names.len() >= most) {
+            listed.cut = true;
+            break;
         }
-        names.push((name.to_owned(), entry.file_type()));
+        let listed = &mut listed.names;
+        listed.push((name.to_owned(), entry.file_type()));
     }
-    Ok((names, false))
+    Ok(listed)
 }
