@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use flate2::read::MultiGzDecoder;
@@ -16,13 +16,14 @@ use serde_json::{Map, Value};
 use super::made;
 use crate::alert::{self, Document};
 use crate::baseline::{Content, Made, Record};
+use crate::sink::{LAST_NUMBER, rotated};
 
-/// So much of each log's end is read.
+/// So much of each log's end is read (bytes).
 const LIMIT: u64 = 16 << 20;
 /// A longer line is passed over.
 const LINE: u64 = 1 << 20;
-/// So many rotated logs are looked at.
-const LOGS: u32 = 20;
+/// So much of all of them (bytes, unpacked).
+const LIMIT_OF_ALL: u64 = 64 << 20;
 /// How far the store can lag behind the log on a machine that is busy.
 const MARGIN: Duration = Duration::from_secs(60);
 
@@ -46,14 +47,18 @@ impl Alerted {
         let from = alert::timestamp(from);
         let mut alerted = Self::default();
         // From the newest on; of two alerts on a path the newer one counts.
-        for number in 0..LOGS {
-            let Some(source) = open(log, number) else {
-                break;
+        let mut left = LIMIT_OF_ALL;
+        for number in 0..=LAST_NUMBER {
+            // A rotation on its way, or one cut short, leaves a number free.
+            let Some(source) = open(log, number, LIMIT.min(left)) else {
+                continue;
             };
+            let mut source = source.take(left);
             let mut newer = std::mem::take(&mut alerted.0);
-            let reaches_back = alerted.take(source, &from);
+            let reaches_back = alerted.take(&mut source, &from);
             alerted.0.extend(newer.drain());
-            if reaches_back {
+            left = source.limit();
+            if reaches_back || left == 0 {
                 break;
             }
         }
@@ -61,7 +66,7 @@ impl Alerted {
     }
 
     /// Takes the lines of a log; says whether it begins before `from`.
-    fn take(&mut self, source: Box<dyn Read>, from: &str) -> bool {
+    fn take(&mut self, source: impl Read, from: &str) -> bool {
         let mut reader = BufReader::new(source);
         let mut line = Vec::new();
         let mut older = false;
@@ -125,26 +130,21 @@ impl Alerted {
     }
 }
 
-/// The end of the log, or of a rotated one.
-fn open(log: &Path, number: u32) -> Option<Box<dyn Read>> {
+/// The last `limit` bytes of the log or of a rotated one; of one that is packed,
+/// all.
+fn open(log: &Path, number: u32, limit: u64) -> Option<Box<dyn Read>> {
     let plain = match number {
         0 => log.to_owned(),
-        number => with(log, &format!(".{number}")),
+        number => rotated(log, number, false),
     };
     if let Some(mut file) = regular(&plain) {
         let length = file.metadata().ok()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LIMIT)))
+        file.seek(SeekFrom::Start(length.saturating_sub(limit)))
             .ok()?;
-        return Some(Box::new(file.take(LIMIT)));
+        return Some(Box::new(file));
     }
-    let packed = regular(&with(log, &format!(".{number}.gz")))?;
-    Some(Box::new(MultiGzDecoder::new(packed).take(4 * LIMIT)))
-}
-
-fn with(log: &Path, end: &str) -> PathBuf {
-    let mut path = log.as_os_str().to_owned();
-    path.push(end);
-    PathBuf::from(path)
+    let packed = regular(&rotated(log, number, true))?;
+    Some(Box::new(MultiGzDecoder::new(packed)))
 }
 
 fn regular(path: &Path) -> Option<File> {

@@ -133,3 +133,31 @@ fn what_moved_with_its_directory_is_followed_without_a_word() {
     assert_eq!(store.meta().unwrap().since, None);
     drop(kept);
 }
+
+#[test]
+fn the_log_is_read_over_numbers_that_a_rotation_left_free() {
+    let dir = tempdir().unwrap();
+    let log = dir.path().join("log");
+    let alert = |path: &str| {
+        let alert = serde_json::json!({
+            "@timestamp": "2026-11-24T12:00:00.000000000Z",
+            "event": {"kind": "alert", "action": "deletion", "id": path},
+            "file": {"path": path},
+        });
+        format!("{alert}\n")
+    };
+    // No log and no `.1`: the daemon was killed while it rotated.
+    fs::write(dir.path().join("log.2"), alert("/a")).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(
+        fs::File::create(dir.path().join("log.30.gz")).unwrap(),
+        flate2::Compression::fast(),
+    );
+    std::io::Write::write_all(&mut packed, alert("/b").as_bytes()).unwrap();
+    packed.finish().unwrap();
+    let alerted = Alerted::read(&log, SystemTime::UNIX_EPOCH);
+    for path in ["/a", "/b"] {
+        let made = alerted.find(Path::new(path), None);
+        assert_eq!(made.and_then(|made| made.alert).as_deref(), Some(path));
+    }
+    assert_eq!(alerted.find(Path::new("/c"), None), None);
+}

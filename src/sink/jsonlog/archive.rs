@@ -91,6 +91,7 @@ impl Archive {
         let shared = &self.shared;
         let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
         is_there(&shared.temporary())
+            || is_there(&shared.aside())
             || (FIRST..=LAST_NUMBER).any(|number| {
                 [true, false]
                     .iter()
@@ -138,6 +139,7 @@ impl Shared {
 
     /// Compresses the oldest plain file. False if there is none.
     fn compress_one(&self) -> io::Result<bool> {
+        self.settle()?;
         let Some((path, mut plain)) = self.oldest() else {
             let _ = fs::remove_file(self.temporary());
             return Ok(false);
@@ -170,6 +172,39 @@ impl Shared {
 
     fn temporary(&self) -> PathBuf {
         self.hidden("gz")
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.hidden("old")
+    }
+
+    /// Ends what a crash cut short in [`Self::remove`]: the file goes if it is
+    /// compressed, which has its time of modification; else it gets a name again.
+    fn settle(&self) -> io::Result<()> {
+        let _names = lock(&self.names);
+        let aside = self.aside();
+        let Ok(left) = fs::symlink_metadata(&aside) else {
+            return Ok(());
+        };
+        let time = |meta: &fs::Metadata| (meta.mtime(), meta.mtime_nsec());
+        let is_packed = |number: u32| {
+            let packed = fs::symlink_metadata(rotated(&self.log, number, true));
+            packed.is_ok_and(|packed| time(&packed) == time(&left))
+        };
+        if (FIRST..=LAST_NUMBER).any(is_packed) {
+            return fs::remove_file(aside);
+        }
+        let is_free = |number: &u32| {
+            let taken = |gz| fs::symlink_metadata(rotated(&self.log, *number, gz)).is_ok();
+            !taken(false) && !taken(true)
+        };
+        match (FIRST..=LAST_NUMBER).find(is_free) {
+            Some(number) => rename(&aside, &rotated(&self.log, number, false)),
+            None => Err(io::Error::other(format!(
+                "{} was left by a crash and finds no free number",
+                escape_path(&aside)
+            ))),
+        }
     }
 
     /// A name that nobody takes for a log.
@@ -209,7 +244,7 @@ impl Shared {
     /// Removes the plain file, but no other that somebody else may have renamed
     /// to its name meanwhile.
     fn remove(&self, plain: &Path, meta: &fs::Metadata) -> io::Result<()> {
-        let aside = self.hidden("old");
+        let aside = self.aside();
         match rename(plain, &aside) {
             Err(error) if is_absence(&error) => return Ok(()),
             other => other?,

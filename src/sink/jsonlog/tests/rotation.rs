@@ -146,6 +146,39 @@ fn compressing_goes_on_where_a_crash_ended_it() {
 }
 
 #[test]
+fn what_a_crash_left_on_its_way_out_goes_or_gets_a_name_again() {
+    for is_compressed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut options = every(2 * size_of_line(), 4);
+        options.rotation.compress = true;
+        for n in 1..=8 {
+            let mut log = JsonLog::open(&path, &options).unwrap();
+            log.write(&line(n)).unwrap();
+            log.rotator.wait_until_compressed();
+        }
+        let packed = rotated(&path, 3, true);
+        let (aside, mut text) = (dir.path().join(".log.old.tmp"), String::new());
+        let file = File::open(&packed).unwrap();
+        let time = file.metadata().unwrap().modified().unwrap();
+        MultiGzDecoder::new(file).read_to_string(&mut text).unwrap();
+        fs::write(&aside, &text).unwrap();
+        let plain = File::options().write(true).open(&aside).unwrap();
+        plain.set_modified(time).unwrap();
+        if !is_compressed {
+            fs::remove_file(packed).unwrap();
+        }
+        let mut log = JsonLog::open(&path, &options).unwrap();
+        log.rotator.wait_until_compressed();
+        assert!(!aside.exists());
+        let mut there = all_numbers(&path);
+        there.sort_unstable();
+        assert_eq!(there, (1..=8).collect::<Vec<_>>(), "{is_compressed}");
+        assert!(log.notes().is_empty(), "{:?}", log.notes());
+    }
+}
+
+#[test]
 fn a_crash_between_two_renames_leaves_a_gap_and_no_loss() {
     for gap in 1..=4 {
         let dir = tempfile::tempdir().unwrap();
