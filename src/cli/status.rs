@@ -271,6 +271,14 @@ fn counters(page: &mut Page, status: &Map<String, Value>) {
             at("queue_overflows")
         ),
     );
+    if let Some(Value::Object(losses)) = field(status, "counters.losses")
+        && !losses.is_empty()
+    {
+        let named = losses
+            .iter()
+            .map(|(code, count)| format!("{} {count}", printable(code)));
+        page.line("losses", &named.collect::<Vec<_>>().join(", "));
+    }
     let last =
         moment(status, "last_alert").map_or_else(String::new, |last| format!(", the last {last}"));
     page.line(

@@ -55,8 +55,8 @@ pub enum Message {
     Missed(Box<Missed>),
     /// So much was counted instead of told.
     Flood(Box<Flood<Attribution>>),
-    /// Watching had a problem.
-    Problem(SystemTime, Problem),
+    /// Watching had a problem: when, since when if that is known, and which.
+    Problem(SystemTime, Option<SystemTime>, Problem),
     /// Something else failed: a stable name, and what it means.
     Fault(&'static str, String),
     /// New rules.
@@ -83,7 +83,9 @@ pub enum Message {
     /// Openers waited for the answering thread longer than they should.
     Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
-    Dropped(u64),
+    Dropped(u64, SystemTime),
+    /// Something was lost elsewhere.
+    Lost(Lost),
     /// Nobody is held any more, for this reason; it will be tried again after a while.
     Released(String, Duration),
     /// Openers are held again.
@@ -94,6 +96,21 @@ pub enum Message {
     WatchEnded(String),
     /// Nothing more comes.
     End,
+}
+
+/// A loss that another thread noticed.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// A stable name.
+    pub code: &'static str,
+    /// Whether somebody lost something, or something merely failed.
+    pub kind: LossKind,
+    /// How many, if that is known.
+    pub count: Option<u64>,
+    /// Since when.
+    pub since: Option<SystemTime>,
+    /// What it means.
+    pub reason: String,
 }
 
 /// The thread.
@@ -199,6 +216,7 @@ impl Deciding {
             if looked.elapsed() >= TICK {
                 looked = Instant::now();
                 self.suppressed(|suppressor| suppressor.ended(SystemTime::now()));
+                self.untold_problems(false);
             }
             self.sink_reports();
         }
@@ -246,23 +264,20 @@ impl Deciding {
             Message::Flood(flood) => self.flood(*flood),
             Message::Fault(code, reason) => {
                 tracing::error!("{reason}");
+                self.standing.lost(code, 1);
                 self.fault(code, None, &reason);
             }
-            Message::Problem(time, problem) => {
-                tracing::warn!("{problem}");
-                self.standing.problem(&problem, time);
-                let lost = matches!(problem, Problem::Overflow);
+            Message::Problem(time, since, problem) => self.problem(time, since, &problem),
+            Message::Lost(lost) => {
+                tracing::warn!("{}", lost.reason);
+                self.standing.lost(lost.code, lost.count.unwrap_or(1));
                 self.loss(&Loss {
-                    time,
-                    since: None,
-                    kind: if lost {
-                        LossKind::Lost
-                    } else {
-                        LossKind::Fault
-                    },
-                    code: problem.name(),
-                    count: None,
-                    reason: &problem.to_string(),
+                    time: SystemTime::now(),
+                    since: lost.since,
+                    kind: lost.kind,
+                    code: lost.code,
+                    count: lost.count,
+                    reason: &lost.reason,
                 });
             }
             Message::Rules(rules) => {
@@ -282,6 +297,7 @@ impl Deciding {
                 changes,
             } => {
                 if change == Change::Stop {
+                    self.untold_problems(true);
                     // What was suppressed until now is told before the last word.
                     self.suppressed(Suppressor::finish);
                 }
@@ -303,12 +319,12 @@ impl Deciding {
                 };
                 self.out(alert::state(&state, &self.origin));
             }
-            Message::Dropped(count) => {
+            Message::Dropped(count, since) => {
                 let reason = "they came faster than they could be decided";
                 tracing::error!("{count} events were dropped: {reason}");
                 self.loss(&Loss {
                     time: SystemTime::now(),
-                    since: None,
+                    since: Some(since),
                     kind: LossKind::Dropped,
                     code: "events_dropped",
                     count: Some(count),
@@ -341,6 +357,44 @@ impl Deciding {
                     &format!("nothing is watched any more: {error}"),
                 );
             }
+        }
+    }
+
+    fn problem(&mut self, time: SystemTime, since: Option<SystemTime>, problem: &Problem) {
+        self.standing.problem(problem, time);
+        if !self.standing.may_say(problem.name(), Instant::now(), time) {
+            return;
+        }
+        tracing::warn!("{problem}");
+        let lost = matches!(problem, Problem::Overflow);
+        self.loss(&Loss {
+            time,
+            since,
+            kind: if lost {
+                LossKind::Lost
+            } else {
+                LossKind::Fault
+            },
+            code: problem.name(),
+            count: None,
+            reason: &problem.to_string(),
+        });
+    }
+
+    /// Tells how many problems were not told one by one.
+    fn untold_problems(&mut self, all: bool) {
+        let time = SystemTime::now();
+        for (code, count, since) in self.standing.untold(Instant::now(), all) {
+            let reason =
+                format!("{count} further problems of the kind {code} were not told one by one");
+            self.loss(&Loss {
+                time,
+                since: Some(since),
+                kind: LossKind::Fault,
+                code,
+                count: Some(count),
+                reason: &reason,
+            });
         }
     }
 

@@ -15,12 +15,14 @@ mod access;
 mod accounts;
 mod baseline;
 mod build;
+mod clock;
 pub mod control;
 mod deciding;
 mod holding;
 mod host;
 mod keys;
 mod lock;
+mod losses;
 mod mounts;
 mod privilege;
 mod programs;
@@ -333,6 +335,11 @@ impl Daemon {
             keep_baseline(&config, &messages)
         };
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
+        for (name, purpose) in privilege::missing() {
+            let reason = format!("the privilege {name} is missing, {purpose}");
+            // The queue was made just now.
+            let _ = messages.try_send(Message::Fault("permission_missing", reason));
+        }
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
@@ -350,6 +357,7 @@ impl Daemon {
         )?;
         watching.keep(ledger.clone());
         watching.limit(config.watch.home_events);
+        watching.count(hold.as_ref().map(|hold| Arc::clone(&hold.counters)));
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }

@@ -158,6 +158,7 @@ impl Gauges {
         json!({
             "hold": self.held(),
             "hold_overdue": decided.map(|decided| decided.overdue),
+            "losses": decided.map(|decided| &decided.losses),
             "queue_overflows": decided.map(|decided| decided.overflows),
             "events_dropped": coverage.map(|coverage| coverage.dropped),
             "events_flooded": coverage.map(|coverage| coverage.flooded),

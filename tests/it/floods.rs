@@ -303,7 +303,7 @@ fn hostile_names_without_end_are_bounded() {
     let ended = daemon.stop();
     assert_one_flood(&ended, "/run/it/tools/flood");
     for line in ended.stdout.iter().chain(&ended.stderr) {
-        let hostile = line.chars().any(|char| char.is_control());
+        let hostile = line.chars().any(char::is_control);
         assert!(!hostile, "{line:?}");
     }
     assert_bounded(&taken);
