@@ -20,16 +20,18 @@ const EVENTS: u64 = 300;
 /// more than the program that is installed.
 const MOST_MEMORY: u64 = 256 << 10;
 /// How long a flood may take.
-const LONG: Duration = Duration::from_secs(150);
+fn long() -> Duration {
+    crate::process::life()
+}
 
 /// How many files, directories and links a flood makes.
 fn count() -> u64 {
-    std::env::var("FLOOD_FILES").map_or(20_000, |count| count.parse().unwrap())
+    std::env::var("FLOOD_FILES").map_or(8000, |count| count.parse().unwrap())
 }
 
 /// For how many seconds a flood without end goes on.
 fn seconds() -> String {
-    (count() / 6000).max(1).to_string()
+    (count() / 4000).clamp(1, 60).to_string()
 }
 
 /// Every change of a name, whatever it is.
@@ -108,7 +110,7 @@ impl Taken {
 fn flood(host: &Host, daemon: &Daemon<'_>, args: &[&str]) -> (String, Vec<Duration>) {
     let cmd = host.command(format!("{TOOLS}/flood")).user(ANN).args(args);
     std::thread::scope(|scope| {
-        let flood = scope.spawn(move || cmd.output_within(LONG));
+        let flood = scope.spawn(move || cmd.output_within(long()));
         let mut latencies = Vec::new();
         for number in 0.. {
             if flood.is_finished() && number >= 3 {
@@ -117,7 +119,7 @@ fn flood(host: &Host, daemon: &Daemon<'_>, args: &[&str]) -> (String, Vec<Durati
             let path = BOB.ssh(&format!("{}{number}", args[0]));
             host.sh(BOB, &format!("echo bob > {path}")).ok();
             let made = Instant::now();
-            daemon.find(LONG, &path, |log| {
+            daemon.find(long(), &path, |log| {
                 let alert = |line: &&Document| line.is_alert_of(ANY) && line.is("file.path", &path);
                 log.iter().rev().find(alert).map(|_| ())
             });
