@@ -27,6 +27,7 @@ mod deadline;
 mod discovery;
 mod disk;
 mod document;
+mod floods;
 mod follow;
 mod forward;
 mod harm;
