@@ -86,22 +86,22 @@ pub struct Origin {
 /// when the file system says it was, so that the same creation, found twice,
 /// has the same id.
 #[must_use]
-pub fn alert(document: &Document, rule: &Rule) -> Document {
+pub fn alert(document: Document, rule: &Rule) -> Document {
     let mut alert = Document::new();
     alert.set(
         "@timestamp",
         document.get("@timestamp").cloned().unwrap_or_default(),
     );
-    alert.set("message", message::sentence(document));
+    alert.set("message", message::sentence(&document));
     alert.set("event.kind", "alert");
-    alert.set("event.id", event_id(document, rule));
+    alert.set("event.id", event_id(&document, rule));
     alert.set("event.code", rule.id.as_str());
-    let severity = rule.overrides.severity(document).unwrap_or(rule.severity);
-    let risk_score = rule.overrides.risk_score(document);
+    let severity = rule.overrides.severity(&document).unwrap_or(rule.severity);
+    let risk_score = rule.overrides.risk_score(&document);
     alert.set("event.severity", severity.number());
     alert.set("event.risk_score", risk_score.unwrap_or(rule.risk_score));
     set_rule(&mut alert, rule);
-    if let Some(name) = rule.overrides.name(document) {
+    if let Some(name) = rule.overrides.name(&document) {
         alert.set("rule.name", name);
     }
     set_threat(&mut alert, rule);

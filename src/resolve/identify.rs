@@ -227,7 +227,9 @@ impl Identifier {
         let proc = Arc::clone(&self.proc);
         let (pid, start) = (stat.parent, stat.start_ticks);
         let files = self.files.clone();
+        let placements = self.placements.clone();
         self.pool.ask(move || Aside {
+            cgroup: ask_cgroup(&placements, &entry),
             file: files.keep(&entry).ok(),
             parent: parent(&proc, Some(pid), Some(start)),
             login_uid: entry.login_uid(),
@@ -235,13 +237,13 @@ impl Identifier {
             args: entry.args(),
         })
     }
+}
 
-    /// Reading it takes the kernel's lock of all control groups, which may be
-    /// held for a while: nobody waits for it here.
-    fn ask_cgroup(&self, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
-        let entry = entry.try_clone().ok()?;
-        self.placements.ask(move || entry.cgroup())
-    }
+/// Reading it takes the kernel's lock of all control groups, which may be held
+/// for a while: nobody waits for it here.
+fn ask_cgroup(pool: &Pool, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
+    let entry = entry.try_clone().ok()?;
+    pool.ask(move || entry.cgroup())
 }
 
 /// What is read aside of a held process.
@@ -251,6 +253,7 @@ struct Aside {
     audit_session: Option<u32>,
     args: Option<Vec<OsString>>,
     file: Option<Arc<ImageFile>>,
+    cgroup: Option<Answer<Option<Vec<u8>>>>,
 }
 
 fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
@@ -267,7 +270,6 @@ impl Identify for Identifier {
         let entry = self.proc.entry(tid).ok()?;
         let stat = entry.stat().ok()?;
         let aside = self.ask_aside(&entry, &stat);
-        let cgroup = self.ask_cgroup(&entry);
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
         let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
@@ -284,12 +286,16 @@ impl Identify for Identifier {
         }
         let namespace = entry.mount_namespace();
         let (mut parent, mut file) = (None, None);
+        let cgroup;
         if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
             process.args = aside.args;
             process.login_uid = aside.login_uid;
             process.audit_session = aside.audit_session;
             parent = aside.parent;
             file = aside.file;
+            cgroup = aside.cgroup;
+        } else {
+            cgroup = ask_cgroup(&self.placements, &entry);
         }
         Some(Identity {
             alone,

@@ -282,18 +282,28 @@ impl Entry {
     /// ever: call it on a [`super::slow::Pool`].
     #[must_use]
     pub fn args(&self) -> Option<Vec<OsString>> {
-        let mut buffer = vec![0u8; MAX_ARGS_BYTES];
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let file = openat(&self.dir, c"cmdline", flags, Mode::empty()).ok()?;
-        let mut length = 0;
-        while length < buffer.len() {
-            match nix::unistd::read(&file, &mut buffer[length..]).ok()? {
+        let mut buffer = [0u8; SMALL];
+        let first = nix::unistd::read(&file, &mut buffer).ok()?;
+        // A zombie and a kernel thread have none.
+        if first == 0 {
+            return None;
+        }
+        // It comes as long as there is room (fs/proc/base.c).
+        if first < buffer.len() {
+            return Some(split_args(&buffer[..first]));
+        }
+        let mut long = buffer.to_vec();
+        long.resize(MAX_ARGS_BYTES, 0);
+        let mut length = first;
+        while length < long.len() {
+            match nix::unistd::read(&file, &mut long[length..]).ok()? {
                 0 => break,
                 count => length += count,
             }
         }
-        // A zombie and a kernel thread have none.
-        (length > 0).then(|| split_args(&buffer[..length]))
+        Some(split_args(&long[..length]))
     }
 
     /// Another descriptor for the same entry.

@@ -162,7 +162,7 @@ fn a_program_that_is_known_by_another_name_keeps_its_own() {
     let below = |name: &str| document.str(&format!("ssh_keywatch.attribution.{name}"));
     assert_eq!(below("known_as"), Some("/usr/bin/ssh-keygen"));
     assert_eq!(below("known_by"), Some("content"));
-    let alert = alert(&document, &rule());
+    let alert = alert(document.clone(), &rule());
     let sentence = alert.str("message").unwrap();
     let copy = "/tmp/vim (a copy of /usr/bin/ssh-keygen) created";
     assert!(sentence.starts_with(copy), "{sentence}");
@@ -179,7 +179,7 @@ fn a_program_that_poses_as_another_is_told_by_its_own_name() {
     assert_eq!(document.str("process.executable"), Some("/tmp/evil"));
     let claimed = document.str("ssh_keywatch.attribution.claimed_executable");
     assert_eq!(claimed, Some("/usr/bin/ssh-keygen"));
-    let alert = alert(&document, &rule());
+    let alert = alert(document.clone(), &rule());
     let sentence = alert.str("message").unwrap();
     let posing = "/tmp/evil (posing as /usr/bin/ssh-keygen) created";
     assert!(sentence.starts_with(posing), "{sentence}");
@@ -241,7 +241,7 @@ fn an_event_decides_what_its_rule_lets_it_decide() {
         name: field("file.name"),
     };
     let document = event_document(&event(), &origin());
-    let alert = alert(&document, &rule);
+    let alert = alert(document.clone(), &rule);
     assert_eq!(alert.number("event.severity"), Some(99));
     assert_eq!(
         alert.number("event.risk_score"),
@@ -256,4 +256,37 @@ fn an_event_decides_what_its_rule_lets_it_decide() {
         alert.str("ssh_keywatch.rule.investigation_fields"),
         Some("user.name")
     );
+}
+
+#[test]
+fn of_the_arguments_of_others_than_the_writer_only_the_first_are_told() {
+    let script = "ä".repeat(40_000);
+    let args = vec!["sh".into(), "-c".into(), script.into(), "last".into()];
+    let mut event = event();
+    let all: usize = event
+        .writer
+        .ancestors
+        .iter_mut()
+        .chain(event.writer.process.as_mut())
+        .map(|process| process.args = Some(args.clone()))
+        .count();
+    let document = event_document(&event, &origin());
+    let of_the_writer = document.get("process.args").unwrap().as_array().unwrap();
+    assert_eq!(of_the_writer.len(), 4);
+    assert_eq!(of_the_writer[2].as_str().unwrap().len(), 80_000);
+    let check = |args: &Value| {
+        let args = args.as_array().unwrap();
+        assert_eq!(args.len(), 3, "{args:?}");
+        let cut = args[2].as_str().unwrap();
+        assert!(cut.ends_with("ä…"), "{cut}");
+        assert!((1000..1050).contains(&cut.len()), "{}", cut.len());
+    };
+    check(document.get("process.parent.args").unwrap());
+    assert_eq!(document.number("process.parent.args_count"), Some(4));
+    let ancestors = document.get("ssh_keywatch.ancestors").unwrap();
+    let ancestors = ancestors.as_array().unwrap();
+    assert_eq!(ancestors.len() + 1, all);
+    for ancestor in ancestors {
+        check(&ancestor["args"]);
+    }
 }

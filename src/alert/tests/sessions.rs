@@ -183,7 +183,7 @@ fn the_sentence_says_from_where() {
             ..session()
         };
         change(&mut session);
-        let alert = alert(&with(&session), &rule());
+        let alert = alert(with(&session), &rule());
         let message = alert.str("message").unwrap();
         let (_, rest) = message.split_once(" as alice").unwrap();
         rest.split_once(" (pid").unwrap().0.to_owned()

@@ -408,7 +408,7 @@ fn our_own_log_gives_the_same_alerts_again() {
         .rules()
         .find(|rule| rule.name == "SSH Key Generated via ssh-keygen")
         .unwrap();
-    let logged = alert::alert(&event, rule);
+    let logged = alert::alert(event.clone(), rule);
     let mut by_another = logged.clone();
     by_another.set("rule.id", "another");
     by_another.set("threat.tactic.id", vec!["TA0001"]);
