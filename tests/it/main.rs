@@ -21,6 +21,7 @@
 
 mod attribution;
 mod baseline;
+mod confined;
 mod control;
 mod daemon;
 mod deadline;
