@@ -133,7 +133,7 @@ fn the_same_word_has_the_same_id_and_no_other_has() {
         let told = Suppressed {
             rule_id: rule.into(),
             rule_name: "One name".into(),
-            cause: Cause::MaxSignals(100),
+            cause: Cause::MaxSignals(100, None),
             count: 12,
             start: at(0),
             end: at(1),
