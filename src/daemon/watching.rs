@@ -697,14 +697,14 @@ impl Watching {
             while let Ok(held) = held.try_recv() {
                 match held {
                     hold::Held::Opening { object, identity } => {
-                        let attribution = self.resolver.opening(identity);
+                        let attribution = self.resolver.opening(*identity);
                         self.assembler.held(object, attribution, Instant::now());
                     }
                     hold::Held::Executing {
                         identity,
                         fence,
                         followed,
-                    } => self.resolver.executing(identity, fence, followed),
+                    } => self.resolver.executing(*identity, fence, followed),
                     hold::Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
                 }
             }
