@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, Ended};
 use crate::document::{ANY, Document, SEED, rule};
+use crate::holding::Stopped;
 use crate::host::{ANN, BOB, Host, TOOLS};
 use crate::process::SOON;
 
 /// The shipped rule.
 const FLOOD: &str = "5d0c1f7e-3a52-4c1e-9b7a-6f2d8c04e9b1";
+/// The shipped rule about logins that are added.
+const ADDED: &str = "8b796b86-adcc-4d3a-b467-349913db4cd3";
 /// How many events of one home are told here.
 const EVENTS: u64 = 300;
 /// What the daemon may need at most, whatever happens (KiB). A debug build needs
@@ -248,6 +251,52 @@ fn renames_and_links_as_fast_as_can_be_are_one_alert_and_a_count() {
     taken.print(&rate, &shown(&latencies));
     assert_one_flood(&ended, "/run/it/tools/flood");
     assert!(told(&ended, "rename") + counted(&ended, "renames") > EVENTS);
+    assert_bounded(&taken);
+}
+
+/// The kernel's queue is one for all. Whoever fills it faster than it is read is not
+/// listened to for a while, so that others are; what happened there is found then.
+#[test]
+fn a_home_that_is_louder_than_can_be_read_is_not_listened_to_for_a_while() {
+    let host = Host::new();
+    let daemon = start(&host);
+    host.sh(
+        ANN,
+        "ssh-keygen -q -t ed25519 -N '' -f id; : > .ssh/authorized_keys",
+    )
+    .ok();
+    daemon.alert(ANY, &ANN.ssh("authorized_keys"));
+    let directory = ANN.ssh("");
+    let run = host.command(format!("{TOOLS}/flood")).user(ANN);
+    let swap = run.args(["swap", "4", &directory]);
+    // Nothing is read: the queue grows.
+    let behind = Stopped::thread(daemon.pid(), "watch");
+    let (rate, mute) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| swap.output_within(SOON));
+        host.sh(ANN, "sleep 3").ok();
+        drop(behind);
+        let mute = daemon.line("flood", |line| line.is_alert_of(FLOOD));
+        host.sh(BOB, "echo bob > .ssh/meanwhile").ok();
+        daemon.alert(ANY, &BOB.ssh("meanwhile"));
+        host.sh(ANN, "cat id.pub > .ssh/authorized_keys").ok();
+        let output = flood.join().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (output.stdout.trim().to_owned(), mute)
+    });
+    assert_eq!(mute.text("file.path"), ANN.home);
+    // Whether it was seen or found: who may log in is known.
+    daemon.line("login", |line| {
+        line.is_alert_of(ADDED) && line.is("file.path", &ANN.ssh("authorized_keys"))
+    });
+    let taken = Taken::by(&host, &daemon);
+    let ended = daemon.stop();
+    taken.print(
+        &rate,
+        &format!("; {} records unread", counted(&ended, "records")),
+    );
+    let said = |line: &String| line.contains("/home/ann is not looked at for 2 seconds");
+    assert!(ended.stderr.iter().any(said), "{:?}", ended.stderr);
+    assert!(counted(&ended, "records") > 0);
     assert_bounded(&taken);
 }
 
