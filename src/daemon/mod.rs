@@ -25,6 +25,7 @@ mod keys;
 mod lock;
 mod losses;
 mod mounts;
+mod mutes;
 mod privilege;
 mod programs;
 mod reload;

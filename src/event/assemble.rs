@@ -154,6 +154,20 @@ impl<W: Subject> Assembler<W> {
         self.floods.limit(events);
     }
 
+    /// The kernel is not asked about this home any more, for a while: what `writer`
+    /// does there is too much to be looked at.
+    pub fn muted(&mut self, home: &Home, time: SystemTime, now: Instant, writer: W) {
+        if !self.floods.is_flooded(home) {
+            self.floods.began(home, None, time, now, writer.clone());
+            self.tell(Action::Flood, home, home.to_path_buf(), time, writer);
+        }
+    }
+
+    /// So many records of a muted home were not looked at.
+    pub fn unread(&mut self, home: &Home, records: u64, time: SystemTime, now: Instant) {
+        self.floods.unread(home, records, time, now);
+    }
+
     /// Takes the counts of floods that are to be told.
     pub fn floods(&mut self) -> std::vec::Drain<'_, Flood<W>> {
         self.counted.drain(..)
@@ -265,7 +279,8 @@ impl<W: Subject> Assembler<W> {
             flood::Verdict::Begin => {
                 let writer = attribute(change);
                 let home = &change.home;
-                self.floods.began(home, action, time, now, writer.clone());
+                self.floods
+                    .began(home, Some(action), time, now, writer.clone());
                 self.tell(Action::Flood, home, home.to_path_buf(), time, writer);
             }
             flood::Verdict::Count => {}
