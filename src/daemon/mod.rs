@@ -15,6 +15,7 @@ mod access;
 mod accounts;
 mod baseline;
 mod build;
+mod clock;
 mod confine;
 pub mod control;
 mod deciding;
@@ -22,6 +23,7 @@ mod holding;
 mod host;
 mod keys;
 mod lock;
+mod losses;
 mod mounts;
 mod privilege;
 mod programs;
@@ -29,6 +31,7 @@ mod reload;
 pub mod selftest;
 mod standing;
 mod status;
+mod turns;
 mod watchdog;
 mod watching;
 
@@ -48,6 +51,7 @@ use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
+use crate::watch::home::Limits;
 use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
@@ -196,6 +200,10 @@ impl Plan {
         Scope {
             patterns: self.patterns.clone(),
             limit: self.config.watch.max_directories as usize,
+            homes: Limits {
+                directories: self.config.watch.home_directories as usize,
+                files: self.config.watch.home_files as usize,
+            },
             opens: Box::new(move |directory| opens.below(directory)),
         }
     }
@@ -337,6 +345,11 @@ impl Daemon {
             keep_baseline(&config, &messages)
         };
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
+        for (name, purpose) in privilege::missing() {
+            let reason = format!("the privilege {name} is missing, {purpose}");
+            // The queue was made just now.
+            let _ = messages.try_send(Message::Fault("permission_missing", reason));
+        }
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = confine::within(&[], || keys::Keys::start(&patterns))
@@ -355,6 +368,8 @@ impl Daemon {
             &build::fence_places(&config.state.directory, dry),
         )?;
         watching.keep(ledger.clone());
+        watching.limit(config.watch.home_events);
+        watching.count(hold.as_ref().map(|hold| Arc::clone(&hold.counters)));
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
@@ -468,11 +483,13 @@ impl Daemon {
                 let changes = self.in_force.reload(&plan);
                 let watched = plan.watched();
                 let scope = plan.scope();
+                let events = plan.config.watch.home_events;
                 let rules = Message::Rules(Box::new(plan.rules));
                 if self.gauges.messages.send(rules).is_err() {
                     tracing::error!("the deciding thread is gone");
                 }
                 self.gauges.orders.give(Command::Scope(scope));
+                self.gauges.orders.give(Command::Events(events));
                 self.gauges.asked().watched = watched;
                 let reason = changes.sentence();
                 if changes.is_pending() {

@@ -18,7 +18,7 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::{Account, Credentials, Image, ImageState, Process};
-use crate::sys::stat::{FileIdentity, identity_of};
+use crate::sys::stat::{FileIdentity, identity_of, link_of};
 
 /// How much of a small file of `/proc` is read.
 const SMALL: usize = 4096;
@@ -218,7 +218,7 @@ impl Entry {
     /// Where a link of the entry leads.
     #[must_use]
     pub fn link(&self, name: &CStr) -> Option<PathBuf> {
-        readlinkat(&self.dir, name).ok().map(PathBuf::from)
+        link_of(self.dir.as_fd(), name).ok().map(PathBuf::from)
     }
 
     /// The image that runs; `None` for a zombie or a kernel thread.

@@ -22,8 +22,9 @@ const AFTERLIFE: Duration = Duration::from_millis(300);
 const FORGET: Duration = Duration::from_secs(5);
 /// How long one is remembered whose end was not told though it should have been.
 const LOST: Duration = Duration::from_secs(30);
-/// How long control groups are waited for, whose reading began in the hold.
-const CGROUP_TIME: Duration = Duration::from_millis(2);
+/// How long it is waited for what is around a process, whose reading began in
+/// the hold.
+const AROUND_TIME: Duration = Duration::from_millis(2);
 /// Of how many parents it is remembered that their session was looked into,
 /// and for how long.
 const MAX_FORESEEN: usize = 64;
@@ -251,15 +252,16 @@ impl Resolver {
     pub fn opening(&mut self, identity: Identity) -> Attribution {
         let Identity {
             mut process,
-            mut parent,
             mut verified,
             namespace,
-            cgroup,
+            around,
             file,
             read,
             ..
         } = identity;
-        let due = Instant::now() + CGROUP_TIME;
+        let due = Instant::now() + AROUND_TIME;
+        let around = around.and_then(|answer| answer.until(due));
+        let (mut parent, cgroup) = around.map_or((None, None), |it| (it.parent, it.cgroup));
         process.cgroup = cgroup.and_then(|answer| answer.until(due)?);
         self.foresee(&process);
         if let Some(image) = &mut process.image {

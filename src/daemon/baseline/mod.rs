@@ -60,6 +60,8 @@ const SECOND_LOOK: Duration = Duration::from_secs(3);
 const MOST_DEFERRED: usize = 64 * 1024;
 /// Change times are as coarse as the kernel's clock tick.
 const TICK: Duration = Duration::from_millis(20);
+/// How many differences may wait to be decided.
+const MOST_TOLD: usize = 1024;
 /// How many names are looked at in one go.
 const CHUNK: usize = 256;
 
@@ -107,6 +109,8 @@ pub struct Missed {
     pub(super) gap: Gap,
     /// What a list held before, if that is known.
     pub(super) before: Option<Vec<Entry>>,
+    /// Shared by all that wait to be decided.
+    pub(super) waiting: Arc<()>,
 }
 
 enum Task {
@@ -197,6 +201,7 @@ impl Keeper {
             alerted: None,
             looker,
             messages,
+            waiting: Arc::default(),
             dropped: Arc::clone(&dropped),
             told_dropped: 0,
             failing: false,
@@ -291,6 +296,8 @@ struct Books {
     alerted: Option<Alerted>,
     looker: Looker,
     messages: SyncSender<Message>,
+    /// As many as wait to be decided, and one more, refer to it.
+    waiting: Arc<()>,
     dropped: Arc<AtomicU64>,
     told_dropped: u64,
     failing: bool,
@@ -751,7 +758,14 @@ impl Books {
         let object_id = record
             .and_then(|record| record.object.clone())
             .unwrap_or_default();
+        while Arc::strong_count(&self.waiting) > MOST_TOLD {
+            self.drain(Duration::from_millis(5));
+            if self.ending {
+                return;
+            }
+        }
         let missed = Missed {
+            waiting: Arc::clone(&self.waiting),
             gap: Gap {
                 unseen: window.unseen,
                 since: window.since,
@@ -759,6 +773,8 @@ impl Books {
             },
             before,
             assembled: Assembled {
+                home: None,
+                ticket: None,
                 object: now.and_then(|now| now.object),
                 event: Event {
                     sequence: 0,
