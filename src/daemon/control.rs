@@ -231,5 +231,16 @@ pub fn ask(socket: &Path, request: Request, bound: Duration) -> Result<Value, As
     .ok_or_else(|| nonsense("the answer is of another kind".to_owned()))
 }
 
+pub(super) fn read_hostile(bytes: &[u8]) {
+    match parse(bytes) {
+        Parsed::More => assert!(bytes.len() < MAX_REQUEST),
+        Parsed::Request(Request::Status) => assert!(bytes.ends_with(b"\n")),
+        Parsed::Refused(why) => {
+            let line = line("error", why.into());
+            assert!(line.ends_with(b"\n") && !line.contains(&0x1b));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

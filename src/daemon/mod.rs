@@ -602,3 +602,12 @@ fn tell_systemd(states: &[NotifyState]) {
 
 /// A channel's receiving end, as the deciding thread takes it.
 pub type Inbox = Receiver<Message>;
+
+/// Reads `bytes` as what users can send or write that this part reads: a request
+/// on the control socket, a table of mounts, a log. For fuzzing.
+#[doc(hidden)]
+pub fn read_hostile(bytes: &[u8]) {
+    control::read_hostile(bytes);
+    mounts::read_hostile(bytes);
+    baseline::read_hostile(bytes);
+}

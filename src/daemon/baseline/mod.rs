@@ -26,6 +26,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+pub(super) use self::alerted::read_hostile;
+
 use self::alerted::Alerted;
 use self::look::{Looker, Seen};
 use super::Message;
