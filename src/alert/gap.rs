@@ -13,6 +13,10 @@ pub enum Unseen {
     Lost,
     /// Nobody was held, and records may have been lost with the hold.
     Released,
+    /// The clock was set, so that times before and after cannot be compared.
+    ClockSet,
+    /// So much happened that it was counted, and not looked at.
+    Flood,
 }
 
 impl Unseen {
@@ -21,6 +25,8 @@ impl Unseen {
             Self::NotRunning => "while ssh-keywatch was not running",
             Self::Lost => "while records of the kernel were lost",
             Self::Released => "while ssh-keywatch did not work as it should",
+            Self::ClockSet => "about the time when the clock was set",
+            Self::Flood => "in a flood",
         }
     }
 }

@@ -31,7 +31,9 @@ pub use document::Document;
 pub use gap::{Gap, Unseen, path_text, set_gap, timestamp};
 pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
-pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};
+pub use report::{
+    Change, Loss, LossKind, Outcome, State, flood, pipeline_error, state, suppressed,
+};
 pub use response::set_response;
 pub use session::{set_logins, set_session};
 
@@ -129,7 +131,7 @@ fn event_id(document: &Document, rule: &Rule) -> String {
         // The inode may have changed since it was born, its birth not.
         "creation" => &["file.created", "file.ctime", "@timestamp"],
         // It leaves no trace in the file system.
-        "open" => &["@timestamp"],
+        "open" | "flood" => &["@timestamp"],
         _ => &["file.ctime", "@timestamp"],
     };
     let moment = moments.iter().find_map(|field| document.str(field));

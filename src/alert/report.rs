@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::process::{attribution, process};
 use super::{DATASET, Document, MODULE, Origin, occurrence, value};
+use crate::event::flood::Flood;
+use crate::resolve::Attribution;
 use crate::rule::{Cause, Suppressed};
 use crate::text;
 
@@ -180,6 +183,57 @@ pub fn pipeline_error(loss: &Loss<'_>, origin: &Origin) -> Document {
     document
 }
 
+/// The document of events that were counted instead of told, for they were a flood.
+#[must_use]
+pub fn flood(flood: &Flood<Attribution>, time: SystemTime, origin: &Origin) -> Document {
+    let counts = &flood.counts;
+    let kinds = [
+        ("creation", counts.creations),
+        ("rename", counts.renames),
+        ("modification", counts.modifications),
+        ("deletion", counts.deletions),
+        ("open", counts.opens),
+        ("record", counts.records),
+    ];
+    let kinds = kinds.into_iter().filter(|(_, count)| *count > 0);
+    let named = kinds.clone().map(|(kind, count)| match count {
+        1 => format!("1 {kind}"),
+        count => format!("{count} {kind}s"),
+    });
+    let named: Vec<String> = named.collect();
+    let place = value::exact(flood.home.as_os_str());
+    let over = if flood.over {
+        "it is over"
+    } else {
+        "it goes on"
+    };
+    let reason = format!(
+        "a flood in {place}: {} were counted and not told one by one; {over}",
+        named.join(", ")
+    );
+    let loss = Loss {
+        time,
+        since: Some(flood.since),
+        kind: LossKind::Dropped,
+        code: "flood",
+        count: Some(counts.total()),
+        reason: &reason,
+    };
+    let mut document = pipeline_error(&loss, origin);
+    document.set("message", text::printable(&reason).into_owned());
+    document.set("event.end", value::time(flood.until));
+    document.set("file.path", place);
+    document.set("ssh_keywatch.path_raw", value::raw(&flood.home));
+    process(&mut document, &flood.writer, origin);
+    attribution(&mut document, &flood.writer, origin);
+    for (kind, count) in kinds {
+        document.set(&format!("ssh_keywatch.flood.{kind}s"), count);
+    }
+    document.set("ssh_keywatch.flood.over", flood.over);
+    document.move_last("ssh_keywatch");
+    document
+}
+
 /// The document of alerts that were not raised because their rule says so: no
 /// loss, and no error, but not silence either.
 #[must_use]
@@ -189,9 +243,16 @@ pub fn suppressed(suppressed: &Suppressed, time: SystemTime, origin: &Origin) ->
         count => format!("{count} alerts were"),
     };
     let (code, reason) = match &suppressed.cause {
-        Cause::MaxSignals(most) => (
+        Cause::MaxSignals(most, None) => (
             "max_signals",
             format!("the rule raises at most {most} in its interval"),
+        ),
+        Cause::MaxSignals(most, Some(home)) => (
+            "max_signals",
+            format!(
+                "the rule raises at most {most} of one home in its interval ({})",
+                value::exact(home.as_os_str())
+            ),
         ),
         Cause::Alike(group) => {
             let fields: Vec<_> = group

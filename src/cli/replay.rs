@@ -329,7 +329,7 @@ impl<W: Write> Replay<W> {
         for rule in decision.matches {
             if let Some(suppressor) = &mut self.suppressor {
                 // What ended is in the total, and a summary tells no windows.
-                let verdict = suppressor.admit(rule, &event, time);
+                let verdict = suppressor.admit(rule, None, &event, time);
                 suppressor.ended(time);
                 if verdict == Verdict::Suppress {
                     continue;

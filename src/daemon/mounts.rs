@@ -117,6 +117,14 @@ fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(bytes)
 }
 
+pub(super) fn read_hostile(bytes: &[u8]) {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Some((_, mount)) = parse(line) {
+            assert!(mount.point.as_os_str().len() <= line.len());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -232,7 +232,6 @@ impl Identifier {
             let (around, answer) = Answer::promised();
             let _ = reply.send(Aside {
                 file: files.keep(&entry).ok(),
-                login_uid: entry.login_uid(),
                 audit_session: entry.audit_session(),
                 args: entry.args(),
                 around: answer,
@@ -256,7 +255,6 @@ fn ask_cgroup(pool: &Pool, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
 
 /// What is read aside of a held process: what its end would take away.
 struct Aside {
-    login_uid: Option<u32>,
     audit_session: Option<u32>,
     args: Option<Vec<OsString>>,
     file: Option<Arc<ImageFile>>,
@@ -300,11 +298,11 @@ impl Identify for Identifier {
             // A thread's stat gives the thread's start, not the process's.
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
+        process.login_uid = entry.login_uid();
         let namespace = entry.mount_namespace();
         let (mut file, mut around) = (None, None);
-        if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
+        if let Some(aside) = aside.and_then(|aside| aside.soon(Instant::now() + ARGS_TIME)) {
             process.args = aside.args;
-            process.login_uid = aside.login_uid;
             process.audit_session = aside.audit_session;
             file = aside.file;
             around = Some(aside.around);

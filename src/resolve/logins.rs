@@ -298,5 +298,15 @@ fn text(field: &[u8]) -> Option<String> {
     (!field.is_empty()).then(|| String::from_utf8_lossy(field).into_owned())
 }
 
+pub(super) fn read_hostile(bytes: &[u8]) {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let logins = search(bytes, "ann", now);
+    assert!(logins.len() <= MAX_LOGINS);
+    assert!(logins.iter().all(|login| login.time <= now));
+    if let Ok(text) = str::from_utf8(bytes) {
+        let _ = LogindSession::parse(text);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -525,5 +525,15 @@ fn split_args(bytes: &[u8]) -> Vec<OsString> {
         .collect()
 }
 
+pub(super) fn read_hostile(bytes: &[u8]) {
+    let stat = parse_stat(bytes);
+    assert!(stat.is_none_or(|stat| stat.name.len() < bytes.len()));
+    let status = parse_status(bytes);
+    assert!(status.is_none_or(|status| status.process > 0));
+    let args = split_args(bytes);
+    let length: usize = args.iter().map(|arg| arg.len()).sum();
+    assert!(length <= bytes.len());
+}
+
 #[cfg(test)]
 mod tests;

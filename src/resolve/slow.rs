@@ -10,9 +10,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// About how long it takes until a thread that is woken runs.
+const WAKE_TIME: Duration = Duration::from_micros(50);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -62,6 +65,21 @@ impl<T> Answer<T> {
     pub fn wait(self, deadline: Instant) -> Result<T, Self> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.0.recv_timeout(left).map_err(|_| self)
+    }
+
+    /// Waits for it until `deadline`; at first without sleep, for where somebody
+    /// waits and to be woken takes longer than the job.
+    #[must_use]
+    pub fn soon(self, deadline: Instant) -> Option<T> {
+        let sleep = Instant::now() + WAKE_TIME;
+        while Instant::now() < sleep {
+            match self.0.try_recv() {
+                Ok(answer) => return Some(answer),
+                Err(TryRecvError::Empty) => std::hint::spin_loop(),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+        self.until(deadline)
     }
 
     /// Waits for it until `deadline`.

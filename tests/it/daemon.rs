@@ -50,6 +50,12 @@ impl<'h> Builder<'h> {
         self
     }
 
+    /// Options of setpriv(1).
+    pub fn privileges<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, options: I) -> Self {
+        self.cmd = self.cmd.privileges(options);
+        self
+    }
+
     /// Its configuration file.
     pub fn config(self, text: &str) -> Self {
         self.host.write("/etc/ssh-keywatch/config.toml", text);

@@ -22,11 +22,12 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 pub const TOOLS: &str = "/run/it/tools";
 
 /// Their sources, below `tests`.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "it/creator.c",
     "workload/act.c",
     "workload/adversary.c",
     "workload/disk.c",
+    "workload/flood.c",
     "workload/spawn.c",
     "workload/stall.c",
 ];

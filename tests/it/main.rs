@@ -21,12 +21,14 @@
 
 mod attribution;
 mod baseline;
+mod confined;
 mod control;
 mod daemon;
 mod deadline;
 mod discovery;
 mod disk;
 mod document;
+mod floods;
 mod follow;
 mod forward;
 mod harm;

@@ -9,12 +9,13 @@ mod sessions;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::event::flood::{Counts, Flood};
 use crate::event::{Action, Event, Evidence, FileFacts, FileKind, FinalPath, Mount};
 use crate::resolve::{
     Account, Attribution, Credentials, Image, ImageState, KnownAs, KnownBy, Method, Process,
@@ -355,6 +356,24 @@ fn lost() -> Document {
         },
         &origin(),
     )
+}
+
+fn flooded() -> Flood<Attribution> {
+    Flood {
+        home: Path::new("/home/alice").into(),
+        since: at(1),
+        until: at(5),
+        counts: Counts {
+            creations: 7000,
+            renames: 2,
+            modifications: 3,
+            deletions: 4,
+            opens: 1,
+            records: 9,
+        },
+        over: true,
+        writer: writer(),
+    }
 }
 
 /// Calls `check` with every leaf of a document: its dotted name, its value.

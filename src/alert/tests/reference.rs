@@ -72,6 +72,7 @@ fn examples() -> Vec<Document> {
         started(),
         lost(),
         suppressed(&told, at(301_000_000), &origin()),
+        flood(&flooded(), at(9), &origin()),
     ]);
     out
 }

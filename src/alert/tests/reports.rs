@@ -58,6 +58,24 @@ fn a_state_document() {
 }
 
 #[test]
+fn a_flood_document() {
+    let document = flood(&flooded(), at(9), &origin());
+    assert_eq!(
+        document.str("message"),
+        Some(
+            "a flood in /home/alice: 7000 creations, 2 renames, 3 modifications, 4 deletions, \
+             1 open, 9 records were counted and not told one by one; it is over"
+        )
+    );
+    assert_eq!(document.str("event.kind"), Some("pipeline_error"));
+    assert_eq!(document.str("event.code"), Some("flood"));
+    assert_eq!(document.str("file.path"), Some("/home/alice"));
+    assert_eq!(document.number("ssh_keywatch.loss.count"), Some(7019));
+    assert_eq!(document.number("ssh_keywatch.flood.creations"), Some(7000));
+    assert!(document.str("process.executable").is_some(), "who began it");
+}
+
+#[test]
 fn a_loss_document() {
     let document = lost();
     assert_eq!(
@@ -115,7 +133,7 @@ fn the_same_word_has_the_same_id_and_no_other_has() {
         let told = Suppressed {
             rule_id: rule.into(),
             rule_name: "One name".into(),
-            cause: Cause::MaxSignals(100),
+            cause: Cause::MaxSignals(100, None),
             count: 12,
             start: at(0),
             end: at(1),
@@ -132,7 +150,7 @@ fn suppressed_alerts_are_told_with_their_reason() {
     let mut told = Suppressed {
         rule_id: "r".into(),
         rule_name: "A key was made".into(),
-        cause: Cause::MaxSignals(100),
+        cause: Cause::MaxSignals(100, None),
         count: 12,
         start: at(0),
         end: at(300_000_000),
