@@ -146,7 +146,9 @@ pub struct Loss<'a> {
 /// The document of a change of the daemon's state.
 #[must_use]
 pub fn state(state: &State<'_>, origin: &Origin) -> Document {
-    let mut document = head(state.time, "state", &said(state), state.reason, origin);
+    let what = [state.change.as_str()];
+    let mut document = head(state.time, "state", &what, &said(state), origin);
+    set_reason(&mut document, state.reason);
     document.set("event.category", vec!["process"]);
     document.set("event.type", vec![state.change.event_type()]);
     document.set("event.action", state.change.as_str());
@@ -169,7 +171,9 @@ pub fn pipeline_error(loss: &Loss<'_>, origin: &Origin) -> Document {
         LossKind::Fault => loss.reason.to_owned(),
         kind => format!("{events} {}: {}", kind.as_str(), loss.reason),
     };
-    let mut document = head(loss.time, "pipeline_error", &message, loss.reason, origin);
+    let what = [loss.kind.as_str(), loss.code];
+    let mut document = head(loss.time, "pipeline_error", &what, &message, origin);
+    set_reason(&mut document, loss.reason);
     document.set("event.action", loss.kind.as_str());
     document.set("event.code", loss.code);
     document.set("event.outcome", "failure");
@@ -264,7 +268,9 @@ pub fn suppressed(suppressed: &Suppressed, time: SystemTime, origin: &Origin) ->
     };
     let rule = &suppressed.rule_name;
     let message = format!("{alerts} suppressed of the rule {rule}: {reason}");
-    let mut document = head(time, "state", &message, &reason, origin);
+    let what = ["suppressed", code, &suppressed.rule_id];
+    let mut document = head(time, "state", &what, &message, origin);
+    set_reason(&mut document, &reason);
     document.set("event.category", vec!["process"]);
     document.set("event.type", vec!["info"]);
     document.set("event.action", "suppressed");
@@ -287,6 +293,12 @@ pub fn suppressed(suppressed: &Suppressed, time: SystemTime, origin: &Origin) ->
     document
 }
 
+fn set_reason(document: &mut Document, reason: &str) {
+    if !reason.is_empty() {
+        document.set("event.reason", reason);
+    }
+}
+
 fn said(state: &State<'_>) -> String {
     let failed = match state.outcome {
         Outcome::Success => "",
@@ -300,18 +312,23 @@ fn said(state: &State<'_>) -> String {
     }
 }
 
-fn head(time: SystemTime, kind: &str, message: &str, reason: &str, origin: &Origin) -> Document {
+/// What every word of the daemon about itself begins with. Its `event.id` is
+/// derived from the host, `what` it is about, when, and what is said: who gets
+/// the same document twice can tell.
+fn head(time: SystemTime, kind: &str, what: &[&str], message: &str, origin: &Origin) -> Document {
     let mut document = Document::new();
     let time = value::time(time);
+    let message = text::printable(message).into_owned();
+    let host = origin.host.id.as_str();
+    let said = [host, kind, &time, &message];
+    let id = value::digest(said.into_iter().chain(what.iter().copied()));
     document.set("@timestamp", time.as_str());
-    document.set("message", text::printable(message).into_owned());
+    document.set("message", message);
     document.set("event.kind", kind);
+    document.set("event.id", id);
     document.set("event.module", MODULE);
     document.set("event.dataset", DATASET);
     document.set("event.created", time);
-    if !reason.is_empty() {
-        document.set("event.reason", reason);
-    }
     occurrence::host(&mut document, &origin.host, origin);
     occurrence::mode(&mut document, origin);
     document

@@ -337,7 +337,7 @@ impl<W: Write> Replay<W> {
             }
             self.counts.alerts += 1;
             *self.counts.rules.entry(rule.name.clone()).or_default() += 1;
-            write_alert(&mut self.out, &alert::alert(&event, rule))?;
+            write_alert(&mut self.out, &alert::alert(event.clone(), rule))?;
         }
         self.progress.clear();
         if self.live {

@@ -543,18 +543,30 @@ impl Deciding {
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
-        let mut alerts = Vec::new();
+        let mut raising = Vec::new();
         for rule in decision.matches {
             let place = home.as_deref();
             match self.suppressor.admit(rule, place, &document, event.time) {
                 Verdict::Raise => {
                     self.standing.raised(&rule.id, event.time);
-                    alerts.push(alert::alert(&document, rule));
+                    raising.push(rule);
                 }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        let made = baseline::made(&document, alerts.first());
+        let (made, alerts) = match raising.split_last() {
+            None => (baseline::made(&document), Vec::new()),
+            Some((last, others)) => {
+                let others = others.iter();
+                let mut alerts: Vec<Document> = others
+                    .map(|rule| alert::alert(document.clone(), rule))
+                    .collect();
+                let last = alert::alert(document, last);
+                let made = baseline::made(alerts.first().unwrap_or(&last));
+                alerts.push(last);
+                (made, alerts)
+            }
+        };
         if !alerts.is_empty() {
             self.raise(alerts, &session, &event, key.as_ref());
         }
@@ -609,8 +621,11 @@ impl Deciding {
         let process = event.writer.process.as_ref();
         let acting = process.and_then(|process| process.credentials.as_ref());
         let acting = acting.map(|credentials| &credentials.real_user);
-        let name = login.or(acting).and_then(|account| account.name.as_deref());
-        name.map(|name| self.sessions.logins(name, event.time))
+        let Some(account) = login.or(acting) else {
+            return Vec::new();
+        };
+        let name = account.name.as_deref();
+        name.map(|name| self.sessions.logins(name, account.id, event.time))
             .unwrap_or_default()
     }
 
@@ -685,6 +700,7 @@ impl Deciding {
         for report in self.fanout.take_reports() {
             let (code, count, since) = match &report.kind {
                 ReportKind::Failing { .. } => ("sink_failing", None, None),
+                ReportKind::Hanging { .. } => ("sink_hanging", None, None),
                 ReportKind::Overrun => ("sink_overrun", None, None),
                 ReportKind::Recovered { dropped, since } => {
                     ("sink_recovered", Some(*dropped), Some(*since))

@@ -16,6 +16,7 @@ mod accounts;
 mod baseline;
 mod build;
 mod clock;
+mod confine;
 pub mod control;
 mod deciding;
 mod holding;
@@ -272,6 +273,7 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     }
     privilege::raise_descriptors();
     privilege::be_prompt();
+    privilege::give_up(&plan.config, outlets.dry);
     crate::sys::memory::keep_heaps();
     let _lock = if outlets.dry {
         None
@@ -288,6 +290,10 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let daemon = Daemon::start(plan, sinks, outlets.dry)?;
     // It watches already; what it says of itself waits for the trial.
     daemon.tried(selftest::run(&config, actor));
+    // The trial was the last that runs a program.
+    if let Err(error) = confine::forbid_calls() {
+        tracing::warn!("system calls that are not needed stay possible: {error}");
+    }
     daemon.serve(signals, &*outlets.plan)
 }
 
@@ -325,9 +331,13 @@ impl Daemon {
         let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
         let identifier =
             Identifier::new(Arc::new(proc)).map_err(Fatal::system("cannot start threads"))?;
+        let sinks = build::sinks(&config, extra, dry)?;
         let fanout = Arc::new(
-            Fanout::start(build::sinks(&config, extra, dry)?)
-                .map_err(Fatal::system("cannot start the sinks"))?,
+            confine::within(&confine::log_places(&config.log.file), || {
+                Fanout::start(sinks)
+            })
+            .flatten()
+            .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
         let baseline = if dry {
@@ -343,7 +353,9 @@ impl Daemon {
         }
 
         // Before the first mark: a change meanwhile is told with the next one.
-        let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
+        let keys = confine::within(&[], || keys::Keys::start(&patterns))
+            .flatten()
+            .map_err(Fatal::system("cannot start threads"))?;
         let build::Pipeline {
             mut watching,
             hold,
@@ -548,17 +560,21 @@ impl Daemon {
 /// The baseline; the daemon watches without it, too.
 fn keep_baseline(config: &Config, messages: &SyncSender<Message>) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
-    baseline::Keeper::start(directory, &config.log.file, messages.clone())
-        .map_err(|error| {
-            let reason = format!(
-                "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does \
+    confine::within(std::slice::from_ref(directory), || {
+        baseline::Keeper::start(directory, &config.log.file, messages.clone())
+    })
+    .map_err(|error| error.to_string())
+    .flatten()
+    .map_err(|error| {
+        let reason = format!(
+            "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does \
                  not run will go unseen",
-                directory.display()
-            );
-            // The queue was made just now.
-            let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
-        })
-        .ok()
+            directory.display()
+        );
+        // The queue was made just now.
+        let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
+    })
+    .ok()
 }
 
 /// The control socket; the daemon watches without it, too.

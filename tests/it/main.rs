@@ -21,10 +21,12 @@
 
 mod attribution;
 mod baseline;
+mod confined;
 mod control;
 mod daemon;
 mod deadline;
 mod discovery;
+mod disk;
 mod document;
 mod floods;
 mod follow;
@@ -38,6 +40,7 @@ mod journal;
 mod keygen;
 mod killer;
 mod lifecycle;
+mod logrotate;
 mod opens;
 mod others;
 mod process;

@@ -101,7 +101,7 @@ impl Alerted {
             changed: text("file.ctime"),
             sha256: text("file.hash.sha256"),
             is_deletion: document.str("event.action") == Some("deletion"),
-            made: made(document, Some(document)),
+            made: made(document),
         };
         let renamed = text("ssh_keywatch.file.final.path");
         if let Some(path) = renamed.or_else(|| text("file.path")) {

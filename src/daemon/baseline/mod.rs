@@ -884,8 +884,8 @@ pub(super) fn update(event: &Event<Attribution>, found: &Found, made: Made) -> O
     })
 }
 
-/// Who made a file, as its event's document says.
-pub(super) fn made(document: &Document, alert: Option<&Document>) -> Made {
+/// Who made a file, as its event's document or an alert about it says.
+pub(super) fn made(document: &Document) -> Made {
     let text = |name: &str| document.str(name).map(str::to_owned);
     let certain = document.get("ssh_keywatch.attribution.certain");
     Made {
@@ -895,6 +895,6 @@ pub(super) fn made(document: &Document, alert: Option<&Document>) -> Made {
         user: text("user.name").or_else(|| text("user.id")),
         method: text("ssh_keywatch.attribution.method"),
         certain: certain == Some(&serde_json::Value::Bool(true)),
-        alert: alert.and_then(|alert| alert.str("event.id").map(str::to_owned)),
+        alert: text("event.id"),
     }
 }
