@@ -193,6 +193,7 @@ pub fn flood(flood: &Flood<Attribution>, time: SystemTime, origin: &Origin) -> D
         ("modification", counts.modifications),
         ("deletion", counts.deletions),
         ("open", counts.opens),
+        ("record", counts.records),
     ];
     let kinds = kinds.into_iter().filter(|(_, count)| *count > 0);
     let named = kinds.clone().map(|(kind, count)| match count {

@@ -62,22 +62,7 @@ pub enum Message {
     /// New rules.
     Rules(Box<RuleSet>),
     /// Say this about the daemon.
-    State {
-        /// When.
-        time: SystemTime,
-        /// What.
-        change: Change,
-        /// Whether it worked.
-        success: bool,
-        /// Why.
-        reason: String,
-        /// What is watched.
-        coverage: Value,
-        /// What was counted.
-        counters: Value,
-        /// What a reload changed.
-        changes: Value,
-    },
+    State(Box<Said>),
     /// Say what was decided so far.
     Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
@@ -111,6 +96,24 @@ pub struct Lost {
     pub since: Option<SystemTime>,
     /// What it means.
     pub reason: String,
+}
+
+/// Something to say about the daemon.
+pub struct Said {
+    /// When.
+    pub time: SystemTime,
+    /// What.
+    pub change: Change,
+    /// Whether it worked.
+    pub success: bool,
+    /// Why.
+    pub reason: String,
+    /// What is watched.
+    pub coverage: Value,
+    /// What was counted.
+    pub counters: Value,
+    /// What a reload changed.
+    pub changes: Value,
 }
 
 /// The thread.
@@ -246,7 +249,7 @@ impl Deciding {
                 let home = missed.assembled.home.clone();
                 self.turns.push(home, Happening::Missed(missed));
             }
-            Message::Rules(_) | Message::State { .. } | Message::Tried(_) | Message::End => {
+            Message::Rules(_) | Message::State(_) | Message::Tried(_) | Message::End => {
                 while self.next() {
                     self.beat.tick();
                 }
@@ -287,38 +290,7 @@ impl Deciding {
             }
             // Who asked may have waited long enough.
             Message::Status(reply) => drop(reply.try_send(self.told())),
-            Message::State {
-                time,
-                change,
-                success,
-                reason,
-                coverage,
-                mut counters,
-                changes,
-            } => {
-                if change == Change::Stop {
-                    self.untold_problems(true);
-                    // What was suppressed until now is told before the last word.
-                    self.suppressed(Suppressor::finish);
-                }
-                if let Value::Object(counters) = &mut counters {
-                    counters.insert("rules".to_owned(), self.counters());
-                }
-                let state = State {
-                    time,
-                    change,
-                    outcome: if success {
-                        Outcome::Success
-                    } else {
-                        Outcome::Failure
-                    },
-                    reason: &reason,
-                    coverage,
-                    counters,
-                    changes,
-                };
-                self.out(alert::state(&state, &self.origin));
-            }
+            Message::State(said) => self.say(*said),
             Message::Dropped(count, since) => {
                 let reason = "they came faster than they could be decided";
                 tracing::error!("{count} events were dropped: {reason}");
@@ -396,6 +368,32 @@ impl Deciding {
                 reason: &reason,
             });
         }
+    }
+
+    fn say(&mut self, said: Said) {
+        let mut counters = said.counters;
+        if said.change == Change::Stop {
+            self.untold_problems(true);
+            // What was suppressed until now is told before the last word.
+            self.suppressed(Suppressor::finish);
+        }
+        if let Value::Object(counters) = &mut counters {
+            counters.insert("rules".to_owned(), self.counters());
+        }
+        let state = State {
+            time: said.time,
+            change: said.change,
+            outcome: if said.success {
+                Outcome::Success
+            } else {
+                Outcome::Failure
+            },
+            reason: &said.reason,
+            coverage: said.coverage,
+            counters,
+            changes: said.changes,
+        };
+        self.out(alert::state(&state, &self.origin));
     }
 
     fn missed(&mut self, missed: Missed) {

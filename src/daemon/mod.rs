@@ -25,6 +25,7 @@ mod keys;
 mod lock;
 mod losses;
 mod mounts;
+mod mutes;
 mod privilege;
 mod programs;
 mod reload;
@@ -56,7 +57,7 @@ use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
 pub use accounts::Accounts;
-pub use deciding::{Deciding, Message};
+pub use deciding::{Deciding, Message, Said};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
@@ -458,7 +459,7 @@ impl Daemon {
     /// Tells what the daemon does now, with coverage and counters.
     fn say(&self, change: Change, success: bool, reason: String, changes: serde_json::Value) {
         let coverage = self.gauges.coverage(ANSWER_TIME);
-        let message = Message::State {
+        let said = Said {
             time: SystemTime::now(),
             change,
             success,
@@ -468,6 +469,7 @@ impl Daemon {
             changes,
         };
         // Full only if the deciding thread hangs; then there is nobody to tell.
+        let message = Message::State(Box::new(said));
         if self.gauges.messages.try_send(message).is_err() {
             tracing::warn!("the deciding thread is too far behind to log a state");
         }
@@ -527,7 +529,7 @@ impl Daemon {
                 source: io::Error::other("see above"),
             });
         }
-        let stop = Message::State {
+        let stop = Said {
             time: SystemTime::now(),
             change: Change::Stop,
             success: true,
@@ -536,7 +538,7 @@ impl Daemon {
             counters,
             changes: json!(null),
         };
-        let _ = gauges.messages.send(stop);
+        let _ = gauges.messages.send(Message::State(Box::new(stop)));
         let _ = gauges.messages.send(Message::End);
         let _ = self.deciding.join();
         for sink in gauges.fanout.shutdown(SINK_TIME) {

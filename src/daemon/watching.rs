@@ -22,6 +22,7 @@ use super::baseline::{Cause, Ledger, Snapshot};
 use super::clock::ClockWatch;
 use super::deciding::{Lost, Message};
 use super::losses::Counter;
+use super::mutes::{LOUD, Mutes};
 use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::flood::{Flood, Present};
@@ -33,6 +34,7 @@ use crate::resolve::{Attribution, Method};
 use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
+use crate::watch::home::Home;
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::tree::{Held, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
@@ -44,6 +46,8 @@ const HELD_TIME: Duration = Duration::from_micros(500);
 const READS: usize = 16;
 /// How long what is queued is still read at the end.
 const END_TIME: Duration = Duration::from_secs(3);
+/// How often at most what came in floods is looked into.
+const SIFT_AGAIN: Duration = Duration::from_secs(60);
 /// How often ended processes are forgotten.
 const PRUNE: Duration = Duration::from_secs(1);
 /// How soon after a directory was moved the baseline follows, and how often at most.
@@ -87,6 +91,10 @@ impl Source {
         roots
             .map(|root| {
                 let (how, reason) = match (holding, root.held) {
+                    _ if root.muted => (
+                        "none",
+                        Some("a flood: it is looked at again after a while".to_owned()),
+                    ),
                     (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
                     (Some(true), Held::Yes) => ("held", None),
                     (_, Held::Refused(reason)) => ("fanotify", Some(reason)),
@@ -178,7 +186,8 @@ impl Mode {
 pub struct CoveredRoot {
     /// Its path.
     pub path: PathBuf,
-    /// How: `held` (fanotify, and the making of files is held), `fanotify` or `inotify`.
+    /// How: `held` (fanotify, and the making of files is held), `fanotify`, `inotify`,
+    /// or `none` for as long as a flood there is not looked at.
     pub how: &'static str,
     /// Why not better.
     pub reason: Option<String>,
@@ -386,6 +395,12 @@ pub struct Watching {
     /// Since when nobody is held.
     released: Option<SystemTime>,
     clock: Option<ClockWatch>,
+    mutes: Mutes,
+    /// When a flood was last looked into that is over, and the one that is still to be.
+    sifted: Option<Instant>,
+    flooded: Option<SystemTime>,
+    /// Since when there has been a flood in some home.
+    flood_since: Option<SystemTime>,
     hold: Option<Arc<hold::Counters>>,
     /// Identities that came too fast, and records of processes that were lost.
     unheard: Counter,
@@ -418,6 +433,10 @@ impl Watching {
             emptied: SystemTime::now(),
             released: None,
             clock: clock(),
+            mutes: Mutes::default(),
+            sifted: None,
+            flooded: None,
+            flood_since: None,
             hold: None,
             unheard: Counter::default(),
             unrecorded: Counter::default(),
@@ -482,13 +501,70 @@ impl Watching {
             self.keep_house();
             if empty {
                 self.emptied = SystemTime::now();
+                self.mutes.empty();
                 return Ok(());
             }
+            self.quieten();
             self.obey();
             if self.end.is_some_and(|end| end <= Instant::now()) {
                 tracing::error!("the kernel's queue could not be read to its end in time");
                 return Ok(());
             }
+        }
+    }
+
+    /// Mutes the loudest home if the queue is filled faster than it is read.
+    fn quieten(&mut self) {
+        let Source::Fanotify(watch) = &mut self.inputs.source else {
+            return;
+        };
+        if self.mutes.more(Instant::now())
+            && let Some((home, heard)) = watch.tree_mut().loudest()
+            && heard >= LOUD
+        {
+            watch.mute(home);
+        }
+    }
+
+    fn muted(&mut self, home: &Home, writer: Option<&Writer>, time: SystemTime, now: Instant) {
+        let length = self.mutes.mute(home, now, time);
+        tracing::warn!(
+            "{} is not looked at for {} seconds: what happens there comes faster than it can be read",
+            crate::text::escape_path(home),
+            length.as_secs()
+        );
+        let writer =
+            writer.map_or_else(Attribution::none, |writer| self.resolver.attribute(writer));
+        self.assembler.muted(home, time, now, writer);
+    }
+
+    /// Looks again at homes whose time is over.
+    fn unmute(&mut self) {
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let Source::Fanotify(watch) = &mut self.inputs.source else {
+            return;
+        };
+        for home in self.mutes.muted() {
+            let records = watch.unread(home);
+            self.assembler.unread(home, records, time, now);
+        }
+        for (home, since) in self.mutes.over(now) {
+            watch.tree_mut().unmute(&home, &mut self.inputs.notices);
+            let first = self.flooded.get_or_insert(since);
+            *first = since.min(*first);
+        }
+    }
+
+    /// What came in a flood and was not told is found by a comparison.
+    fn sift(&mut self) {
+        let now = Instant::now();
+        let soon = |last| now.saturating_duration_since(last) < SIFT_AGAIN;
+        if self.sifted.is_some_and(soon) {
+            return;
+        }
+        if let Some(since) = self.flooded.take() {
+            self.sifted = Some(now);
+            self.compare(Cause::Lost(Unseen::Flood, since));
         }
     }
 
@@ -503,7 +579,9 @@ impl Watching {
         self.resolver.prune();
         let tree = self.inputs.source.tree_mut();
         tree.catch_up(self.pruned, &mut self.inputs.notices);
+        self.unmute();
         self.turn();
+        self.sift();
         self.tell_losses();
     }
 
@@ -630,7 +708,10 @@ impl Watching {
         let due = self.assembler.next_due().into_iter();
         let (unheard, unrecorded) = self.counted();
         let untold = [self.unheard.due(unheard), self.unrecorded.due(unrecorded)];
-        let owes = self.inputs.source.tree().owes() || untold.iter().any(Option::is_some);
+        let owes = self.inputs.source.tree().owes()
+            || self.flooded.is_some()
+            || self.mutes.due().is_some()
+            || untold.iter().any(Option::is_some);
         let owed = owes.then(|| Instant::now() + PRUNE);
         let due = due.chain(read).chain(self.follow).chain(owed).min();
         let left = due.map(|due| {
@@ -697,14 +778,14 @@ impl Watching {
             while let Ok(held) = held.try_recv() {
                 match held {
                     hold::Held::Opening { object, identity } => {
-                        let attribution = self.resolver.opening(identity);
+                        let attribution = self.resolver.opening(*identity);
                         self.assembler.held(object, attribution, Instant::now());
                     }
                     hold::Held::Executing {
                         identity,
                         fence,
                         followed,
-                    } => self.resolver.executing(identity, fence, followed),
+                    } => self.resolver.executing(*identity, fence, followed),
                     hold::Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
                 }
             }
@@ -730,6 +811,7 @@ impl Watching {
                     let since = lost.then_some(self.emptied);
                     self.send(Message::Problem(time, since, problem));
                 }
+                Notice::Muted(home, writer) => self.muted(&home, writer.as_deref(), time, now),
                 Notice::Fence(number) => {
                     self.resolver.fence(number);
                     if let Source::Fanotify(watch) = &self.inputs.source {
@@ -779,6 +861,14 @@ impl Watching {
         }
         let floods: Vec<Flood<Attribution>> = self.assembler.floods().collect();
         for flood in floods {
+            let first = self.flood_since.get_or_insert(flood.since);
+            *first = flood.since.min(*first);
+            if flood.over {
+                self.flooded = self.flood_since;
+            }
+            if self.assembler.flooded().0.is_empty() {
+                self.flood_since = None;
+            }
             self.send(Message::Flood(Box::new(flood)));
         }
     }

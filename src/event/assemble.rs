@@ -154,6 +154,20 @@ impl<W: Subject> Assembler<W> {
         self.floods.limit(events);
     }
 
+    /// The kernel is not asked about this home any more, for a while: what `writer`
+    /// does there is too much to be looked at.
+    pub fn muted(&mut self, home: &Home, time: SystemTime, now: Instant, writer: W) {
+        if !self.floods.is_flooded(home) {
+            self.floods.began(home, None, time, now, writer.clone());
+            self.tell(Action::Flood, home, home.to_path_buf(), time, writer);
+        }
+    }
+
+    /// So many records of a muted home were not looked at.
+    pub fn unread(&mut self, home: &Home, records: u64, time: SystemTime, now: Instant) {
+        self.floods.unread(home, records, time, now);
+    }
+
     /// Takes the counts of floods that are to be told.
     pub fn floods(&mut self) -> std::vec::Drain<'_, Flood<W>> {
         self.counted.drain(..)
@@ -265,7 +279,8 @@ impl<W: Subject> Assembler<W> {
             flood::Verdict::Begin => {
                 let writer = attribute(change);
                 let home = &change.home;
-                self.floods.began(home, action, time, now, writer.clone());
+                self.floods
+                    .began(home, Some(action), time, now, writer.clone());
                 self.tell(Action::Flood, home, home.to_path_buf(), time, writer);
             }
             flood::Verdict::Count => {}
@@ -367,7 +382,7 @@ impl<W: Subject> Assembler<W> {
             .map(|writer| writer.pid);
         if let Some(pid) = pid {
             // At the bound an open more is told, and nothing is lost.
-            self.makers.admit(&change.path, pid, now);
+            self.makers.admit(&change.home, &change.path, pid, now);
         }
         let admitted = self.admit(Action::Creation, &change, time, now, attribute);
         let Some((ticket, attribute)) = admitted else {
@@ -463,8 +478,15 @@ impl<W: Subject> Assembler<W> {
         if pid.is_some_and(|pid| self.makers.knows(&change.path, pid, now)) {
             return;
         }
+        if self.floods.is_spent(&change.home, now) {
+            // Not even who it was is looked up.
+            let home = &change.home;
+            self.floods.count(home, Action::Open, time, now);
+            return;
+        }
         let writer = attribute(&change);
-        match self.opens.admit(&change.path, writer.actor(), now) {
+        let home = &change.home;
+        match self.opens.admit(home, &change.path, writer.actor(), now) {
             Verdict::Tell => {
                 let admitted = self.admit(Action::Open, &change, time, now, |_| writer.clone());
                 if let Some((ticket, _)) = admitted {

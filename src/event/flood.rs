@@ -46,6 +46,8 @@ pub struct Counts {
     pub deletions: u64,
     /// Opens.
     pub opens: u64,
+    /// Records of the kernel that were not looked at at all.
+    pub records: u64,
 }
 
 impl Counts {
@@ -63,7 +65,8 @@ impl Counts {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.creations + self.renames + self.modifications + self.deletions + self.opens
+        let events = self.creations + self.renames + self.modifications;
+        events + self.deletions + self.opens + self.records
     }
 }
 
@@ -129,6 +132,24 @@ pub(super) enum Verdict {
     Begin,
     /// It is counted.
     Count,
+}
+
+/// Budgets of homes for what is found by a comparison.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    homes: HashMap<Home, (Bucket, Bucket)>,
+}
+
+impl Budgets {
+    /// Whether what happened at `path` may be told.
+    pub fn take(&mut self, home: &Home, path: &Path, now: Instant) -> bool {
+        if self.homes.len() >= MOST_ON_THE_WAY {
+            self.homes.retain(|_, (events, _)| !events.is_full(now));
+        }
+        let buckets = || (Bucket::new(EVENTS, now), Bucket::new(RESERVE, now));
+        let (events, reserve) = self.homes.entry(Arc::clone(home)).or_insert_with(buckets);
+        events.take(now) || is_looked_for(home, path) && reserve.take(now)
+    }
 }
 
 /// What happened last to a name that is looked for.
@@ -203,6 +224,18 @@ struct Share<W> {
     owed: BTreeMap<PathBuf, (Action, SystemTime)>,
 }
 
+impl<W> Share<W> {
+    fn new(limit: u32, now: Instant) -> Self {
+        Self {
+            events: Bucket::new(limit, now),
+            reserve: Bucket::new(RESERVE, now),
+            on_the_way: Arc::default(),
+            excess: None,
+            owed: BTreeMap::new(),
+        }
+    }
+}
+
 /// The shares of all homes.
 #[derive(Debug)]
 pub(super) struct Floods<W> {
@@ -261,19 +294,10 @@ impl<W: Clone> Floods<W> {
         now: Instant,
     ) -> Verdict {
         let limit = self.limit;
-        if !self.homes.contains_key(home) {
-            let share = Share {
-                events: Bucket::new(limit, now),
-                reserve: Bucket::new(RESERVE, now),
-                on_the_way: Arc::default(),
-                excess: None,
-                owed: BTreeMap::new(),
-            };
-            self.homes.insert(Arc::clone(home), share);
-        }
-        let Some(share) = self.homes.get_mut(home) else {
-            return Verdict::Count;
-        };
+        let share = self
+            .homes
+            .entry(Arc::clone(home))
+            .or_insert_with(|| Share::new(limit, now));
         let all = self.on_the_way.load(Relaxed);
         let free = MOST_ON_THE_WAY.saturating_sub(all);
         let has_room = share.on_the_way.load(Relaxed) < free.max(LEAST_ON_THE_WAY);
@@ -294,18 +318,21 @@ impl<W: Clone> Floods<W> {
         Verdict::Count
     }
 
-    /// A flood began with this event of `writer`.
+    /// A flood began with this event of `writer`, or with records that were not
+    /// looked at.
     pub(super) fn began(
         &mut self,
         home: &Home,
-        action: Action,
+        action: Option<Action>,
         time: SystemTime,
         now: Instant,
         writer: W,
     ) {
-        let Some(share) = self.homes.get_mut(home) else {
-            return;
-        };
+        let limit = self.limit;
+        let share = self
+            .homes
+            .entry(Arc::clone(home))
+            .or_insert_with(|| Share::new(limit, now));
         let mut excess = Excess {
             since: time,
             until: time,
@@ -316,9 +343,48 @@ impl<W: Clone> Floods<W> {
             told: now,
             writer,
         };
-        excess.count(action, time, now);
-        self.total += 1;
+        if let Some(action) = action {
+            excess.count(action, time, now);
+            self.total += 1;
+        }
         share.excess = Some(excess);
+    }
+
+    /// Whether a flood goes on in this home.
+    pub(super) fn is_flooded(&self, home: &Home) -> bool {
+        self.homes
+            .get(home)
+            .is_some_and(|share| share.excess.is_some())
+    }
+
+    /// Whether a flood goes on in this home, and nothing of its budget is left.
+    pub(super) fn is_spent(&mut self, home: &Home, now: Instant) -> bool {
+        let share = self.homes.get_mut(home);
+        share.is_some_and(|share| {
+            share.events.fill(now);
+            share.excess.is_some() && share.events.tokens < 1.0
+        })
+    }
+
+    /// Counts an event of a flood.
+    pub(super) fn count(&mut self, home: &Home, action: Action, time: SystemTime, now: Instant) {
+        let share = self.homes.get_mut(home);
+        if let Some(excess) = share.and_then(|share| share.excess.as_mut()) {
+            excess.count(action, time, now);
+            self.total += 1;
+        }
+    }
+
+    /// So many records were not looked at; the flood goes on.
+    pub(super) fn unread(&mut self, home: &Home, records: u64, time: SystemTime, now: Instant) {
+        let share = self.homes.get_mut(home);
+        if let Some(excess) = share.and_then(|share| share.excess.as_mut()) {
+            excess.total += records;
+            excess.untold.records += records;
+            excess.until = time;
+            excess.last = now;
+            self.total += records;
+        }
     }
 
     /// Room for an event that is told in any case.
@@ -432,7 +498,8 @@ mod tests {
                     return true;
                 }
                 Verdict::Begin => {
-                    self.floods.began(&home, action, TIME, self.now, "ann");
+                    self.floods
+                        .began(&home, Some(action), TIME, self.now, "ann");
                 }
                 Verdict::Count => {}
             }

@@ -54,6 +54,16 @@ pub fn is_looked_for(home: &Path, path: &Path) -> bool {
     })
 }
 
+/// The home that a file lies in, by its path alone: what is above the first `.ssh`,
+/// or else the file's directory.
+#[must_use]
+pub fn of(path: &Path) -> Home {
+    let directories = path.ancestors().skip(1);
+    let ssh = directories.filter(|directory| directory.ends_with(".ssh"));
+    let home = ssh.last().unwrap_or(path).parent();
+    home.unwrap_or(path).into()
+}
+
 /// What one home may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -241,6 +251,18 @@ mod tests {
         assert_eq!(homes.taken.len(), 1);
         homes.prune(now + REFILL);
         assert!(homes.taken.is_empty());
+    }
+
+    #[test]
+    fn the_home_of_a_file() {
+        for (path, home) in [
+            ("/home/ann/.ssh/id", "/home/ann"),
+            ("/home/ann/.ssh/d/.ssh/id", "/home/ann"),
+            ("/etc/ssh/sshd_config", "/etc/ssh"),
+            ("/", "/"),
+        ] {
+            assert_eq!(of(Path::new(path)).as_ref(), Path::new(home));
+        }
     }
 
     #[test]

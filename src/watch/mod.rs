@@ -201,4 +201,6 @@ pub enum Notice {
     Problem(Problem),
     /// The fence with this number has been passed ([`fence`]).
     Fence(u64),
+    /// The marks of a home were taken off, as had been asked for; who was there.
+    Muted(Home, Option<Arc<Writer>>),
 }

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, Ended};
 use crate::document::{ANY, Document, SEED, rule};
+use crate::holding::Stopped;
 use crate::host::{ANN, BOB, Host, TOOLS};
 use crate::process::SOON;
 
 /// The shipped rule.
 const FLOOD: &str = "5d0c1f7e-3a52-4c1e-9b7a-6f2d8c04e9b1";
+/// The shipped rule about logins that are added.
+const ADDED: &str = "8b796b86-adcc-4d3a-b467-349913db4cd3";
 /// How many events of one home are told here.
 const EVENTS: u64 = 300;
 /// What the daemon may need at most, whatever happens (KiB). A debug build needs
@@ -248,6 +251,59 @@ fn renames_and_links_as_fast_as_can_be_are_one_alert_and_a_count() {
     taken.print(&rate, &shown(&latencies));
     assert_one_flood(&ended, "/run/it/tools/flood");
     assert!(told(&ended, "rename") + counted(&ended, "renames") > EVENTS);
+    assert_bounded(&taken);
+}
+
+/// The kernel's queue is one for all. Whoever fills it faster than it is read is not
+/// listened to for a while, so that others are; what happened there is found then.
+#[test]
+fn a_home_that_is_louder_than_can_be_read_is_not_listened_to_for_a_while() {
+    let host = Host::new();
+    let daemon = start(&host);
+    host.sh(
+        ANN,
+        "ssh-keygen -q -t ed25519 -N '' -f id; : > .ssh/authorized_keys",
+    )
+    .ok();
+    daemon.alert(ANY, &ANN.ssh("authorized_keys"));
+    let directory = ANN.ssh("");
+    let count = count().max(150_000).to_string();
+    let file = ANN.ssh("authorized_keys");
+    let links = host.command(format!("{TOOLS}/flood")).user(ANN);
+    let links = links.args(["links", &count, &file, &directory]);
+    // Nothing is read, and the queue grows: each link is a record of its own.
+    let behind = Stopped::thread(daemon.pid(), "watch");
+    let output = links.output_within(long());
+    assert!(output.status.success(), "{output:?}");
+    drop(behind);
+    let said = |line: &String| line.contains("/home/ann is not looked at for 2 seconds");
+    let muted = daemon
+        .stderr
+        .wait(SOON, |lines| lines.iter().any(said).then_some(()));
+    assert!(muted.is_some(), "{:?}", daemon.stderr.so_far());
+    // Nobody hears it, and yet it is found; others are heard meanwhile.
+    host.sh(
+        ANN,
+        "rm .ssh/authorized_keys; cat id.pub > .ssh/authorized_keys",
+    )
+    .ok();
+    host.sh(BOB, "echo bob > .ssh/meanwhile").ok();
+    daemon.alert(ANY, &BOB.ssh("meanwhile"));
+    let flood = daemon.line("flood", |line| line.is_alert_of(FLOOD));
+    assert_eq!(flood.text("file.path"), ANN.home);
+    let added = daemon.find(SOON * 2, "login that was added", |log| {
+        let added = |line: &&Document| line.is_alert_of(ADDED) && line.is("file.path", &file);
+        log.iter().find(added).cloned()
+    });
+    let taken = Taken::by(&host, &daemon);
+    let ended = daemon.stop();
+    let more = format!(
+        "; {} records unread; the login was found by {}",
+        counted(&ended, "records"),
+        added.text("ssh_keywatch.evidence")
+    );
+    taken.print(output.stdout.trim(), &more);
+    assert!(counted(&ended, "records") > 0);
     assert_bounded(&taken);
 }
 

@@ -369,6 +369,7 @@ fn flooded() -> Flood<Attribution> {
             modifications: 3,
             deletions: 4,
             opens: 1,
+            records: 9,
         },
         over: true,
         writer: writer(),

@@ -31,13 +31,16 @@ pub(super) use self::alerted::read_hostile;
 use self::alerted::Alerted;
 use self::look::{Looker, Seen};
 use super::Message;
-use crate::alert::{Document, Gap, Unseen};
+use super::deciding::Lost;
+use crate::alert::{Document, Gap, LossKind, Unseen};
 use crate::baseline::{Made, Meta, Moment, Opened, Record, Stat, Store};
 use crate::event::assemble::Assembled;
+use crate::event::flood::Budgets;
 use crate::event::{Action, Event, Evidence, FinalPath};
 use crate::key::{Entry, Inspection};
 use crate::resolve::Attribution;
 use crate::sys::ObjectId;
+use crate::watch::home;
 use crate::watch::pattern::Pattern;
 
 /// The store's name in the state directory.
@@ -202,6 +205,8 @@ impl Keeper {
             looker,
             messages,
             waiting: Arc::default(),
+            budgets: Budgets::default(),
+            untold: 0,
             dropped: Arc::clone(&dropped),
             told_dropped: 0,
             failing: false,
@@ -298,6 +303,10 @@ struct Books {
     messages: SyncSender<Message>,
     /// As many as wait to be decided, and one more, refer to it.
     waiting: Arc<()>,
+    /// What one home may have told of it.
+    budgets: Budgets,
+    /// How many differences were too many for that.
+    untold: u64,
     dropped: Arc<AtomicU64>,
     told_dropped: u64,
     failing: bool,
@@ -565,6 +574,23 @@ impl Books {
 
     /// The gap is over once nothing of it is left to be looked at.
     fn finish(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        if untold > 0 {
+            let reason = format!(
+                "{untold} files in homes with a great many differ from what was known of them, \
+                 and are not told one by one"
+            );
+            let lost = Lost {
+                code: "baseline_flood",
+                kind: LossKind::Dropped,
+                count: Some(untold),
+                since: None,
+                reason,
+            };
+            if self.messages.try_send(Message::Lost(lost)).is_err() {
+                self.untold = untold;
+            }
+        }
         if self.deferred.is_empty() && !self.failing {
             self.meta.since = None;
             self.since = None;
@@ -746,6 +772,12 @@ impl Books {
 
     /// Hands an event to the deciding thread, whose answer is an [`Update`].
     fn tell(&mut self, path: PathBuf, difference: Difference, now: Option<Seen>, window: Window) {
+        let home = home::of(&path);
+        if !self.budgets.take(&home, &path, Instant::now()) {
+            self.untold += 1;
+            self.note(path, now.map(|now| now.record));
+            return;
+        }
         let known = self.known(&path);
         let before = match difference {
             Difference::Appeared => Some(Vec::new()),
@@ -773,7 +805,7 @@ impl Books {
             },
             before,
             assembled: Assembled {
-                home: None,
+                home: Some(home),
                 ticket: None,
                 object: now.and_then(|now| now.object),
                 event: Event {

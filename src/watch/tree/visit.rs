@@ -120,6 +120,8 @@ impl Tree {
                 held,
                 children: HashMap::new(),
                 entries: HashMap::new(),
+                heard: 0,
+                muted: false,
             },
         );
         self.scan(dir, node, finds, out);
