@@ -22,7 +22,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("baseline", &["key"]),
     ("inventory", &["key", "watch"]),
     ("eql", &[]),
-    ("config", &[]),
+    ("config", &["text"]),
     ("rule", &["config", "eql"]),
     (
         "alert",

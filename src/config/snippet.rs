@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use crate::text::is_unsafe;
+
 /// A text and the file it came from; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -161,13 +163,15 @@ impl Fault {
     /// The whole report, with terminal colours if `styled`.
     #[must_use]
     pub fn render(&self, styled: bool) -> String {
+        let message = visible(&self.message, &['\n']);
+        let help = self.help.as_ref().map(|help| visible(help, &['\n']));
         let snippet = Snippet::source(self.source.text())
             .path(self.source.origin())
             .annotation(AnnotationKind::Primary.span(self.span.clone()));
         let mut group = Level::ERROR
-            .primary_title(self.message.as_str())
+            .primary_title(message.as_str())
             .element(snippet);
-        if let Some(help) = &self.help {
+        if let Some(help) = &help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
         let renderer = if styled {
@@ -175,8 +179,23 @@ impl Fault {
         } else {
             Renderer::plain()
         };
-        renderer.render(&[group])
+        // Of the source line it shows control characters as pictures, but not
+        // what is invisible. The escapes that are left are its own colours.
+        visible(&renderer.render(&[group]), &['\n', '\u{1b}'])
     }
+}
+
+/// The text with a mark for each character that a terminal would obey or hide,
+/// save these.
+fn visible(text: &str, save: &[char]) -> String {
+    let mark = |c: char| {
+        if is_unsafe(c) && !save.contains(&c) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    text.chars().map(mark).collect()
 }
 
 impl fmt::Display for Fault {
