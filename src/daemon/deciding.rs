@@ -20,7 +20,6 @@ use super::Inbox;
 use super::accounts::Accounts;
 use super::baseline::{self, Ledger, Missed};
 use super::keys::Keys;
-use super::mounts::Mounts;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
 use crate::alert::{
@@ -38,6 +37,7 @@ use crate::sys::ObjectId;
 use crate::watch::Problem;
 use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
+use crate::watch::mounts::Mounts;
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);

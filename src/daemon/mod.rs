@@ -21,7 +21,6 @@ mod holding;
 mod host;
 mod keys;
 mod lock;
-mod mounts;
 mod privilege;
 mod programs;
 mod reload;

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
@@ -30,7 +30,7 @@ use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::tree::{Held, Scope, Tree};
+use crate::watch::tree::{Ground, Held, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -43,6 +43,12 @@ const PRUNE: Duration = Duration::from_secs(1);
 /// How soon after a directory was moved the baseline follows, and how often at most.
 const FOLLOW: Duration = Duration::from_millis(200);
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
+/// How often at most changed mounts are followed: the table of them is long on a
+/// host with containers, which come and go.
+const REMOUNT: Duration = Duration::from_millis(100);
+/// How often it is looked where links lead: of a change in the middle of a chain
+/// of links, or of a target that comes, nothing is told.
+const RELINK: Duration = Duration::from_secs(60);
 
 /// Where records come from.
 pub enum Source {
@@ -241,15 +247,15 @@ pub enum Command {
 
 /// Tells the answering thread on which file systems homes lie.
 pub struct FileSystems {
-    sender: Sender<Vec<OwnedFd>>,
+    sender: Sender<Vec<Ground>>,
     control: Arc<EventFd>,
-    known: usize,
+    known: u64,
 }
 
 impl FileSystems {
     /// Through these the answering thread hears of it.
     #[must_use]
-    pub fn new(sender: Sender<Vec<OwnedFd>>, control: Arc<EventFd>) -> Self {
+    pub fn new(sender: Sender<Vec<Ground>>, control: Arc<EventFd>) -> Self {
         Self {
             sender,
             control,
@@ -257,13 +263,13 @@ impl FileSystems {
         }
     }
 
-    fn update(&mut self, tree: &Tree) {
-        if self.known == tree.home_file_system_count() {
+    fn update(&mut self, tree: &mut Tree) {
+        if self.known == tree.file_system_changes() {
             return;
         }
-        self.known = tree.home_file_system_count();
+        self.known = tree.file_system_changes();
         // The answering thread ended: so does the use of this.
-        let _ = self.sender.send(tree.home_file_systems());
+        let _ = self.sender.send(tree.grounds());
         let _ = self.control.write(1);
     }
 }
@@ -367,6 +373,9 @@ pub struct Watching {
     emptied: SystemTime,
     /// Since when nobody is held.
     released: Option<SystemTime>,
+    /// When it was last looked what is mounted, and where links lead.
+    mounted: Instant,
+    linked: Instant,
 }
 
 impl Watching {
@@ -389,6 +398,8 @@ impl Watching {
             followed: Instant::now(),
             emptied: SystemTime::now(),
             released: None,
+            mounted: Instant::now(),
+            linked: Instant::now(),
         }
     }
 
@@ -410,7 +421,7 @@ impl Watching {
             table.attach(self.inputs.source.queue());
         }
         self.moves = self.inputs.source.tree().moves();
-        self.compare(Cause::Start);
+        self.compare_all(Cause::Start);
         self.turn();
         while !self.stopping {
             if let Err(error) = self.wait() {
@@ -433,6 +444,7 @@ impl Watching {
                     }
                 }
             }
+            self.follow_mounts();
             self.follow_moves();
             if pruned.elapsed() > PRUNE {
                 pruned = Instant::now();
@@ -442,7 +454,7 @@ impl Watching {
         self.assembler.flush();
         self.hand_on();
         if self.follow.is_some() || self.inputs.source.tree().moves() != self.moves {
-            self.compare(Cause::Moved);
+            self.compare_all(Cause::Moved);
         }
     }
 
@@ -482,8 +494,8 @@ impl Watching {
         result
     }
 
-    fn poll(&self) -> io::Result<()> {
-        let mut fds = Vec::with_capacity(3);
+    fn poll(&mut self) -> io::Result<()> {
+        let mut fds = Vec::with_capacity(4);
         // First, for the process table: from where poll(2) has looked at the
         // queue, each record wakes us.
         if let Source::Fanotify(watch) = &self.inputs.source {
@@ -493,17 +505,29 @@ impl Watching {
         if let Some(table) = self.resolver.table() {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
+        let tree = self.inputs.source.tree();
+        if let Some(mounts) = tree.mounts_fd() {
+            fds.push(PollFd::new(mounts, PollFlags::POLLPRI));
+        }
         let read = self.unheld.front().map(|(due, _)| *due);
         let due = self.assembler.next_due().into_iter();
-        let due = due.chain(read).chain(self.follow).min();
+        let remount = tree.has_remounted().then_some(self.mounted + REMOUNT);
+        let due = due.chain(read).chain(self.follow).chain(remount);
+        let due = due.chain([self.linked + RELINK]).min();
         let left = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             TimeSpec::from_duration(left)
         });
-        match ppoll(&mut fds, left, None) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+        let mounted = match ppoll(&mut fds, left, None) {
+            Ok(_) => fds.last().and_then(PollFd::revents),
+            Err(nix::errno::Errno::EINTR) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let bits = PollFlags::POLLPRI | PollFlags::POLLERR;
+        if mounted.is_some_and(|bit| bit.intersects(bits)) {
+            self.inputs.source.tree_mut().mounts_noticed();
         }
+        Ok(())
     }
 
     fn obey(&mut self) {
@@ -514,7 +538,7 @@ impl Watching {
                 Command::Scope(scope) => {
                     let notices = &mut self.inputs.notices;
                     self.inputs.source.tree_mut().set_scope(scope, notices);
-                    self.compare(Cause::Moved);
+                    self.compare_all(Cause::Moved);
                 }
                 Command::Coverage(reply) => {
                     let tree = self.inputs.source.tree();
@@ -538,7 +562,7 @@ impl Watching {
                     }
                     self.inputs.file_systems = Some(file_systems);
                     if let Some(since) = self.released.take() {
-                        self.compare(Cause::Lost(Unseen::Released, since));
+                        self.compare_all(Cause::Lost(Unseen::Released, since));
                     }
                 }
                 Command::Stop => self.stopping = true,
@@ -594,7 +618,7 @@ impl Watching {
         }
         self.inputs.notices = notices;
         if overflow {
-            self.compare(Cause::Lost(Unseen::Lost, self.emptied));
+            self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));
         }
         while self.unheld.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, path)) = self.unheld.pop_front()
@@ -609,7 +633,7 @@ impl Watching {
         self.untold += untold;
         self.hand_on();
         if let Some(file_systems) = &mut self.inputs.file_systems {
-            file_systems.update(self.inputs.source.tree());
+            file_systems.update(self.inputs.source.tree_mut());
         }
     }
 
@@ -631,18 +655,51 @@ impl Watching {
     }
 
     /// Has the baseline compared with what is known to be there.
-    fn compare(&self, cause: Cause) {
+    fn compare_all(&self, cause: Cause) {
+        self.compare(cause, Vec::new());
+    }
+
+    /// The same, of what lies in these places.
+    fn compare(&self, cause: Cause, places: Vec<PathBuf>) {
         let Some(ledger) = &self.ledger else { return };
         let tree = self.inputs.source.tree();
+        let mut files = tree.files();
+        if !places.is_empty() {
+            files.retain(|(path, _)| places.iter().any(|place| path.starts_with(place)));
+        }
         ledger.compare(Snapshot {
             cause,
             until: match cause {
                 Cause::Start => self.inputs.begun,
-                Cause::Lost(..) | Cause::Moved => SystemTime::now(),
+                Cause::Lost(..) | Cause::Moved | Cause::Remounted => SystemTime::now(),
             },
-            files: tree.files(),
+            files,
+            places,
+            apart: tree.apart().into_iter().map(|place| place.path).collect(),
             patterns: tree.patterns().to_vec(),
         });
+    }
+
+    /// Watches what is mounted at watched paths now, and what links lead to.
+    fn follow_mounts(&mut self) {
+        let now = Instant::now();
+        let tree = self.inputs.source.tree_mut();
+        let notices = &mut self.inputs.notices;
+        let mut places = Vec::new();
+        let moves = tree.moves();
+        if tree.has_remounted() && now >= self.mounted + REMOUNT {
+            places = tree.remounted(notices);
+            self.mounted = Instant::now();
+        }
+        if now >= self.linked + RELINK {
+            places.extend(tree.follow_links(notices));
+            self.linked = Instant::now();
+        }
+        // These are compared at once, and nothing of them is taken for known.
+        self.moves += tree.moves() - moves;
+        if !places.is_empty() {
+            self.compare(Cause::Remounted, places);
+        }
     }
 
     /// Where a directory was moved, nothing is told of each file in it.
@@ -657,7 +714,7 @@ impl Watching {
         if self.follow.is_some_and(|due| due <= now) {
             self.follow = None;
             self.followed = now;
-            self.compare(Cause::Moved);
+            self.compare_all(Cause::Moved);
         }
     }
 
@@ -669,7 +726,7 @@ impl Watching {
                 .is_ok()
         {
             self.untold = 0;
-            self.compare(Cause::Lost(Unseen::Lost, self.emptied));
+            self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));
         }
         if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
             self.dropped += 1;

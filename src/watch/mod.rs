@@ -20,6 +20,7 @@ pub mod fanotify;
 pub mod fence;
 pub mod hold;
 pub mod inotify;
+pub mod mounts;
 pub mod pattern;
 pub mod tree;
 

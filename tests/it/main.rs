@@ -32,6 +32,7 @@ mod harm;
 mod hold;
 mod holding;
 mod host;
+mod hostile;
 mod inventory;
 mod journal;
 mod keygen;

@@ -71,6 +71,8 @@ pub(super) enum Cause {
     /// Directories got other names, which says nothing of the files in them; or
     /// something else is watched.
     Moved,
+    /// Something else is mounted there now.
+    Remounted,
 }
 
 /// What is watched at a moment.
@@ -81,6 +83,10 @@ pub(super) struct Snapshot {
     pub(super) until: SystemTime,
     /// Directories, and the names of what is in them that is no directory.
     pub(super) files: Vec<(PathBuf, Vec<OsString>)>,
+    /// Nothing but what lies in these places is compared; none of them: all is.
+    pub(super) places: Vec<PathBuf>,
+    /// What lies in these is not looked at: its server may not answer.
+    pub(super) apart: Vec<PathBuf>,
     /// What they were found by.
     pub(super) patterns: Vec<Pattern>,
 }
@@ -495,6 +501,8 @@ impl Books {
             cause,
             until,
             files,
+            places,
+            apart,
             patterns,
         } = snapshot;
         let watched: Vec<String> = patterns.iter().map(ToString::to_string).collect();
@@ -512,6 +520,11 @@ impl Books {
             Cause::Lost(unseen, since) => Some(Window {
                 unseen,
                 since: Some(since),
+                until,
+            }),
+            Cause::Remounted => Some(Window {
+                unseen: Unseen::Unmounted,
+                since: None,
                 until,
             }),
             Cause::Moved => None,
@@ -538,7 +551,12 @@ impl Books {
                 }
             }
         }
-        told += self.look_for_gone(&hasher, &seen, &patterns, window);
+        let below =
+            |places: &[PathBuf], path: &Path| places.iter().any(|place| path.starts_with(place));
+        let asked =
+            |path: &Path| !below(&apart, path) && (places.is_empty() || below(&places, path));
+        let unseen = |path: &Path| asked(path) && !seen.contains(&hasher.hash_one(path));
+        told += self.look_for_gone(unseen, &patterns, window);
         if self.ending && cause != Cause::Moved {
             return;
         }
@@ -604,14 +622,11 @@ impl Books {
     /// What is known and is there no more.
     fn look_for_gone(
         &mut self,
-        hasher: &RandomState,
-        seen: &HashSet<u64>,
+        is_unseen: impl Fn(&Path) -> bool,
         patterns: &[Pattern],
         window: Option<Window>,
     ) -> u64 {
-        let unseen = self
-            .store
-            .paths(|path| !seen.contains(&hasher.hash_one(path)));
+        let unseen = self.store.paths(&is_unseen);
         let mut unseen = match unseen {
             Ok(unseen) => unseen,
             Err(error) => {
@@ -622,7 +637,7 @@ impl Books {
         let pending = self.pending.iter();
         let pending = pending.filter(|(_, pending)| pending.record.is_some());
         let pending = pending.map(|(path, _)| path.clone());
-        unseen.extend(pending.filter(|path| !seen.contains(&hasher.hash_one(path))));
+        unseen.extend(pending.filter(|path| is_unseen(path)));
         unseen.sort();
         unseen.dedup();
         let mut told = 0;

@@ -10,20 +10,21 @@
 //! seen by a record or by the scan. Must not know of records: the backends
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
+mod mounted;
 mod visit;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-
-use self::visit::{follow, open_directory};
+use self::mounted::Apart;
+pub use self::mounted::{Ground, Place};
+use self::visit::{Look, open_root};
 use super::beat::Beat;
+use super::mounts::Mounts;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -132,6 +133,8 @@ struct Node {
     /// Reached through a symbolic link: its subdirectories are not followed.
     linked: bool,
     fsid: [u8; 8],
+    /// It is a home, or homes are made in it.
+    home: bool,
     held: Held,
     children: HashMap<OsString, NodeId>,
     entries: HashMap<OsString, Known>,
@@ -184,11 +187,22 @@ pub struct Tree {
     next: u64,
     remembered: usize,
     limit_said: bool,
-    /// File systems that homes have been seen on.
-    file_systems: Vec<[u8; 8]>,
+    /// File systems that homes lie on, and how many of them.
+    file_systems: HashMap<[u8; 8], usize>,
+    /// How often there was another one.
+    file_system_changes: u64,
     beat: Arc<Beat>,
     /// How often a directory got another path or was let go.
     moves: u64,
+    mounts: Mounts,
+    /// Where something is mounted, as far as that has been followed.
+    points: Vec<PathBuf>,
+    /// What lies on file systems whose server may not answer.
+    apart: BTreeMap<PathBuf, Apart>,
+    /// How often that changed.
+    apart_changes: u64,
+    /// Links at places that a pattern names, which lead nowhere that can be watched.
+    astray: HashMap<NodeId, BTreeSet<OsString>>,
 }
 
 impl Tree {
@@ -206,9 +220,15 @@ impl Tree {
             next: 0,
             remembered: 0,
             limit_said: false,
-            file_systems: Vec::new(),
+            file_systems: HashMap::new(),
+            file_system_changes: 0,
             beat: Arc::default(),
             moves: 0,
+            mounts: Mounts::new(),
+            points: Vec::new(),
+            apart: BTreeMap::new(),
+            apart_changes: 0,
+            astray: HashMap::new(),
         }
     }
 
@@ -217,7 +237,9 @@ impl Tree {
     /// # Errors
     /// `/` cannot be opened or marked.
     pub fn start(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
-        let root = open_directory(None, OsStr::new("/"), false)?;
+        let root = open_root()?;
+        self.points = self.mounts.points();
+        self.mounts.take_news();
         let role = self.root_role();
         // Marked here first, to tell an unusable backend from one bad directory.
         self.marker
@@ -263,6 +285,13 @@ impl Tree {
         };
         let no_longer = !role.watched && entry.role.watched;
         entry.role = role.clone();
+        let (fsid, was_home) = (entry.fsid, entry.home);
+        let is_home = self.is_home(role);
+        self.count_home(fsid, was_home, is_home);
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        entry.home = is_home;
         if no_longer {
             self.remembered -= entry.entries.len();
             entry.entries.clear();
@@ -280,6 +309,7 @@ impl Tree {
             }
             self.follow_interest(node, dir.as_fd(), out);
         }
+        self.leave_apart(node);
         for (name, child) in children {
             let role = self.child_role(node, &name);
             if role.is_none() {
@@ -377,29 +407,6 @@ impl Tree {
         self.by_path.get(path).copied()
     }
 
-    /// How many file systems homes have been seen on: it grows with each new one.
-    #[must_use]
-    pub fn home_file_system_count(&self) -> usize {
-        self.file_systems.len()
-    }
-
-    /// An open directory on every file system that homes lie on.
-    #[must_use]
-    pub fn home_file_systems(&self) -> Vec<OwnedFd> {
-        let mut seen = Vec::new();
-        let mut opened = Vec::new();
-        for (id, node) in &self.nodes {
-            if self.file_systems.contains(&node.fsid)
-                && !seen.contains(&node.fsid)
-                && let Some(dir) = self.open(*id)
-            {
-                seen.push(node.fsid);
-                opened.push(dir);
-            }
-        }
-        opened
-    }
-
     /// Whether a directory with this role is a home, or where homes are made.
     fn is_home(&self, role: &Role) -> bool {
         role.waypoints.iter().any(|(pattern, done)| {
@@ -465,24 +472,36 @@ impl Tree {
         finds: &Finds,
         out: &mut Vec<Notice>,
     ) {
-        match open_directory(Some(dir.as_fd()), name, false) {
-            Ok(child) => self.visit(&child, Some(node), name, role, false, finds, out),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
-                if !self.is_named(node, name) {
-                    return;
-                }
-                if let Some(child) = follow(dir.as_fd(), name) {
-                    self.visit(&child, Some(node), name, role, true, finds, out);
-                }
+        let path = |tree: &Self| tree.nodes[&node].path.join(name);
+        match self.look(dir.as_fd(), name) {
+            Ok(Look::Directory(child)) => {
+                self.visit(&child, Some(node), name, role, false, finds, out);
             }
+            Ok(Look::Stalls(kind, links)) => {
+                self.keep_apart(node, name, role, (kind, links), out);
+            }
+            Ok(Look::Link) if self.is_named(node, name) => {
+                match self.follow(dir.as_fd(), name) {
+                    Ok(Look::Directory(child)) => {
+                        self.visit(&child, Some(node), name, role, true, finds, out);
+                        if self.by_path(&path(self)).is_some() {
+                            return;
+                        }
+                    }
+                    Ok(Look::Stalls(kind, links)) => {
+                        return self.keep_apart(node, name, role, (kind, links), out);
+                    }
+                    Ok(Look::Link | Look::Other) | Err(_) => {}
+                }
+                // What it leads to may come, or be known by another path no more.
+                self.astray.entry(node).or_default().insert(name.to_owned());
+            }
+            Ok(Look::Link | Look::Other) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => {
-                let path = self.nodes[&node].path.join(name);
-                out.push(Notice::Problem(Problem::Unwatched {
-                    path,
-                    reason: error.to_string(),
-                }));
-            }
+            Err(error) => out.push(Notice::Problem(Problem::Unwatched {
+                path: path(self),
+                reason: error.to_string(),
+            })),
         }
     }
 
@@ -499,6 +518,7 @@ impl Tree {
         if let Some(child) = self.child(node, name, object.as_ref()) {
             self.detach(child);
         }
+        self.no_longer_apart(node, name);
         let Some(parent) = self.nodes.get(&node) else {
             return;
         };
@@ -526,6 +546,9 @@ impl Tree {
         writer: Option<Arc<Writer>>,
         out: &mut Vec<Notice>,
     ) {
+        for (node, name) in [from, to].into_iter().flatten() {
+            self.no_longer_apart(node, name);
+        }
         let child = from
             .and_then(|(node, name)| self.child(node, name, object.as_ref()))
             .or_else(|| object.as_ref().and_then(|object| self.by_object(object)));
@@ -618,14 +641,8 @@ impl Tree {
         let Some(entry) = self.nodes.get(&node) else {
             return;
         };
-        if !entry.linked || self.open(node).is_some() {
-            return;
-        }
-        let parent = entry.parent;
-        let name = entry.path.file_name().map(OsStr::to_owned);
-        self.detach(node);
-        if let (Some(parent), Some(name)) = (parent, name) {
-            self.enter(parent, &name, false, Finder::nobody(), out);
+        if entry.linked && self.open(node).is_none() {
+            self.enter_again(node, &Finds::News(Finder::nobody()), out);
         }
     }
 
@@ -702,18 +719,14 @@ impl Tree {
     }
 
     /// Opens a directory by its path and makes sure that it is still the same.
-    fn open(&self, node: NodeId) -> Option<OwnedFd> {
+    fn open(&mut self, node: NodeId) -> Option<OwnedFd> {
         let node = self.nodes.get(&node)?;
-        let dir = nix::fcntl::open(
-            &node.path,
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .ok()?;
-        (ObjectId::of(dir.as_fd()).ok()? == node.id).then_some(dir)
+        let reached = self.mounts.walk(None, &node.path, node.linked).ok()?;
+        let is_directory = reached.glance.kind == libc::S_IFDIR;
+        (is_directory && ObjectId::of(reached.fd.as_fd()).ok()? == node.id).then_some(reached.fd)
     }
 
-    fn object_at(&self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
+    fn object_at(&mut self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
         let dir = self.open(node)?;
         ObjectId::at(dir.as_fd(), name, self.nodes[&node].fsid).ok()
     }
