@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::snippet::{Fault, Source, nearest};
-use super::{Config, Exception};
+use super::{Config, Exception, Watch};
 
 /// How many bytes the path of the control socket may have.
 const MAX_SOCKET: usize = 96;
@@ -202,6 +202,25 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn limits(&mut self, watch: &Watch) {
+        if watch.max_directories == 0 {
+            let span = self.value("watch", "max_directories");
+            self.report(
+                span,
+                "max_directories is 0, so nothing could be watched".into(),
+                "leave it out for the default of 65536",
+            );
+        }
+        if watch.poll_interval == 0 {
+            let span = self.value("watch", "poll_interval");
+            self.report(
+                span,
+                "poll_interval is 0 seconds, so nothing else would ever be done".into(),
+                "leave it out for the default of 60",
+            );
+        }
+    }
+
     fn config(&mut self, config: &Config) {
         let watch = &config.watch;
         for (index, glob) in watch.homes.iter().enumerate() {
@@ -220,14 +239,7 @@ impl Check<'_> {
         }
         self.paths("watch", "directories", &watch.directories);
         self.paths("watch", "key_tools", &watch.key_tools);
-        if watch.max_directories == 0 {
-            let span = self.value("watch", "max_directories");
-            self.report(
-                span,
-                "max_directories is 0, so nothing could be watched".into(),
-                "leave it out for the default of 65536",
-            );
-        }
+        self.limits(watch);
         self.paths("rules", "directories", &config.rules.directories);
         if config.rules.directories.is_empty() {
             let span = self.value("rules", "directories");

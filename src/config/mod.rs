@@ -70,6 +70,8 @@ pub struct Watch {
     pub process_table: bool,
     /// At most so many directories are watched.
     pub max_directories: u32,
+    /// How often network and FUSE file systems are looked at (seconds).
+    pub poll_interval: u32,
     /// Programs that are recorded when they are executed.
     pub key_tools: Vec<PathBuf>,
 }
@@ -84,6 +86,7 @@ impl Default for Watch {
             hold: Hold::New,
             process_table: true,
             max_directories: 65_536,
+            poll_interval: 60,
             key_tools: vec![
                 "/usr/bin/ssh-keygen".into(),
                 "/usr/bin/dropbearkey".into(),

@@ -68,6 +68,7 @@ fn every_key_is_read() {
         hold = "all"
         process_table = false
         max_directories = 7
+        poll_interval = 5
         key_tools = []
         [rules]
         directories = ["/opt/rules"]
@@ -100,10 +101,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (34, 16),
+        (35, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (33, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (34, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -113,6 +114,7 @@ fn every_key_is_read() {
             hold: Hold::All,
             process_table: false,
             max_directories: 7,
+            poll_interval: 5,
             key_tools: vec![],
         },
         rules: Rules {
@@ -163,7 +165,7 @@ error: unknown key `home` in [watch]; did you mean `homes`?
 2 | home = []
   | ^^^^
   |
-  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes, process_table",
+  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes, poll_interval, process_table",
     );
     refuses(
         "[journal]\nxyz = 1\n",

@@ -21,6 +21,7 @@ mod holding;
 mod host;
 mod keys;
 mod lock;
+mod polling;
 mod privilege;
 mod programs;
 mod reload;
@@ -342,6 +343,17 @@ impl Daemon {
             &build::fence_places(&config.state.directory, dry),
         )?;
         watching.keep(ledger.clone());
+        if let Some(ledger) = &ledger {
+            let interval = Duration::from_secs(config.watch.poll_interval.into());
+            let poller = polling::Poller::start(
+                interval,
+                ledger.clone(),
+                messages.clone(),
+                build::event_fd()?,
+            )
+            .map_err(Fatal::system("cannot look at network file systems"))?;
+            watching.poll_apart(poller);
+        }
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }

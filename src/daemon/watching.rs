@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::baseline::{Cause, Ledger, Snapshot};
 use super::deciding::Message;
+use super::polling::Poller;
 use crate::alert::Unseen;
 use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::{Action, Evidence, FinalPath};
@@ -30,7 +31,7 @@ use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::tree::{Ground, Held, Scope, Tree};
+use crate::watch::tree::{Ground, Held, Place, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -178,10 +179,24 @@ impl Mode {
 pub struct CoveredRoot {
     /// Its path.
     pub path: PathBuf,
-    /// How: `held` (fanotify, and the making of files is held), `fanotify` or `inotify`.
+    /// How: `held` (fanotify, and the making of files is held), `fanotify`,
+    /// `inotify`, `polled` (looked at now and then) or `none`.
     pub how: &'static str,
     /// Why not better.
     pub reason: Option<String>,
+}
+
+impl CoveredRoot {
+    /// One that nobody looks at.
+    fn apart(place: Place) -> Self {
+        let kind = place.kind.display();
+        let reason = format!("it lies on {kind}, which is looked at with a baseline alone");
+        Self {
+            path: place.path,
+            how: "none",
+            reason: Some(reason),
+        }
+    }
 }
 
 /// What is watched.
@@ -376,6 +391,9 @@ pub struct Watching {
     /// When it was last looked what is mounted, and where links lead.
     mounted: Instant,
     linked: Instant,
+    /// Looks at what is kept apart; what it was told of that.
+    poller: Option<Poller>,
+    apart: Option<u64>,
 }
 
 impl Watching {
@@ -400,12 +418,19 @@ impl Watching {
             released: None,
             mounted: Instant::now(),
             linked: Instant::now(),
+            poller: None,
+            apart: None,
         }
     }
 
     /// Has the baseline compared with what is found.
     pub(super) fn keep(&mut self, ledger: Option<Ledger>) {
         self.ledger = ledger;
+    }
+
+    /// Has what is kept apart looked at.
+    pub(super) fn poll_apart(&mut self, poller: Poller) {
+        self.poller = Some(poller);
     }
 
     /// Ticks while the thread gets on.
@@ -422,6 +447,7 @@ impl Watching {
         }
         self.moves = self.inputs.source.tree().moves();
         self.compare_all(Cause::Start);
+        self.follow_mounts();
         self.turn();
         while !self.stopping {
             if let Err(error) = self.wait() {
@@ -541,9 +567,15 @@ impl Watching {
                     self.compare_all(Cause::Moved);
                 }
                 Command::Coverage(reply) => {
+                    let mut roots = self.inputs.source.roots();
                     let tree = self.inputs.source.tree();
+                    match &self.poller {
+                        Some(poller) => roots.extend(poller.covered()),
+                        None => roots.extend(tree.apart().into_iter().map(CoveredRoot::apart)),
+                    }
+                    roots.sort_by(|one, other| one.path.cmp(&other.path));
                     let _ = reply.try_send(Coverage {
-                        roots: self.inputs.source.roots(),
+                        roots,
                         directories: tree.watched(),
                         dropped: self.dropped,
                         table: self
@@ -697,6 +729,13 @@ impl Watching {
         }
         // These are compared at once, and nothing of them is taken for known.
         self.moves += tree.moves() - moves;
+        let apart = tree.apart_changes();
+        if self.apart != Some(apart)
+            && let Some(poller) = &self.poller
+        {
+            self.apart = Some(apart);
+            poller.watch(tree.apart());
+        }
         if !places.is_empty() {
             self.compare(Cause::Remounted, places);
         }

@@ -23,7 +23,7 @@ use crate::sys::stat::{Glance, glance};
 
 /// How much of the table is read.
 const MAX_TABLE: u64 = 16 << 20;
-/// How many links one path may lead through (path_resolution(7)).
+/// How many links one path may lead through (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
 /// A mount (`proc_pid_mountinfo(5)`).

@@ -201,6 +201,8 @@ pub struct Tree {
     apart: BTreeMap<PathBuf, Apart>,
     /// How often that changed.
     apart_changes: u64,
+    /// What is found now came with a mount.
+    remounting: bool,
     /// Links at places that a pattern names, which lead nowhere that can be watched.
     astray: HashMap<NodeId, BTreeSet<OsString>>,
 }
@@ -228,6 +230,7 @@ impl Tree {
             points: Vec::new(),
             apart: BTreeMap::new(),
             apart_changes: 0,
+            remounting: false,
             astray: HashMap::new(),
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Apart {
     kind: OsString,
     /// The owners of the links that lead there.
     links: Vec<u32>,
+    /// It came with a mount.
+    mounted: bool,
 }
 
 /// The same, for who looks at it with patience.
@@ -38,6 +40,8 @@ pub struct Place {
     /// The owners of the links that lead there, but root: if there is one, the
     /// directory must be theirs.
     pub owner: Option<u32>,
+    /// It came with a mount, while the daemon ran.
+    pub mounted: bool,
     /// Whether it is watched itself, with all below it.
     pub watched: bool,
     /// Patterns that lead through it, and how many of their components are done.
@@ -139,6 +143,7 @@ impl Tree {
     /// something else than before.
     pub fn remounted(&mut self, out: &mut Vec<Notice>) -> Vec<PathBuf> {
         self.mounts.take_news();
+        self.remounting = true;
         let points = self.mounts.points();
         let mut places = std::mem::replace(&mut self.points, points.clone());
         places.extend(points);
@@ -147,6 +152,7 @@ impl Tree {
         places.dedup();
         places.retain(|place| self.look_again(place, out));
         places.extend(self.follow_links(out));
+        self.remounting = false;
         places
     }
 
@@ -231,6 +237,7 @@ impl Tree {
                 path: path.clone(),
                 kind: apart.kind.clone(),
                 owner: apart.links.iter().copied().find(|owner| *owner != 0),
+                mounted: apart.mounted,
                 watched: apart.role.watched,
                 patterns: patterns
                     .map(|(index, done)| (self.patterns[*index].clone(), *done))
@@ -267,6 +274,7 @@ impl Tree {
             role,
             kind,
             links,
+            mounted: self.remounting,
         };
         let is_known = self.apart.get(&path).is_some_and(|known| {
             known.role == apart.role && known.kind == apart.kind && known.links == apart.links

@@ -2,6 +2,7 @@
 //! wrong one, nothing is followed out of them, and nobody makes us wait.
 
 mod mounts;
+mod servers;
 
 use crate::daemon::{Daemon, Ended};
 use crate::document::{ANY, Document, rule};
