@@ -17,6 +17,7 @@ use crate::alert::{self, Document, KeyReport};
 use crate::event::Action;
 use crate::key::{self, Change, Entry, Inspection, Kind, Known, Role};
 use crate::resolve::slow::{Pool, Size};
+use crate::watch::mounts::Mounts;
 use crate::watch::pattern::Pattern;
 
 /// How long a file is waited for.
@@ -262,9 +263,14 @@ fn below(
     deadline: Instant,
 ) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    let mut mounts = Mounts::new();
     for directory in directories {
         if found.len() >= START_LISTS || Instant::now() >= deadline {
             break;
+        }
+        // What a server keeps is not asked for, nor an automount done.
+        if mounts.walk(None, directory, true).is_err() {
+            continue;
         }
         let Ok(entries) = directory.read_dir() else {
             continue;

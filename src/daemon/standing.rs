@@ -96,6 +96,7 @@ impl Standing {
             | Problem::Unheld { path, .. }
             | Problem::TooMany { path, .. }
             | Problem::TooDeep { path, .. }
+            | Problem::TooManyLinks { path }
             | Problem::Unlisted { path, .. } => Some(path.clone()),
         };
         self.trouble(problem.name(), path, problem.to_string(), time);

@@ -680,7 +680,8 @@ impl Watching {
                 _ => &event.path,
             };
             if !matches!(event.action, Action::Deletion | Action::Open) {
-                self.inputs.source.tree_mut().settle(settled);
+                let notices = &mut self.inputs.notices;
+                self.inputs.source.tree_mut().settle(settled, notices);
             }
             self.send(Message::Event(Box::new(assembled)));
         }

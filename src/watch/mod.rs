@@ -136,6 +136,12 @@ pub enum Problem {
         /// The limit.
         limit: usize,
     },
+    /// So many files have names elsewhere that not all of them can be followed.
+    #[error("what is written to {} through another of its names goes unseen: too many files have several", path.display())]
+    TooManyLinks {
+        /// The first that was left out.
+        path: PathBuf,
+    },
     /// A directory could not be listed.
     #[error("cannot list {}: {reason}; what it holds already is unknown", path.display())]
     Unlisted {
@@ -158,6 +164,7 @@ impl Problem {
             Self::Unheld { .. } => "directory_unheld",
             Self::TooMany { .. } => "directory_limit",
             Self::TooDeep { .. } => "depth_limit",
+            Self::TooManyLinks { .. } => "link_limit",
             Self::Unlisted { .. } => "directory_unlisted",
             Self::Overflow => "queue_overflow",
         }

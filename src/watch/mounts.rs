@@ -7,7 +7,7 @@
 //! a user's own, would keep the watching thread waiting for ever. Must not know
 //! what is watched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -23,6 +23,7 @@ use crate::sys::stat::{Glance, glance};
 
 /// How much of the table is read.
 const MAX_TABLE: u64 = 16 << 20;
+const AUTOFS: &str = "autofs";
 /// How many links one path may lead through (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
@@ -120,6 +121,9 @@ pub struct Mounts {
     known: HashMap<u64, Row>,
     /// The device that `/` lies on.
     root: Vec<u8>,
+    /// Where something will be mounted once somebody goes there (autofs). Not even
+    /// a place can be opened there while its daemon is asked.
+    triggers: HashSet<PathBuf>,
     is_read: bool,
     /// They have changed since this was last asked.
     news: bool,
@@ -133,6 +137,7 @@ impl Mounts {
             table: File::open("/proc/self/mountinfo").ok(),
             known: HashMap::new(),
             root: Vec::new(),
+            triggers: HashSet::new(),
             is_read: false,
             news: false,
         }
@@ -216,6 +221,10 @@ impl Mounts {
         let mut left = Vec::new();
         push(&mut left, path);
         while let Some(name) = left.pop() {
+            if self.is_trigger(at.as_fd(), &name) {
+                let kind = AUTOFS.into();
+                return Err(Unreached::Stalls { kind, links });
+            }
             let next = openat(
                 &at,
                 name.as_os_str(),
@@ -248,6 +257,12 @@ impl Mounts {
         })
     }
 
+    fn is_trigger(&self, dir: BorrowedFd<'_>, name: &OsStr) -> bool {
+        !self.triggers.is_empty()
+            && std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))
+                .is_ok_and(|place| self.triggers.contains(&place.join(name)))
+    }
+
     /// As what kind of file system this mount may stall. Where `/` itself lies on
     /// such a one, nothing works without its server anyway.
     fn stalls(&mut self, id: u64) -> Option<OsString> {
@@ -270,6 +285,19 @@ impl Mounts {
         }
         if !std::mem::replace(&mut self.is_read, true) {
             self.known = self.read().unwrap_or_default();
+            self.triggers = self
+                .known
+                .values()
+                .filter(|(mount, _)| mount.kind == AUTOFS)
+                .map(|(mount, _)| mount.point.clone())
+                .collect();
+            let others = self
+                .known
+                .values()
+                .filter(|(mount, _)| mount.kind != AUTOFS);
+            for (mount, _) in others {
+                self.triggers.remove(&mount.point);
+            }
             let mut roots = self
                 .known
                 .values()

@@ -100,7 +100,8 @@ fn enter(place: &Place) -> io::Result<OwnedFd> {
     if let Ok(_) | Err(Unreached::Failed(_)) = mounts.walk(None, &place.path, true) {
         return Err(io::Error::other("it is not mounted"));
     }
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // Without O_DIRECTORY, which would have an automount done.
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let dir = nix::fcntl::open(&place.path, flags, Mode::empty())?;
     let (_, stalls) = mounts.glance(dir.as_fd(), OsStr::new(""))?;
     if stalls.is_none() {

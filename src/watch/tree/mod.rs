@@ -10,6 +10,7 @@
 //! seen by a record or by the scan. Must not know of records: the backends
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
+mod links;
 mod mounted;
 mod visit;
 
@@ -20,6 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::links::Followed;
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
 use self::visit::{Look, open_root};
@@ -99,6 +101,15 @@ pub trait Marker: Send {
     /// The file is there and settled: opens of it shall not be held.
     fn settle(&mut self, dir: BorrowedFd<'_>, name: &OsStr);
 
+    /// What is done to the file through any of its names shall be told.
+    ///
+    /// # Errors
+    /// It cannot be marked.
+    fn follow(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
+
+    /// No longer; `dir` is a directory of its file system.
+    fn unfollow(&mut self, dir: BorrowedFd<'_>, object: &ObjectId);
+
     /// How the changes it leads to are known.
     fn evidence(&self) -> Evidence;
 }
@@ -138,6 +149,8 @@ struct Node {
     held: Held,
     children: HashMap<OsString, NodeId>,
     entries: HashMap<OsString, Known>,
+    /// Files in it that have a mark of their own.
+    followed: Vec<ObjectId>,
 }
 
 #[derive(Clone, Debug)]
@@ -203,6 +216,11 @@ pub struct Tree {
     apart_changes: u64,
     /// What is found now came with a mount.
     remounting: bool,
+    /// Files with a mark of their own.
+    followed: HashMap<ObjectId, Followed>,
+    /// Of these, how many are followed for they have several names.
+    linked: usize,
+    links_said: bool,
     /// Links at places that a pattern names, which lead nowhere that can be watched.
     astray: HashMap<NodeId, BTreeSet<OsString>>,
 }
@@ -232,6 +250,9 @@ impl Tree {
             apart_changes: 0,
             remounting: false,
             astray: HashMap::new(),
+            followed: HashMap::new(),
+            linked: 0,
+            links_said: false,
         }
     }
 
@@ -299,6 +320,7 @@ impl Tree {
             self.remembered -= entry.entries.len();
             entry.entries.clear();
         }
+        let left = no_longer.then(|| std::mem::take(&mut entry.followed));
         let path = entry.path.clone();
         let children: Vec<(OsString, NodeId)> = entry
             .children
@@ -309,6 +331,9 @@ impl Tree {
         if let Some(dir) = &dir {
             if no_longer {
                 self.marker.unmark(Some(dir.as_fd()), &path);
+            }
+            for object in left.iter().flatten() {
+                self.unfollow(Some(dir.as_fd()), object);
             }
             self.follow_interest(node, dir.as_fd(), out);
         }
@@ -565,6 +590,13 @@ impl Tree {
                 _ => self.detach_at(child, to),
             }
         }
+        // What it took the place of: a link that leads elsewhere, an empty directory.
+        if let Some((node, name)) = to
+            && let Some(stale) = self.child(node, name, None)
+            && self.open(stale).is_none()
+        {
+            self.detach(stale);
+        }
         if directory {
             if let Some((node, name)) = to {
                 let moved = true;
@@ -669,7 +701,7 @@ impl Tree {
     }
 
     /// The file has settled: opens of it shall not be held any more.
-    pub fn settle(&mut self, path: &Path) {
+    pub fn settle(&mut self, path: &Path, out: &mut Vec<Notice>) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return;
         };
@@ -677,6 +709,9 @@ impl Tree {
             && let Some(dir) = self.open(node)
         {
             self.marker.settle(dir.as_fd(), name);
+            if let Ok((glance, None)) = self.mounts.glance(dir.as_fd(), name) {
+                self.follow_file(dir.as_fd(), node, name, glance, out);
+            }
         }
     }
 
@@ -753,17 +788,23 @@ impl Tree {
     }
 
     /// Remembers an entry as reported; says whether it was so before.
-    fn remember(&mut self, node: NodeId, name: &OsStr, object: Option<ObjectId>) -> bool {
+    fn remember(&mut self, id: NodeId, name: &OsStr, object: Option<ObjectId>) -> bool {
         let room = self.remembered < MAX_ENTRIES;
-        let Some(node) = self.nodes.get_mut(&node) else {
+        let Some(node) = self.nodes.get_mut(&id) else {
             return false;
         };
         if let Some(known) = node.entries.get_mut(name) {
             let again = known.reported && known.object == object;
+            let other = (known.object != object)
+                .then(|| known.object.clone())
+                .flatten();
             *known = Known {
                 object,
                 reported: true,
             };
+            if let Some(other) = other {
+                self.left(id, name, &other);
+            }
             return again;
         }
         if room {
@@ -779,20 +820,17 @@ impl Tree {
         false
     }
 
-    fn forget(
-        &mut self,
-        node: NodeId,
-        name: &OsStr,
-        object: Option<&ObjectId>,
-    ) -> Option<ObjectId> {
-        let node = self.nodes.get_mut(&node)?;
+    fn forget(&mut self, id: NodeId, name: &OsStr, object: Option<&ObjectId>) -> Option<ObjectId> {
+        let node = self.nodes.get_mut(&id)?;
         let known = node.entries.get(name)?;
         // A late record of an object that has been replaced meanwhile.
         if object.is_some() && known.object.is_some() && known.object.as_ref() != object {
             return None;
         }
         self.remembered -= 1;
-        node.entries.remove(name)?.object
+        let object = node.entries.remove(name)?.object?;
+        self.left(id, name, &object);
+        Some(object)
     }
 
     /// What is to be told of a directory with this path.

@@ -108,6 +108,7 @@ impl Tree {
                 held,
                 children: HashMap::new(),
                 entries: HashMap::new(),
+                followed: Vec::new(),
             },
         );
         self.scan(dir, node, finds, out);
@@ -198,6 +199,7 @@ impl Tree {
                     self.remembered += 1;
                     node.entries.insert(name.to_owned(), known);
                 }
+                self.follow_file(dir, node, name, glance, out);
             }
             Finds::News(finder) => {
                 let known = self
@@ -252,6 +254,9 @@ impl Tree {
             };
             self.remembered -= entry.entries.len();
             self.count_home(entry.fsid, entry.home, false);
+            for object in &entry.followed {
+                self.unfollow(dir.as_ref().map(AsFd::as_fd), object);
+            }
             if self.by_object.get(&entry.id) == Some(&node) {
                 self.by_object.remove(&entry.id);
             }
