@@ -1,9 +1,10 @@
 //! What watching costs, against a bare loop in the same run.
 //!
-//! `cargo bench --bench latency` (as root). The bare loop is the least a program can do
-//! for the same promise: hold the opener, read which executable it is, let it
-//! go on, and write a JSON line when the file is closed. Absolute times are
-//! this machine's; the ratios are the result.
+//! `cargo bench --bench latency` (as root). The bare loop holds the opener, reads
+//! the name of its executable, lets it go on, and writes a JSON line when the
+//! file is closed; it would name the wrong program now and then. The loop that
+//! identifies is the least that would not. Absolute times are this machine's;
+//! the ratios are the result.
 #![expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -16,8 +17,9 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,12 @@ use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, mask};
 
 /// Files made in each round.
 const FILES: usize = 1000;
+/// Keys made by ssh-keygen in each round.
+const KEYS: usize = 50;
+/// Processes that run another program in each round.
+const EXECS: u32 = 2000;
+/// The name of the key tool.
+const KEYGEN: &str = "ssh-keygen";
 /// Rounds of each watcher, in turn.
 const ROUNDS: usize = 5;
 /// The longest that a line or a start is waited for.
@@ -33,17 +41,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, flag, dir, log] = args.as_slice()
-        && flag == "--bare"
-    {
-        return bare(Path::new(dir), Path::new(log));
+    if let [_, flag, dir, log] = args.as_slice() {
+        let (dir, log) = (Path::new(dir), Path::new(log));
+        match flag.as_str() {
+            "--bare" => return bare(dir, log, |pid| executable(pid).unwrap_or_default()),
+            "--identify" => return bare(dir, log, identify),
+            _ => {}
+        }
     }
     if !nix::unistd::geteuid().is_root() {
         eprintln!("latency: needs root, for fanotify");
         std::process::exit(77);
     }
     let scratch = tempfile::tempdir_in("/var/tmp")?;
-    let watchers = [Watcher::None, Watcher::Bare, Watcher::Daemon];
+    let watchers = Watcher::ALL;
     let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); watchers.len()];
     for round in 0..ROUNDS {
         for (index, watcher) in watchers.iter().enumerate() {
@@ -57,9 +68,17 @@ fn main() -> io::Result<()> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watcher {
+    /// Nobody watches.
     None,
+    /// Holds, and reads which executable it is.
     Bare,
+    /// Holds, and reads who it is for certain.
+    Identify,
     Daemon,
+}
+
+impl Watcher {
+    const ALL: [Self; 4] = [Self::None, Self::Bare, Self::Identify, Self::Daemon];
 }
 
 /// Nanoseconds; medians and 99th percentiles of one round.
@@ -68,21 +87,49 @@ struct Figures {
     line_p50: f64,
     line_p99: f64,
     create_p50: f64,
+    spaced_p50: f64,
     reopen_p50: f64,
+    elsewhere_p50: f64,
+    keygen_p50: f64,
+    storm: f64,
     cpu: f64,
 }
 
+fn executable(pid: i32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(path.display().to_string())
+}
+
+/// The least that names a held process for certain: which file it runs, since
+/// when it lives, whose it is, how it was called, and that it slept in the hold
+/// all the while.
+fn identify(pid: i32) -> String {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let path = executable(pid).unwrap_or_default();
+    let file = fs::metadata(format!("/proc/{pid}/exe"));
+    let file = file.map_or((0, 0), |file| (file.dev(), file.ino()));
+    let stat = read("stat");
+    let start = stat.rsplit(' ').nth(30).unwrap_or_default();
+    let status = read("status");
+    let user = status.lines().find(|line| line.starts_with("Uid:"));
+    let args = read("cmdline");
+    let sure = read("wchan").starts_with("fanotify");
+    format!("{path} {file:?} {start} {user:?} {args:?} {sure}")
+}
+
 /// The smallest watcher.
-fn bare(dir: &Path, log: &Path) -> io::Result<()> {
+fn bare(dir: &Path, log: &Path, identify: fn(i32) -> String) -> io::Result<()> {
     let notification = NotificationGroup::new()?;
     let permission = PermissionGroup::new()?;
+    // As the daemon's answering thread has it.
+    let _ = ssh_keywatch::sys::thread::real_time(1);
     let dir = File::open(dir)?;
     notification.mark_directory(dir.as_fd(), mask::CLOSE_WRITE | mask::EVENT_ON_CHILD)?;
     permission.mark_directory(dir.as_fd(), mask::OPEN_PERM | mask::EVENT_ON_CHILD)?;
     let mut log = OpenOptions::new().append(true).create(true).open(log)?;
     log.write_all(b"{}\n")?;
     let mut buffer = vec![0; 64 * 1024];
-    let mut executable = PathBuf::new();
+    let mut who = String::new();
     loop {
         let mut fds = [
             PollFd::new(permission.as_fd(), PollFlags::POLLIN),
@@ -90,9 +137,7 @@ fn bare(dir: &Path, log: &Path) -> io::Result<()> {
         ];
         poll(&mut fds, PollTimeout::NONE)?;
         permission.read(&mut buffer, |record| {
-            if let Ok(path) = fs::read_link(format!("/proc/{}/exe", record.pid)) {
-                executable = path;
-            }
+            who = identify(record.pid);
             if let Some(fd) = &record.fd {
                 let _ = permission.allow(fd.as_fd());
             }
@@ -100,10 +145,10 @@ fn bare(dir: &Path, log: &Path) -> io::Result<()> {
         notification.read(&mut buffer, |record| {
             let name = record.entry.map(|entry| entry.name).unwrap_or_default();
             let line = format!(
-                "{{\"file\":{:?},\"pid\":{},\"executable\":{:?}}}\n",
+                "{{\"file\":{:?},\"pid\":{},\"who\":{:?}}}\n",
                 name.to_string_lossy(),
                 record.pid,
-                executable
+                who
             );
             let _ = log.write_all(line.as_bytes());
         })?;
@@ -126,6 +171,15 @@ language = "eql"
 query = 'file where event.action == "creation" and process.executable != null'
 "#;
 
+/// Whatever becomes of this process, nobody is held for long.
+fn guarded(program: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command
+        .args(["--foreground", "-s", "KILL", "120"])
+        .arg(program);
+    command
+}
+
 /// A running watcher; killed when dropped, so that nobody is held for ever.
 struct Running(Child);
 
@@ -139,9 +193,13 @@ impl Drop for Running {
 fn start(watcher: Watcher, place: &Path, ssh: &Path, log: &Path) -> io::Result<Option<Running>> {
     let mut command = match watcher {
         Watcher::None => return Ok(None),
-        Watcher::Bare => {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("--bare").arg(ssh).arg(log);
+        Watcher::Bare | Watcher::Identify => {
+            let mut command = guarded(&std::env::current_exe()?);
+            let how = match watcher {
+                Watcher::Bare => "--bare",
+                _ => "--identify",
+            };
+            command.arg(how).arg(ssh).arg(log);
             command
         }
         Watcher::Daemon => {
@@ -152,9 +210,12 @@ fn start(watcher: Watcher, place: &Path, ssh: &Path, log: &Path) -> io::Result<O
             let homes = place.join("home/*");
             fs::write(
                 &config,
-                format!("[watch]\nhomes = [{homes:?}]\nkey_tools = []\n"),
+                format!(
+                    "[watch]\nhomes = [{homes:?}]\nkey_tools = [{:?}]\nhome_events = 1000000\n",
+                    place.join(KEYGEN)
+                ),
             )?;
-            let mut command = Command::new(env!("CARGO_BIN_EXE_ssh-keywatch"));
+            let mut command = guarded(Path::new(env!("CARGO_BIN_EXE_ssh-keywatch")));
             command
                 .arg("--config")
                 .arg(config)
@@ -197,45 +258,94 @@ fn measure(watcher: Watcher, place: &Path) -> io::Result<Figures> {
     let ssh = place.join("home/ann/.ssh");
     fs::create_dir_all(&ssh)?;
     fs::write(ssh.join("authorized_keys"), b"x")?;
+    let elsewhere = place.join("elsewhere");
+    fs::write(&elsewhere, b"x")?;
+    // The machine's own is not held.
+    fs::copy("/usr/bin/ssh-keygen", place.join(KEYGEN))?;
     let log = place.join("log");
     let running = start(watcher, place, &ssh, &log)?;
-    let cpu = running.as_ref().map(|running| cpu_time(running.0.id()));
-    let (mut lines, mut creates, mut reopens) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut lines, mut creates, mut spaced) = (Vec::new(), Vec::new(), Vec::new());
     let mut length = fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    for number in 0..FILES {
-        let path = ssh.join(format!("id_{number}"));
+    let mut create = |path: &Path, times: &mut Vec<Duration>| -> io::Result<()> {
         let begin = Instant::now();
-        let mut file = File::create(&path)?;
-        creates.push(begin.elapsed());
+        let mut file = File::create(path)?;
+        times.push(begin.elapsed());
         file.write_all(b"key")?;
         drop(file);
         if running.is_some() {
             length = grown(&log, length)?;
             lines.push(begin.elapsed());
         }
+        Ok(())
+    };
+    let cpu = running.as_ref().map(|running| cpu_time(running.0.id()));
+    for number in 0..FILES {
+        create(&ssh.join(format!("id_{number}")), &mut creates)?;
     }
     let used = running
         .as_ref()
         .zip(cpu)
         .map(|(running, before)| cpu_time(running.0.id()).saturating_sub(before));
-    for _ in 0..FILES {
-        let begin = Instant::now();
-        let file = File::open(ssh.join("authorized_keys"))?;
-        reopens.push(begin.elapsed());
-        drop(file);
+    // Each on its own, as keys are made: the one before has been dealt with.
+    for number in 0..FILES / 4 {
+        std::thread::sleep(Duration::from_millis(3));
+        create(&ssh.join(format!("spaced_{number}")), &mut spaced)?;
     }
+    let reopens = opens(&ssh.join("authorized_keys"))?;
+    let elsewhere = opens(&elsewhere)?;
+    let mut keygens = Vec::new();
+    for number in 0..KEYS {
+        let path = ssh.join(format!("key_{number}"));
+        keygens.push(run(Command::new(place.join(KEYGEN))
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(path))?);
+    }
+    let storm = run(Command::new("/bin/sh").arg("-c").arg(format!(
+        "i=0; while [ $i -lt {EXECS} ]; do /bin/true; i=$((i + 1)); done"
+    )))?;
     Ok(Figures {
         line_p50: quantile(&mut lines, 0.50),
         line_p99: quantile(&mut lines, 0.99),
         create_p50: quantile(&mut creates, 0.50),
-        reopen_p50: quantile(&mut reopens, 0.50),
+        spaced_p50: quantile(&mut spaced, 0.50),
+        reopen_p50: quantile(&mut { reopens }, 0.50),
+        elsewhere_p50: quantile(&mut { elsewhere }, 0.50),
+        keygen_p50: quantile(&mut keygens, 0.50),
+        storm: storm.as_secs_f64() * 1e9 / f64::from(EXECS),
         cpu: used.unwrap_or_default().as_secs_f64() * 1e9 / FILES as f64,
     })
 }
 
-/// Processor time of all threads (`/proc/PID/task/TID/schedstat`).
-fn cpu_time(pid: u32) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+/// How long it takes to open a file that is there.
+fn opens(path: &Path) -> io::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for _ in 0..FILES {
+        let begin = Instant::now();
+        let file = File::open(path)?;
+        times.push(begin.elapsed());
+        drop(file);
+    }
+    Ok(times)
+}
+
+fn run(command: &mut Command) -> io::Result<Duration> {
+    let begin = Instant::now();
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()?;
+    if status.success() {
+        Ok(begin.elapsed())
+    } else {
+        Err(io::Error::other(format!("{command:?}: {status}")))
+    }
+}
+
+/// Processor time of all threads of the only child (`/proc/PID/task/TID/schedstat`).
+fn cpu_time(guardian: u32) -> Duration {
+    let children = fs::read_to_string(format!("/proc/{guardian}/task/{guardian}/children"));
+    let pid = children.unwrap_or_default();
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.trim()))
         .into_iter()
         .flatten();
     let nanos: u64 = tasks
@@ -263,31 +373,36 @@ fn print(figures: &[Vec<Figures>]) {
     };
     println!("{FILES} files a round, medians of {ROUNDS} rounds in turn, microseconds\n");
     println!(
-        "{:<34}{:>10}{:>10}{:>10}{:>12}",
-        "", "unwatched", "bare loop", "daemon", "daemon/bare"
+        "{:<34}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
+        "", "unwatched", "bare", "identify", "daemon", "/unwatched", "/bare", "/identify"
     );
     let row = |name: &str, pick: fn(&Figures) -> f64| {
-        let (none, bare, daemon) = (median(0, pick), median(1, pick), median(2, pick));
-        let shown = |value: f64| {
-            if value > 0.0 {
-                format!("{value:.1}")
+        let [none, bare, identify, daemon] = [0, 1, 2, 3].map(|watcher| median(watcher, pick));
+        let shown = |value: f64, digits: usize| {
+            if value > 0.0 && value.is_finite() {
+                format!("{value:.digits$}")
             } else {
                 "-".to_owned()
             }
         };
         println!(
-            "{name:<34}{:>10}{:>10}{:>10}{:>12.2}",
-            shown(none),
-            shown(bare),
-            shown(daemon),
-            daemon / bare
+            "{name:<34}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
+            shown(none, 1),
+            shown(bare, 1),
+            shown(identify, 1),
+            shown(daemon, 1),
+            shown(daemon / none, 2),
+            shown(daemon / bare, 2),
+            shown(daemon / identify, 2),
         );
     };
     row("creation to log line, p50", |f| f.line_p50);
     row("creation to log line, p99", |f| f.line_p99);
-    row("open(O_CREAT) of the writer, p50", |f| f.create_p50);
-    row("processor time an event", |f| f.cpu);
+    row("open(O_CREAT) on its own, p50", |f| f.spaced_p50);
+    row("open(O_CREAT) in a burst, p50", |f| f.create_p50);
     row("open of a settled file, p50", |f| f.reopen_p50);
-    let settled = median(2, |f| f.reopen_p50) / median(0, |f| f.reopen_p50);
-    println!("\nopen of a settled file, daemon/unwatched: {settled:.2}");
+    row("open of a file elsewhere, p50", |f| f.elsewhere_p50);
+    row("ssh-keygen -t ed25519, p50", |f| f.keygen_p50);
+    row("an exec in a storm of them", |f| f.storm);
+    row("processor time an event", |f| f.cpu);
 }

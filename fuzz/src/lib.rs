@@ -6,21 +6,35 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use ssh_keywatch::cli::replay;
+use ssh_keywatch::config::Config;
 use ssh_keywatch::eql::{Pattern, Query, Scan, Wanted};
+use ssh_keywatch::key::{self, Role};
+use ssh_keywatch::proctable::record;
 use ssh_keywatch::rule::{Fields, RuleSet};
+use ssh_keywatch::sink::{JsonLog, Line, Options, Renderer, Sink as _, TerminalStyle};
+use ssh_keywatch::sys::fanotify;
+use ssh_keywatch::text::is_unsafe;
+use ssh_keywatch::{daemon, resolve};
 
 /// Target of texts.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their corpus.
-pub const ALL: [(&str, Target); 5] = [
+pub const ALL: [(&str, Target); 12] = [
     ("query", query),
     ("decide", decide),
     ("pattern", pattern),
     ("rule", rule),
     ("replay", replay),
+    ("config", config),
+    ("key", key),
+    ("fanotify", fanotify),
+    ("perf", perf),
+    ("proc", resolve::read_hostile),
+    ("request", daemon::read_hostile),
+    ("log", log),
 ];
 
 /// Parses a query; what parses is printed as what parses to the same, and can
@@ -208,5 +222,85 @@ pub fn replay(data: &[u8]) {
             line.is_some_and(|line| line > 0 && (packed || line <= lines)),
             "{alert}"
         );
+    }
+}
+
+/// Reads a configuration; what is wrong with it can be shown.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Err(error) = Config::parse(text, Path::new("config.toml")) {
+        for styled in [false, true] {
+            let shown = error.render(styled);
+            assert!(!shown.is_empty());
+            // Its own colours apart, nothing of the file reaches a terminal raw.
+            let raw =
+                |c: char| is_unsafe(c) && !matches!(c, '\n' | '\u{1b}' if styled || c == '\n');
+            assert!(!shown.contains(raw), "{shown:?}");
+        }
+    }
+}
+
+/// Looks at a key file under every kind of name.
+pub fn key(data: &[u8]) {
+    for role in [
+        Role::AuthorizedKeys,
+        Role::KnownHosts,
+        Role::HostKey,
+        Role::Other,
+    ] {
+        let facts = key::examine(data, role);
+        assert_eq!(facts, key::examine(data, role), "it says the same again");
+        if role.is_list() {
+            assert!(facts.is_some(), "a list is one also when it is empty");
+        }
+    }
+}
+
+/// Reads records of fanotify, of which each takes its room.
+pub fn fanotify(data: &[u8]) {
+    if let Ok(count) = fanotify::count_records(data) {
+        assert!(count * 24 <= data.len());
+    }
+}
+
+/// Reads records of a perf ring.
+pub fn perf(data: &[u8]) {
+    let mut count = 0;
+    record::parse(data, |_| count += 1);
+    assert!(count * 8 <= data.len());
+}
+
+/// Opens a log of these bytes and goes on with it: what was there stays, save a
+/// torn line, every line of ours parses, and whatever parses can be shown.
+pub fn log(data: &[u8]) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log");
+    std::fs::write(&path, data).expect("a file");
+    let mut log = JsonLog::open(&path, &Options::default()).expect("it is a file");
+    let mut own = Map::new();
+    own.insert("own".into(), json!(1));
+    log.write(&Line::new(own)).expect("there is room");
+    let after = std::fs::read(&path).expect("it is there");
+    let whole = data
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    assert!(after.starts_with(&data[..whole]));
+    assert!(after.ends_with(b"\n{\"own\":1}\n") || after == b"{\"own\":1}\n");
+    let last = after[..after.len() - 1]
+        .rsplit(|byte| *byte == b'\n')
+        .nth(1);
+    if let Some(last) = last.filter(|_| whole < data.len() && after.len() > whole + 10) {
+        let parsed = serde_json::from_slice::<Map<String, Value>>(last);
+        assert!(parsed.is_ok(), "{:?}", String::from_utf8_lossy(last));
+    }
+    let mut renderer = Renderer::new(TerminalStyle::new(false));
+    for line in after.split(|byte| *byte == b'\n') {
+        if let Ok(document) = serde_json::from_slice::<Map<String, Value>>(line) {
+            let shown = renderer.render(&document);
+            assert!(!shown.contains(|c| c != '\n' && is_unsafe(c)), "{shown:?}");
+        }
     }
 }

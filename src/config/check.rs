@@ -221,6 +221,24 @@ impl Check<'_> {
         }
     }
 
+    /// What one home may take.
+    fn shares(&mut self, watch: &Watch) {
+        for (key, value, least) in [
+            ("home_directories", watch.home_directories, 2),
+            ("home_files", watch.home_files, 16),
+            ("home_events", watch.home_events, 1),
+        ] {
+            if value < least {
+                let span = self.value("watch", key);
+                self.report(
+                    span,
+                    format!("{key} is {value}, with which no home could be watched"),
+                    &format!("write {least} or more, or leave it out for the default"),
+                );
+            }
+        }
+    }
+
     fn config(&mut self, config: &Config) {
         let watch = &config.watch;
         for (index, glob) in watch.homes.iter().enumerate() {
@@ -240,6 +258,7 @@ impl Check<'_> {
         self.paths("watch", "directories", &watch.directories);
         self.paths("watch", "key_tools", &watch.key_tools);
         self.limits(watch);
+        self.shares(watch);
         self.paths("rules", "directories", &config.rules.directories);
         if config.rules.directories.is_empty() {
             let span = self.value("rules", "directories");

@@ -72,6 +72,13 @@ pub struct Watch {
     pub max_directories: u32,
     /// How often network and FUSE file systems are looked at (seconds).
     pub poll_interval: u32,
+    /// At most so many directories are watched in one home.
+    pub home_directories: u32,
+    /// At most so many files of one home are remembered.
+    pub home_files: u32,
+    /// At most so many events of one home are told one by one in five minutes;
+    /// beyond it is a flood, which is one alert and counts.
+    pub home_events: u32,
     /// Programs that are recorded when they are executed.
     pub key_tools: Vec<PathBuf>,
 }
@@ -87,6 +94,9 @@ impl Default for Watch {
             process_table: true,
             max_directories: 65_536,
             poll_interval: 60,
+            home_directories: 4096,
+            home_files: 16_384,
+            home_events: 5000,
             key_tools: vec![
                 "/usr/bin/ssh-keygen".into(),
                 "/usr/bin/dropbearkey".into(),

@@ -69,6 +69,9 @@ fn every_key_is_read() {
         process_table = false
         max_directories = 7
         poll_interval = 5
+        home_directories = 8
+        home_files = 90
+        home_events = 10
         key_tools = []
         [rules]
         directories = ["/opt/rules"]
@@ -101,10 +104,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (35, 16),
+        (38, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (34, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (37, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -115,6 +118,9 @@ fn every_key_is_read() {
             process_table: false,
             max_directories: 7,
             poll_interval: 5,
+            home_directories: 8,
+            home_files: 90,
+            home_events: 10,
             key_tools: vec![],
         },
         rules: Rules {
@@ -165,7 +171,7 @@ error: unknown key `home` in [watch]; did you mean `homes`?
 2 | home = []
   | ^^^^
   |
-  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes, poll_interval, process_table",
+  = help: the keys of [watch] are backend, directories, hold, home_directories, home_events, home_files, homes, key_tools, max_directories, passwd_homes, poll_interval, process_table",
     );
     refuses(
         "[journal]\nxyz = 1\n",

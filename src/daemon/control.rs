@@ -28,7 +28,7 @@ use serde_json::{Map, Value, json};
 
 use self::serve::{Access, Server};
 use self::socket::Listener;
-use super::{Fatal, access, build};
+use super::{Fatal, access, build, confine};
 use crate::config;
 
 /// The version of the protocol: it rises when an old client could not
@@ -130,7 +130,10 @@ impl Control {
             group: config.group.clone(),
         };
         let server = Server::new(Arc::clone(&listener), Arc::clone(&stop), access, status);
-        build::spawn("control", move || server.run())?;
+        let places = [confine::parent(&config.socket).to_owned()];
+        confine::within(&places, || build::spawn("control", move || server.run()))
+            .map_err(Fatal::system("cannot start a thread"))
+            .flatten()?;
         Ok(Self { stop, listener })
     }
 }
@@ -226,6 +229,17 @@ pub fn ask(socket: &Path, request: Request, bound: Duration) -> Result<Value, As
         Request::Status => answer.remove("status"),
     }
     .ok_or_else(|| nonsense("the answer is of another kind".to_owned()))
+}
+
+pub(super) fn read_hostile(bytes: &[u8]) {
+    match parse(bytes) {
+        Parsed::More => assert!(bytes.len() < MAX_REQUEST),
+        Parsed::Request(Request::Status) => assert!(bytes.ends_with(b"\n")),
+        Parsed::Refused(why) => {
+            let line = line("error", why.into());
+            assert!(line.ends_with(b"\n") && !line.contains(&0x1b));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,10 +22,12 @@ use super::baseline::{self, Ledger, Missed};
 use super::keys::Keys;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
+use super::turns::Turns;
 use crate::alert::{
     self, Acts, Change, Document, Gap, KeyReport, Loss, LossKind, Origin, Outcome, State,
 };
 use crate::event::assemble::Assembled;
+use crate::event::flood::Flood;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
 use crate::resolve::clients::Clients;
 use crate::resolve::logins::Login;
@@ -54,35 +56,24 @@ pub enum Message {
     Event(Box<Assembled<Attribution>>),
     /// Something happened that nobody saw.
     Missed(Box<Missed>),
-    /// Watching had a problem.
-    Problem(SystemTime, Problem),
+    /// So much was counted instead of told.
+    Flood(Box<Flood<Attribution>>),
+    /// Watching had a problem: when, since when if that is known, and which.
+    Problem(SystemTime, Option<SystemTime>, Problem),
     /// Something else failed: a stable name, and what it means.
     Fault(&'static str, String),
     /// New rules.
     Rules(Box<RuleSet>),
     /// Say this about the daemon.
-    State {
-        /// When.
-        time: SystemTime,
-        /// What.
-        change: Change,
-        /// Whether it worked.
-        success: bool,
-        /// Why.
-        reason: String,
-        /// What is watched.
-        coverage: Value,
-        /// What was counted.
-        counters: Value,
-        /// What a reload changed.
-        changes: Value,
-    },
+    State(Box<Said>),
     /// Say what was decided so far.
     Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
     Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
-    Dropped(u64),
+    Dropped(u64, SystemTime),
+    /// Something was lost elsewhere.
+    Lost(Lost),
     /// Nobody is held any more, for this reason; it will be tried again after a while.
     Released(String, Duration),
     /// Openers are held again.
@@ -93,6 +84,39 @@ pub enum Message {
     WatchEnded(String),
     /// Nothing more comes.
     End,
+}
+
+/// A loss that another thread noticed.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// A stable name.
+    pub code: &'static str,
+    /// Whether somebody lost something, or something merely failed.
+    pub kind: LossKind,
+    /// How many, if that is known.
+    pub count: Option<u64>,
+    /// Since when.
+    pub since: Option<SystemTime>,
+    /// What it means.
+    pub reason: String,
+}
+
+/// Something to say about the daemon.
+pub struct Said {
+    /// When.
+    pub time: SystemTime,
+    /// What.
+    pub change: Change,
+    /// Whether it worked.
+    pub success: bool,
+    /// Why.
+    pub reason: String,
+    /// What is watched.
+    pub coverage: Value,
+    /// What was counted.
+    pub counters: Value,
+    /// What a reload changed.
+    pub changes: Value,
 }
 
 /// The thread.
@@ -120,6 +144,15 @@ pub struct Deciding {
     raised: u64,
     beat: Arc<Beat>,
     standing: Standing,
+    /// What waits to be decided.
+    turns: Turns<Happening>,
+    ended: bool,
+}
+
+/// What is to be decided.
+enum Happening {
+    Event(Box<Assembled<Attribution>>),
+    Missed(Box<Missed>),
 }
 
 impl Deciding {
@@ -155,6 +188,8 @@ impl Deciding {
             raised: 0,
             beat: Arc::default(),
             standing: Standing::default(),
+            turns: Turns::default(),
+            ended: false,
         })
     }
 
@@ -168,16 +203,29 @@ impl Deciding {
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
-        loop {
+        while !self.ended {
             self.beat.tick();
-            match inbox.recv_timeout(TICK) {
-                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(message) => self.take(message),
+            let patience = if self.turns.is_empty() {
+                TICK
+            } else {
+                Duration::ZERO
+            };
+            match inbox.recv_timeout(patience) {
+                Ok(message) => self.sort(message),
+                Err(RecvTimeoutError::Disconnected) => self.sort(Message::End),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            // All that has come, before the next one is chosen.
+            while !self.ended
+                && let Ok(message) = inbox.try_recv()
+            {
+                self.sort(message);
+            }
+            self.next();
             if looked.elapsed() >= TICK {
                 looked = Instant::now();
                 self.suppressed(|suppressor| suppressor.ended(SystemTime::now()));
+                self.untold_problems(false);
             }
             self.sink_reports();
         }
@@ -185,29 +233,60 @@ impl Deciding {
         self.sink_reports();
     }
 
+    /// Decides what is next, if there is something; says whether there was.
+    fn next(&mut self) -> bool {
+        match self.turns.pop() {
+            Some(Happening::Event(assembled)) => self.decide(*assembled, None),
+            Some(Happening::Missed(missed)) => self.missed(*missed),
+            None => return false,
+        }
+        true
+    }
+
+    /// Lets events wait for their turn, and takes everything else at once. What
+    /// speaks of all before it waits for that.
+    fn sort(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => {
+                let home = event.home.clone();
+                self.turns.push(home, Happening::Event(event));
+            }
+            Message::Missed(missed) => {
+                let home = missed.assembled.home.clone();
+                self.turns.push(home, Happening::Missed(missed));
+            }
+            Message::Rules(_) | Message::State(_) | Message::Tried(_) | Message::End => {
+                while self.next() {
+                    self.beat.tick();
+                }
+                self.ended = matches!(message, Message::End);
+                self.take(message);
+            }
+            other => self.take(other),
+        }
+    }
+
     fn take(&mut self, message: Message) {
         match message {
-            Message::Event(assembled) => self.decide(*assembled, None),
-            Message::Missed(missed) => self.missed(*missed),
+            // They have their turns.
+            Message::Event(_) | Message::Missed(_) | Message::End => {}
+            Message::Flood(flood) => self.flood(*flood),
             Message::Fault(code, reason) => {
                 tracing::error!("{reason}");
+                self.standing.lost(code, 1);
                 self.fault(code, None, &reason);
             }
-            Message::Problem(time, problem) => {
-                tracing::warn!("{problem}");
-                self.standing.problem(&problem, time);
-                let lost = matches!(problem, Problem::Overflow);
+            Message::Problem(time, since, problem) => self.problem(time, since, &problem),
+            Message::Lost(lost) => {
+                tracing::warn!("{}", lost.reason);
+                self.standing.lost(lost.code, lost.count.unwrap_or(1));
                 self.loss(&Loss {
-                    time,
-                    since: None,
-                    kind: if lost {
-                        LossKind::Lost
-                    } else {
-                        LossKind::Fault
-                    },
-                    code: problem.name(),
-                    count: None,
-                    reason: &problem.to_string(),
+                    time: SystemTime::now(),
+                    since: lost.since,
+                    kind: lost.kind,
+                    code: lost.code,
+                    count: lost.count,
+                    reason: &lost.reason,
                 });
             }
             Message::Rules(rules) => {
@@ -217,43 +296,13 @@ impl Deciding {
             }
             // Who asked may have waited long enough.
             Message::Status(reply) => drop(reply.try_send(self.told())),
-            Message::State {
-                time,
-                change,
-                success,
-                reason,
-                coverage,
-                mut counters,
-                changes,
-            } => {
-                if change == Change::Stop {
-                    // What was suppressed until now is told before the last word.
-                    self.suppressed(Suppressor::finish);
-                }
-                if let Value::Object(counters) = &mut counters {
-                    counters.insert("rules".to_owned(), self.counters());
-                }
-                let state = State {
-                    time,
-                    change,
-                    outcome: if success {
-                        Outcome::Success
-                    } else {
-                        Outcome::Failure
-                    },
-                    reason: &reason,
-                    coverage,
-                    counters,
-                    changes,
-                };
-                self.out(alert::state(&state, &self.origin));
-            }
-            Message::Dropped(count) => {
+            Message::State(said) => self.say(*said),
+            Message::Dropped(count, since) => {
                 let reason = "they came faster than they could be decided";
                 tracing::error!("{count} events were dropped: {reason}");
                 self.loss(&Loss {
                     time: SystemTime::now(),
-                    since: None,
+                    since: Some(since),
                     kind: LossKind::Dropped,
                     code: "events_dropped",
                     count: Some(count),
@@ -286,8 +335,71 @@ impl Deciding {
                     &format!("nothing is watched any more: {error}"),
                 );
             }
-            Message::End => {}
         }
+    }
+
+    fn problem(&mut self, time: SystemTime, since: Option<SystemTime>, problem: &Problem) {
+        self.standing.problem(problem, time);
+        if !self.standing.may_say(problem.name(), Instant::now(), time) {
+            return;
+        }
+        tracing::warn!("{problem}");
+        let lost = matches!(problem, Problem::Overflow);
+        self.loss(&Loss {
+            time,
+            since,
+            kind: if lost {
+                LossKind::Lost
+            } else {
+                LossKind::Fault
+            },
+            code: problem.name(),
+            count: None,
+            reason: &problem.to_string(),
+        });
+    }
+
+    /// Tells how many problems were not told one by one.
+    fn untold_problems(&mut self, all: bool) {
+        let time = SystemTime::now();
+        for (code, count, since) in self.standing.untold(Instant::now(), all) {
+            let reason =
+                format!("{count} further problems of the kind {code} were not told one by one");
+            self.loss(&Loss {
+                time,
+                since: Some(since),
+                kind: LossKind::Fault,
+                code,
+                count: Some(count),
+                reason: &reason,
+            });
+        }
+    }
+
+    fn say(&mut self, said: Said) {
+        let mut counters = said.counters;
+        if said.change == Change::Stop {
+            self.untold_problems(true);
+            // What was suppressed until now is told before the last word.
+            self.suppressed(Suppressor::finish);
+        }
+        if let Value::Object(counters) = &mut counters {
+            counters.insert("rules".to_owned(), self.counters());
+        }
+        let state = State {
+            time: said.time,
+            change: said.change,
+            outcome: if said.success {
+                Outcome::Success
+            } else {
+                Outcome::Failure
+            },
+            reason: &said.reason,
+            coverage: said.coverage,
+            counters,
+            changes: said.changes,
+        };
+        self.out(alert::state(&state, &self.origin));
     }
 
     fn missed(&mut self, missed: Missed) {
@@ -296,9 +408,21 @@ impl Deciding {
             gap,
             before,
             record,
+            waiting: _waiting,
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
         self.decide_on(assembled, Some(gap), record);
+    }
+
+    /// Tells how much was counted, and whether it is over.
+    fn flood(&mut self, mut flood: Flood<Attribution>) {
+        self.name(&mut flood.writer);
+        if flood.counts.total() == 0 {
+            return;
+        }
+        let document = alert::flood(&flood, SystemTime::now(), &self.origin);
+        tracing::warn!("{}", document.str("message").unwrap_or_default());
+        self.out(document);
     }
 
     fn fault(&self, code: &str, count: Option<u64>, reason: &str) {
@@ -400,7 +524,13 @@ impl Deciding {
         gap: Option<Gap>,
         record: Option<crate::baseline::Record>,
     ) {
-        let Assembled { mut event, object } = assembled;
+        // The room that it takes is given back at the end.
+        let Assembled {
+            mut event,
+            object,
+            home,
+            ticket: _ticket,
+        } = assembled;
         let place = match &event.final_path {
             Some(FinalPath::Renamed(path)) => path.as_path(),
             _ => event.path.as_path(),
@@ -412,12 +542,7 @@ impl Deciding {
             object,
             is_apart,
         } = self.look(place, object);
-        event.facts = facts;
-        if let Some(facts) = &mut event.facts {
-            facts.owner = self.accounts.user(facts.uid);
-            facts.group = self.accounts.group(facts.gid);
-            facts.mount = file.as_ref().and_then(|file| self.mounts.of(file));
-        }
+        event.facts = facts.map(|facts| self.complete(facts, file.as_ref()));
         self.beat.tick();
         self.name(&mut event.writer);
         self.programs.tell(&mut event.writer);
@@ -455,17 +580,30 @@ impl Deciding {
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
-        let mut alerts = Vec::new();
+        let mut raising = Vec::new();
         for rule in decision.matches {
-            match self.suppressor.admit(rule, &document, event.time) {
+            let place = home.as_deref();
+            match self.suppressor.admit(rule, place, &document, event.time) {
                 Verdict::Raise => {
                     self.standing.raised(&rule.id, event.time);
-                    alerts.push(alert::alert(&document, rule));
+                    raising.push(rule);
                 }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        let made = baseline::made(&document, alerts.first());
+        let (made, alerts) = match raising.split_last() {
+            None => (baseline::made(&document), Vec::new()),
+            Some((last, others)) => {
+                let others = others.iter();
+                let mut alerts: Vec<Document> = others
+                    .map(|rule| alert::alert(document.clone(), rule))
+                    .collect();
+                let last = alert::alert(document, last);
+                let made = baseline::made(alerts.first().unwrap_or(&last));
+                alerts.push(last);
+                (made, alerts)
+            }
+        };
         if !alerts.is_empty() {
             self.raise(alerts, &session, &event, key.as_ref());
         }
@@ -478,15 +616,24 @@ impl Deciding {
                 metadata,
                 object,
                 inspection,
+                is_apart,
             };
+            // What could be compared, and does not answer now, is not told again.
             let record = record.filter(|_| event.action != Action::Deletion);
-            if let Some(update) = baseline::update(&event, &found, is_apart, made.clone()) {
+            let update = baseline::update(&event, &found, made.clone());
+            let told = || record.map(|record| baseline::told(&event, record, made));
+            if let Some(update) = update.or_else(told) {
                 ledger.update(update);
-            } else if let Some(record) = record {
-                // It could be compared, and does not answer now: it is not told again.
-                ledger.update(baseline::told(&event, record, made));
             }
         }
+    }
+
+    /// Adds names and the mount to facts.
+    fn complete(&mut self, mut facts: FileFacts, file: Option<&File>) -> FileFacts {
+        facts.owner = self.accounts.user(facts.uid);
+        facts.group = self.accounts.group(facts.gid);
+        facts.mount = file.and_then(|file| self.mounts.of(file));
+        facts
     }
 
     /// Sends the alerts about an event out.
@@ -524,8 +671,11 @@ impl Deciding {
         let process = event.writer.process.as_ref();
         let acting = process.and_then(|process| process.credentials.as_ref());
         let acting = acting.map(|credentials| &credentials.real_user);
-        let name = login.or(acting).and_then(|account| account.name.as_deref());
-        name.map(|name| self.sessions.logins(name, event.time))
+        let Some(account) = login.or(acting) else {
+            return Vec::new();
+        };
+        let name = account.name.as_deref();
+        name.map(|name| self.sessions.logins(name, account.id, event.time))
             .unwrap_or_default()
     }
 
@@ -600,6 +750,7 @@ impl Deciding {
         for report in self.fanout.take_reports() {
             let (code, count, since) = match &report.kind {
                 ReportKind::Failing { .. } => ("sink_failing", None, None),
+                ReportKind::Hanging { .. } => ("sink_hanging", None, None),
                 ReportKind::Overrun => ("sink_overrun", None, None),
                 ReportKind::Recovered { dropped, since } => {
                     ("sink_recovered", Some(*dropped), Some(*since))

@@ -15,12 +15,16 @@ mod access;
 mod accounts;
 mod baseline;
 mod build;
+mod clock;
+mod confine;
 pub mod control;
 mod deciding;
 mod holding;
 mod host;
 mod keys;
 mod lock;
+mod losses;
+mod mutes;
 mod polling;
 mod privilege;
 mod programs;
@@ -28,6 +32,7 @@ mod reload;
 pub mod selftest;
 mod standing;
 mod status;
+mod turns;
 mod watchdog;
 mod watching;
 
@@ -47,11 +52,12 @@ use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
+use crate::watch::home::Limits;
 use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
 pub use accounts::Accounts;
-pub use deciding::{Deciding, Message};
+pub use deciding::{Deciding, Message, Said};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
@@ -195,6 +201,10 @@ impl Plan {
         Scope {
             patterns: self.patterns.clone(),
             limit: self.config.watch.max_directories as usize,
+            homes: Limits {
+                directories: self.config.watch.home_directories as usize,
+                files: self.config.watch.home_files as usize,
+            },
             opens: Box::new(move |directory| opens.below(directory)),
         }
     }
@@ -263,6 +273,7 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     }
     privilege::raise_descriptors();
     privilege::be_prompt();
+    privilege::give_up(&plan.config, outlets.dry);
     crate::sys::memory::keep_heaps();
     let _lock = if outlets.dry {
         None
@@ -279,6 +290,10 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let daemon = Daemon::start(plan, sinks, outlets.dry)?;
     // It watches already; what it says of itself waits for the trial.
     daemon.tried(selftest::run(&config, actor));
+    // The trial was the last that runs a program.
+    if let Err(error) = confine::forbid_calls() {
+        tracing::warn!("system calls that are not needed stay possible: {error}");
+    }
     daemon.serve(signals, &*outlets.plan)
 }
 
@@ -316,9 +331,13 @@ impl Daemon {
         let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
         let identifier =
             Identifier::new(Arc::new(proc)).map_err(Fatal::system("cannot start threads"))?;
+        let sinks = build::sinks(&config, extra, dry)?;
         let fanout = Arc::new(
-            Fanout::start(build::sinks(&config, extra, dry)?)
-                .map_err(Fatal::system("cannot start the sinks"))?,
+            confine::within(&confine::log_places(&config.log.file), || {
+                Fanout::start(sinks)
+            })
+            .flatten()
+            .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
         let baseline = if dry {
@@ -327,9 +346,12 @@ impl Daemon {
             keep_baseline(&config, &messages)
         };
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
+        tell_missing(&messages);
 
         // Before the first mark: a change meanwhile is told with the next one.
-        let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
+        let keys = confine::within(&[], || keys::Keys::start(&patterns))
+            .flatten()
+            .map_err(Fatal::system("cannot start threads"))?;
         let build::Pipeline {
             mut watching,
             hold,
@@ -344,16 +366,10 @@ impl Daemon {
         )?;
         watching.keep(ledger.clone());
         if let Some(ledger) = &ledger {
-            let interval = Duration::from_secs(config.watch.poll_interval.into());
-            let poller = polling::Poller::start(
-                interval,
-                ledger.clone(),
-                messages.clone(),
-                build::event_fd()?,
-            )
-            .map_err(Fatal::system("cannot look at network file systems"))?;
-            watching.poll_apart(poller);
+            watching.poll_apart(poller(&config, ledger, &messages)?);
         }
+        watching.limit(config.watch.home_events);
+        watching.count(hold.as_ref().map(|hold| Arc::clone(&hold.counters)));
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
@@ -442,7 +458,7 @@ impl Daemon {
     /// Tells what the daemon does now, with coverage and counters.
     fn say(&self, change: Change, success: bool, reason: String, changes: serde_json::Value) {
         let coverage = self.gauges.coverage(ANSWER_TIME);
-        let message = Message::State {
+        let said = Said {
             time: SystemTime::now(),
             change,
             success,
@@ -452,6 +468,7 @@ impl Daemon {
             changes,
         };
         // Full only if the deciding thread hangs; then there is nobody to tell.
+        let message = Message::State(Box::new(said));
         if self.gauges.messages.try_send(message).is_err() {
             tracing::warn!("the deciding thread is too far behind to log a state");
         }
@@ -467,11 +484,13 @@ impl Daemon {
                 let changes = self.in_force.reload(&plan);
                 let watched = plan.watched();
                 let scope = plan.scope();
+                let events = plan.config.watch.home_events;
                 let rules = Message::Rules(Box::new(plan.rules));
                 if self.gauges.messages.send(rules).is_err() {
                     tracing::error!("the deciding thread is gone");
                 }
                 self.gauges.orders.give(Command::Scope(scope));
+                self.gauges.orders.give(Command::Events(events));
                 self.gauges.asked().watched = watched;
                 let reason = changes.sentence();
                 if changes.is_pending() {
@@ -509,7 +528,7 @@ impl Daemon {
                 source: io::Error::other("see above"),
             });
         }
-        let stop = Message::State {
+        let stop = Said {
             time: SystemTime::now(),
             change: Change::Stop,
             success: true,
@@ -518,7 +537,7 @@ impl Daemon {
             counters,
             changes: json!(null),
         };
-        let _ = gauges.messages.send(stop);
+        let _ = gauges.messages.send(Message::State(Box::new(stop)));
         let _ = gauges.messages.send(Message::End);
         let _ = self.deciding.join();
         for sink in gauges.fanout.shutdown(SINK_TIME) {
@@ -541,17 +560,42 @@ impl Daemon {
 /// The baseline; the daemon watches without it, too.
 fn keep_baseline(config: &Config, messages: &SyncSender<Message>) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
-    baseline::Keeper::start(directory, &config.log.file, messages.clone())
-        .map_err(|error| {
-            let reason = format!(
-                "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does \
+    confine::within(std::slice::from_ref(directory), || {
+        baseline::Keeper::start(directory, &config.log.file, messages.clone())
+    })
+    .map_err(|error| error.to_string())
+    .flatten()
+    .map_err(|error| {
+        let reason = format!(
+            "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does \
                  not run will go unseen",
-                directory.display()
-            );
-            // The queue was made just now.
-            let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
-        })
-        .ok()
+            directory.display()
+        );
+        // The queue was made just now.
+        let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
+    })
+    .ok()
+}
+
+/// Says which privileges the daemon has to do without.
+fn tell_missing(messages: &SyncSender<Message>) {
+    for (name, purpose) in privilege::missing() {
+        let reason = format!("the privilege {name} is missing, {purpose}");
+        // The queue was made just now.
+        let _ = messages.try_send(Message::Fault("permission_missing", reason));
+    }
+}
+
+/// What looks at network and FUSE file systems.
+fn poller(
+    config: &Config,
+    ledger: &baseline::Ledger,
+    messages: &SyncSender<Message>,
+) -> Result<polling::Poller, Fatal> {
+    let interval = Duration::from_secs(config.watch.poll_interval.into());
+    let (ledger, messages) = (ledger.clone(), messages.clone());
+    polling::Poller::start(interval, ledger, messages, build::event_fd()?)
+        .map_err(Fatal::system("cannot look at network file systems"))
 }
 
 /// The control socket; the daemon watches without it, too.
@@ -578,3 +622,12 @@ fn tell_systemd(states: &[NotifyState]) {
 
 /// A channel's receiving end, as the deciding thread takes it.
 pub type Inbox = Receiver<Message>;
+
+/// Reads `bytes` as what users can send or write that this part reads: a request
+/// on the control socket, a table of mounts, a log. For fuzzing.
+#[doc(hidden)]
+pub fn read_hostile(bytes: &[u8]) {
+    control::read_hostile(bytes);
+    crate::watch::mounts::read_hostile(bytes);
+    baseline::read_hostile(bytes);
+}

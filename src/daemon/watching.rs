@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,10 +19,14 @@ use nix::sys::time::TimeSpec;
 use serde_json::json;
 
 use super::baseline::{Cause, Ledger, Snapshot};
-use super::deciding::Message;
+use super::clock::ClockWatch;
+use super::deciding::{Lost, Message};
+use super::losses::Counter;
+use super::mutes::{LOUD, Mutes};
 use super::polling::Poller;
-use crate::alert::Unseen;
+use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
+use crate::event::flood::{Flood, Present};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
@@ -30,6 +35,7 @@ use crate::resolve::{Attribution, Method};
 use crate::watch::beat::Beat;
 use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
+use crate::watch::home::Home;
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::tree::{Ground, Held, Place, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
@@ -39,6 +45,10 @@ use crate::watch::{Change, Notice, Problem, What, Writer};
 const HELD_TIME: Duration = Duration::from_micros(500);
 /// How often the queue is read before what was read is worked off.
 const READS: usize = 16;
+/// How long what is queued is still read at the end.
+const END_TIME: Duration = Duration::from_secs(3);
+/// How often at most what came in floods is looked into.
+const SIFT_AGAIN: Duration = Duration::from_secs(60);
 /// How often ended processes are forgotten.
 const PRUNE: Duration = Duration::from_secs(1);
 /// How soon after a directory was moved the baseline follows, and how often at most.
@@ -88,6 +98,10 @@ impl Source {
         roots
             .map(|root| {
                 let (how, reason) = match (holding, root.held) {
+                    _ if root.muted => (
+                        "none",
+                        Some("a flood: it is looked at again after a while".to_owned()),
+                    ),
                     (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
                     (Some(true), Held::Yes) => ("held", None),
                     (_, Held::Refused(reason)) => ("fanotify", Some(reason)),
@@ -179,8 +193,9 @@ impl Mode {
 pub struct CoveredRoot {
     /// Its path.
     pub path: PathBuf,
-    /// How: `held` (fanotify, and the making of files is held), `fanotify`,
-    /// `inotify`, `polled` (looked at now and then) or `none`.
+    /// How: `held` (fanotify, and the making of files is held), `fanotify`, `inotify`,
+    /// `polled` (looked at now and then), or `none`, such as for as long as a flood there
+    /// is not looked at.
     pub how: &'static str,
     /// Why not better.
     pub reason: Option<String>,
@@ -208,6 +223,10 @@ pub struct Coverage {
     pub directories: usize,
     /// Events that could not be handed on.
     pub dropped: u64,
+    /// Floods that go on.
+    pub floods: Vec<Present>,
+    /// Events that were counted in floods instead of told.
+    pub flooded: u64,
     /// The process table: how exact it is, and what it has lost.
     pub table: Option<(Moments, Counters)>,
 }
@@ -237,6 +256,7 @@ impl Coverage {
             "roots": roots,
             "directories": self.directories,
             "events_dropped": self.dropped,
+            "events_flooded": self.flooded,
             "process_table": self.table.map(|(moments, counters)| json!({
                 "moments": moments.as_str(),
                 "lost": counters.lost,
@@ -250,6 +270,8 @@ impl Coverage {
 pub enum Command {
     /// Watch this from now on.
     Scope(Scope),
+    /// So many events of each home are told one by one from now on.
+    Events(u32),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
     /// Nobody is held any more.
@@ -292,6 +314,10 @@ impl FileSystems {
 impl Subject for Attribution {
     /// Pid and start of the process; device and inode of what it runs.
     type Actor = [Option<u64>; 4];
+
+    fn unknown() -> Self {
+        Self::none()
+    }
 
     fn actor(&self) -> Self::Actor {
         let Some(process) = &self.process else {
@@ -374,8 +400,9 @@ pub struct Watching {
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
     dropped: u64,
-    /// Of those, how many the deciding thread has not been told of.
+    /// Of those, how many the deciding thread has not been told of, and since when.
     untold: u64,
+    untold_since: Option<SystemTime>,
     stopping: bool,
     beat: Arc<Beat>,
     /// Where the baseline is kept.
@@ -394,6 +421,21 @@ pub struct Watching {
     /// Looks at what is kept apart; what it was told of that.
     poller: Option<Poller>,
     apart: Option<u64>,
+    clock: Option<ClockWatch>,
+    mutes: Mutes,
+    /// When a flood was last looked into that is over, and the one that is still to be.
+    sifted: Option<Instant>,
+    flooded: Option<SystemTime>,
+    /// Since when there has been a flood in some home.
+    flood_since: Option<SystemTime>,
+    hold: Option<Arc<hold::Counters>>,
+    /// Identities that came too fast, and records of processes that were lost.
+    unheard: Counter,
+    unrecorded: Counter,
+    /// When processes that have ended were last forgotten.
+    pruned: Instant,
+    /// When to end, whatever is still queued.
+    end: Option<Instant>,
 }
 
 impl Watching {
@@ -409,6 +451,7 @@ impl Watching {
             unheld: VecDeque::new(),
             dropped: 0,
             untold: 0,
+            untold_since: None,
             stopping: false,
             ledger: None,
             moves: 0,
@@ -420,7 +463,22 @@ impl Watching {
             linked: Instant::now(),
             poller: None,
             apart: None,
+            clock: clock(),
+            mutes: Mutes::default(),
+            sifted: None,
+            flooded: None,
+            flood_since: None,
+            hold: None,
+            unheard: Counter::default(),
+            unrecorded: Counter::default(),
+            pruned: Instant::now(),
+            end: None,
         }
+    }
+
+    /// What the hold counts.
+    pub(super) fn count(&mut self, hold: Option<Arc<hold::Counters>>) {
+        self.hold = hold;
     }
 
     /// Has the baseline compared with what is found.
@@ -433,6 +491,11 @@ impl Watching {
         self.poller = Some(poller);
     }
 
+    /// How many events of each home are told one by one in five minutes.
+    pub(super) fn limit(&mut self, events: u32) {
+        self.assembler.limit(events);
+    }
+
     /// Ticks while the thread gets on.
     #[must_use]
     pub fn beat(&self) -> Arc<Beat> {
@@ -441,7 +504,6 @@ impl Watching {
 
     /// Runs until it is told to stop, or the source fails.
     pub fn run(mut self) {
-        let mut pruned = Instant::now();
         if let Some(table) = self.resolver.table_mut() {
             table.attach(self.inputs.source.queue());
         }
@@ -455,26 +517,9 @@ impl Watching {
                 return;
             }
             self.obey();
-            loop {
-                match self.read() {
-                    Ok(empty) => {
-                        self.turn();
-                        if empty {
-                            self.emptied = SystemTime::now();
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        self.send(Message::WatchEnded(error.to_string()));
-                        return;
-                    }
-                }
-            }
-            self.follow_mounts();
-            self.follow_moves();
-            if pruned.elapsed() > PRUNE {
-                pruned = Instant::now();
-                self.resolver.prune();
+            if let Err(error) = self.work() {
+                self.send(Message::WatchEnded(error.to_string()));
+                return;
             }
         }
         self.assembler.flush();
@@ -482,6 +527,169 @@ impl Watching {
         if self.follow.is_some() || self.inputs.source.tree().moves() != self.moves {
             self.compare_all(Cause::Moved);
         }
+    }
+
+    /// Reads and works off all that is queued. In a flood that may never be all: what
+    /// else is to be done is done meanwhile.
+    fn work(&mut self) -> io::Result<()> {
+        loop {
+            let empty = self.read()?;
+            self.turn();
+            self.keep_house();
+            if empty {
+                self.emptied = SystemTime::now();
+                self.mutes.empty();
+                return Ok(());
+            }
+            self.quieten();
+            self.obey();
+            if self.end.is_some_and(|end| end <= Instant::now()) {
+                tracing::error!("the kernel's queue could not be read to its end in time");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Mutes the loudest home if the queue is filled faster than it is read.
+    fn quieten(&mut self) {
+        let Source::Fanotify(watch) = &mut self.inputs.source else {
+            return;
+        };
+        if self.mutes.more(Instant::now())
+            && let Some((home, heard)) = watch.tree_mut().loudest()
+            && heard >= LOUD
+        {
+            watch.mute(home);
+        }
+    }
+
+    fn muted(&mut self, home: &Home, writer: Option<&Writer>, time: SystemTime, now: Instant) {
+        let length = self.mutes.mute(home, now, time);
+        tracing::warn!(
+            "{} is not looked at for {} seconds: what happens there comes faster than it can be read",
+            crate::text::escape_path(home),
+            length.as_secs()
+        );
+        let writer =
+            writer.map_or_else(Attribution::none, |writer| self.resolver.attribute(writer));
+        self.assembler.muted(home, time, now, writer);
+    }
+
+    /// Looks again at homes whose time is over.
+    fn unmute(&mut self) {
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let Source::Fanotify(watch) = &mut self.inputs.source else {
+            return;
+        };
+        for home in self.mutes.muted() {
+            let records = watch.unread(home);
+            self.assembler.unread(home, records, time, now);
+        }
+        for (home, since) in self.mutes.over(now) {
+            watch.tree_mut().unmute(&home, &mut self.inputs.notices);
+            let first = self.flooded.get_or_insert(since);
+            *first = since.min(*first);
+        }
+    }
+
+    /// What came in a flood and was not told is found by a comparison.
+    fn sift(&mut self) {
+        let now = Instant::now();
+        let soon = |last| now.saturating_duration_since(last) < SIFT_AGAIN;
+        if self.sifted.is_some_and(soon) {
+            return;
+        }
+        if let Some(since) = self.flooded.take() {
+            self.sifted = Some(now);
+            self.compare_all(Cause::Lost(Unseen::Flood, since));
+        }
+    }
+
+    /// What has to be done now and then.
+    fn keep_house(&mut self) {
+        self.follow_mounts();
+        self.follow_moves();
+        self.look_at_clock();
+        if self.pruned.elapsed() <= PRUNE {
+            return;
+        }
+        self.pruned = Instant::now();
+        self.resolver.prune();
+        let tree = self.inputs.source.tree_mut();
+        tree.catch_up(self.pruned, &mut self.inputs.notices);
+        self.unmute();
+        self.turn();
+        self.sift();
+        self.tell_losses();
+    }
+
+    /// Times before and after a jump cannot be compared.
+    fn look_at_clock(&mut self) {
+        let Some(jump) = self.clock.as_mut().and_then(ClockWatch::jumped) else {
+            return;
+        };
+        let direction = if jump.forwards {
+            "forwards"
+        } else {
+            "backwards"
+        };
+        let reason = format!(
+            "the clock was set {direction} by {} seconds: times before and after do not fit \
+             together, and every file is compared with what was known of it",
+            jump.by.as_secs()
+        );
+        self.send(Message::Lost(Lost {
+            code: "clock_jumped",
+            kind: LossKind::Fault,
+            count: None,
+            since: Some(jump.from),
+            reason,
+        }));
+        let since = self.emptied.min(SystemTime::now());
+        self.compare_all(Cause::Lost(Unseen::ClockSet, since));
+    }
+
+    /// What is counted elsewhere is told, too.
+    fn tell_losses(&mut self) {
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let (unheard, unrecorded) = self.counted();
+        let identities = self.unheard.news(unheard, now, time);
+        let records = self.unrecorded.news(unrecorded, now, time);
+        let losses = [
+            (
+                "identities_dropped",
+                LossKind::Dropped,
+                identities,
+                "openers were identified faster than it could be taken down: what they made \
+                 may be laid to nobody",
+            ),
+            (
+                "process_records_lost",
+                LossKind::Lost,
+                records,
+                "records of forks and execs: who renames or links may go unnamed for a moment",
+            ),
+        ];
+        for (code, kind, news, reason) in losses {
+            let Some((count, since)) = news else { continue };
+            self.send(Message::Lost(Lost {
+                code,
+                kind,
+                count: Some(count),
+                since: Some(since),
+                reason: reason.to_owned(),
+            }));
+        }
+    }
+
+    /// Identities that came too fast, and records of processes that were lost.
+    fn counted(&self) -> (u64, u64) {
+        let dropped = |hold: &Arc<hold::Counters>| hold.dropped.load(Relaxed);
+        let table = self.resolver.table();
+        (
+            self.hold.as_ref().map_or(0, dropped),
+            table.map_or(0, |table| table.counters().lost),
+        )
     }
 
     /// Reads what is queued; says whether that was all. The process table must
@@ -531,14 +739,29 @@ impl Watching {
         if let Some(table) = self.resolver.table() {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
+        if let Some(clock) = &self.clock {
+            fds.push(PollFd::new(clock.as_fd(), PollFlags::POLLIN));
+        }
+        // Last: it is looked for there.
         let tree = self.inputs.source.tree();
         if let Some(mounts) = tree.mounts_fd() {
             fds.push(PollFd::new(mounts, PollFlags::POLLPRI));
         }
         let read = self.unheld.front().map(|(due, _)| *due);
         let due = self.assembler.next_due().into_iter();
+        let (unheard, unrecorded) = self.counted();
+        let untold = [self.unheard.due(unheard), self.unrecorded.due(unrecorded)];
+        let owes = tree.owes()
+            || self.flooded.is_some()
+            || self.mutes.due().is_some()
+            || untold.iter().any(Option::is_some);
+        let owed = owes.then(|| Instant::now() + PRUNE);
         let remount = tree.has_remounted().then_some(self.mounted + REMOUNT);
-        let due = due.chain(read).chain(self.follow).chain(remount);
+        let due = due
+            .chain(read)
+            .chain(self.follow)
+            .chain(owed)
+            .chain(remount);
         let due = due.chain([self.linked + RELINK]).min();
         let left = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
@@ -566,7 +789,9 @@ impl Watching {
                     self.inputs.source.tree_mut().set_scope(scope, notices);
                     self.compare_all(Cause::Moved);
                 }
+                Command::Events(events) => self.assembler.limit(events),
                 Command::Coverage(reply) => {
+                    let (floods, flooded) = self.assembler.flooded();
                     let mut roots = self.inputs.source.roots();
                     let tree = self.inputs.source.tree();
                     match &self.poller {
@@ -578,6 +803,8 @@ impl Watching {
                         roots,
                         directories: tree.watched(),
                         dropped: self.dropped,
+                        floods,
+                        flooded,
                         table: self
                             .resolver
                             .table()
@@ -597,7 +824,10 @@ impl Watching {
                         self.compare_all(Cause::Lost(Unseen::Released, since));
                     }
                 }
-                Command::Stop => self.stopping = true,
+                Command::Stop => {
+                    self.stopping = true;
+                    self.end.get_or_insert(Instant::now() + END_TIME);
+                }
             }
         }
     }
@@ -609,14 +839,14 @@ impl Watching {
             while let Ok(held) = held.try_recv() {
                 match held {
                     hold::Held::Opening { object, identity } => {
-                        let attribution = self.resolver.opening(identity);
+                        let attribution = self.resolver.opening(*identity);
                         self.assembler.held(object, attribution, Instant::now());
                     }
                     hold::Held::Executing {
                         identity,
                         fence,
                         followed,
-                    } => self.resolver.executing(identity, fence, followed),
+                    } => self.resolver.executing(*identity, fence, followed),
                     hold::Held::Ended { pid, fence } => self.resolver.ended(pid, fence),
                 }
             }
@@ -637,9 +867,12 @@ impl Watching {
                         .take(change, time, now, |change| attribute(resolver, change));
                 }
                 Notice::Problem(problem) => {
-                    overflow |= problem == Problem::Overflow;
-                    self.send(Message::Problem(time, problem));
+                    let lost = problem == Problem::Overflow;
+                    overflow |= lost;
+                    let since = lost.then_some(self.emptied);
+                    self.send(Message::Problem(time, since, problem));
                 }
+                Notice::Muted(home, writer) => self.muted(&home, writer.as_deref(), time, now),
                 Notice::Fence(number) => {
                     self.resolver.fence(number);
                     if let Source::Fanotify(watch) = &self.inputs.source {
@@ -679,11 +912,26 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
-            if !matches!(event.action, Action::Deletion | Action::Open) {
+            if !matches!(
+                event.action,
+                Action::Deletion | Action::Open | Action::Flood
+            ) {
                 let notices = &mut self.inputs.notices;
                 self.inputs.source.tree_mut().settle(settled, notices);
             }
             self.send(Message::Event(Box::new(assembled)));
+        }
+        let floods: Vec<Flood<Attribution>> = self.assembler.floods().collect();
+        for flood in floods {
+            let first = self.flood_since.get_or_insert(flood.since);
+            *first = flood.since.min(*first);
+            if flood.over {
+                self.flooded = self.flood_since;
+            }
+            if self.assembler.flooded().0.is_empty() {
+                self.flood_since = None;
+            }
+            self.send(Message::Flood(Box::new(flood)));
         }
     }
 
@@ -762,17 +1010,28 @@ impl Watching {
         if self.untold > 0
             && self
                 .messages
-                .try_send(Message::Dropped(self.untold))
+                .try_send(Message::Dropped(
+                    self.untold,
+                    self.untold_since.unwrap_or_else(SystemTime::now),
+                ))
                 .is_ok()
         {
             self.untold = 0;
+            self.untold_since = None;
             self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));
         }
         if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
             self.dropped += 1;
             self.untold += 1;
+            self.untold_since.get_or_insert_with(SystemTime::now);
         }
     }
+}
+
+fn clock() -> Option<ClockWatch> {
+    ClockWatch::start()
+        .map_err(|error| tracing::warn!("that the clock is set will go unnoticed: {error}"))
+        .ok()
 }
 
 fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {

@@ -197,3 +197,13 @@ pub struct Attribution {
     /// What else is known of the program.
     pub program: ProgramFacts,
 }
+
+/// Reads `bytes` as all that this part reads of `/proc`, logind and wtmp, where
+/// much is written by users. For fuzzing.
+#[doc(hidden)]
+pub fn read_hostile(bytes: &[u8]) {
+    proc::read_hostile(bytes);
+    remote::read_hostile(bytes);
+    logins::read_hostile(bytes);
+    let _ = unit::Placement::parse(bytes);
+}

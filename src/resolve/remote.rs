@@ -256,6 +256,14 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(canonical(SocketAddr::new(ip, port)))
 }
 
+pub(super) fn read_hostile(bytes: &[u8]) {
+    if let Ok(text) = str::from_utf8(bytes) {
+        text.lines().for_each(|line| {
+            let _ = parse(line);
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};

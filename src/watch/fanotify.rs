@@ -14,6 +14,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::fence::Fence;
+use super::home::Home;
 use super::tree::{Held, Interest, Marker, NodeId, Scope, Tree};
 use super::{Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -127,6 +128,10 @@ pub struct FanotifyWatch {
     /// Whose the records of the last reading are.
     pids: Vec<i32>,
     own_pid: i32,
+    /// The home to be muted with its next record.
+    to_mute: Option<Home>,
+    /// Records of muted homes that were not looked at.
+    unread: HashMap<Home, u64>,
 }
 
 impl FanotifyWatch {
@@ -157,6 +162,8 @@ impl FanotifyWatch {
             buffer: vec![0; BUFFER],
             pids: Vec::new(),
             own_pid: nix::unistd::getpid().as_raw(),
+            to_mute: None,
+            unread: HashMap::new(),
         }
     }
 
@@ -305,6 +312,9 @@ impl FanotifyWatch {
             pid: record.pid,
             pidfd: record.pidfd.take(),
         }));
+        if self.is_muted(&record, writer.as_ref(), out) {
+            return;
+        }
         let directory = record.is(mask::ONDIR);
         if record.is(mask::RENAME) {
             let from = self.find(record.from.as_ref());
@@ -393,6 +403,45 @@ impl FanotifyWatch {
             self.tree.watched_name(target)
         });
         place.map(|(node, name)| (node, name.to_owned()))
+    }
+
+    /// Mutes `home` with its next record, which says who is there.
+    pub fn mute(&mut self, home: Home) {
+        self.to_mute = Some(home);
+    }
+
+    /// How many records of a muted home were not looked at since this was last asked.
+    pub fn unread(&mut self, home: &Home) -> u64 {
+        self.unread.remove(home).unwrap_or_default()
+    }
+
+    /// Whether the record is of a home that is muted, or is so from now on.
+    fn is_muted(
+        &mut self,
+        record: &Record,
+        writer: Option<&Arc<Writer>>,
+        out: &mut Vec<Notice>,
+    ) -> bool {
+        let mut entries = [&record.to, &record.entry, &record.from]
+            .into_iter()
+            .flatten();
+        let node = entries.find_map(|entry| self.tree.by_object(&entry.directory));
+        let node = node.or_else(|| Some(self.tree.watched_name(record.target.as_ref()?)?.0));
+        let Some((home, muted)) = node.and_then(|node| self.tree.heard(node)) else {
+            return false;
+        };
+        let asked = self.to_mute.as_ref() == Some(home);
+        if !muted && !asked {
+            return false;
+        }
+        let home = home.clone();
+        *self.unread.entry(home.clone()).or_default() += 1;
+        if !muted {
+            self.to_mute = None;
+            self.tree.mute(&home);
+            out.push(Notice::Muted(home, writer.cloned()));
+        }
+        true
     }
 
     fn find<'a>(&self, entry: Option<&'a Entry>) -> Option<(NodeId, &'a OsStr)> {

@@ -85,7 +85,8 @@ pub struct Executor<I> {
     pub pidfd: Option<PidFd>,
 }
 
-/// An opener that was identified while it was held.
+/// An opener that was identified while it was held. Identities are large, and
+/// room for [`BACKLOG`] of them would be used up in time.
 #[derive(Debug)]
 pub enum Held<I> {
     /// It opened an object in a watched directory.
@@ -93,12 +94,12 @@ pub enum Held<I> {
         /// Which.
         object: ObjectId,
         /// Who.
-        identity: I,
+        identity: Box<I>,
     },
     /// It was about to run a key tool.
     Executing {
         /// Who.
-        identity: I,
+        identity: Box<I>,
         /// The fence that separates what it did before and after.
         fence: Option<u64>,
         /// Its end will be told.
@@ -377,6 +378,7 @@ impl<I: Identify> Hold<I> {
         }
         let identity = self.identify.opener(record.pid);
         if let (Some(identity), Ok(object)) = (identity, ObjectId::of(fd.as_fd())) {
+            let identity = Box::new(identity);
             Some(Held::Opening { object, identity })
         } else {
             self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
@@ -397,7 +399,7 @@ impl<I: Identify> Hold<I> {
             .is_some_and(|pidfd| round.follow(executor.pid, pidfd));
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
         Some(Held::Executing {
-            identity: executor.identity,
+            identity: Box::new(executor.identity),
             fence,
             followed,
         })

@@ -259,8 +259,11 @@ impl Mounts {
 
     fn is_trigger(&self, dir: BorrowedFd<'_>, name: &OsStr) -> bool {
         !self.triggers.is_empty()
-            && std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd()))
-                .is_ok_and(|place| self.triggers.contains(&place.join(name)))
+            && readlinkat(
+                nix::fcntl::AT_FDCWD,
+                format!("/proc/self/fd/{}", dir.as_raw_fd()).as_str(),
+            )
+            .is_ok_and(|place| self.triggers.contains(&Path::new(&place).join(name)))
     }
 
     /// As what kind of file system this mount may stall. Where `/` itself lies on
@@ -389,6 +392,19 @@ fn unescape(field: &[u8]) -> OsString {
         }
     }
     OsString::from_vec(bytes)
+}
+
+/// Reads a table of mounts from bytes that anybody may have written. For fuzzing.
+///
+/// # Panics
+/// If what was read is not what the bytes say.
+#[doc(hidden)]
+pub fn read_hostile(bytes: &[u8]) {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Some((_, (mount, _))) = parse(line) {
+            assert!(mount.point.as_os_str().len() <= line.len());
+        }
+    }
 }
 
 #[cfg(test)]

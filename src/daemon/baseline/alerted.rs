@@ -101,7 +101,7 @@ impl Alerted {
             changed: text("file.ctime"),
             sha256: text("file.hash.sha256"),
             is_deletion: document.str("event.action") == Some("deletion"),
-            made: made(document, Some(document)),
+            made: made(document),
         };
         let renamed = text("ssh_keywatch.file.final.path");
         if let Some(path) = renamed.or_else(|| text("file.path")) {
@@ -154,4 +154,11 @@ fn regular(path: &Path) -> Option<File> {
         .open(path)
         .ok()?;
     file.metadata().ok()?.is_file().then_some(file)
+}
+
+pub(in crate::daemon) fn read_hostile(bytes: &[u8]) {
+    let mut alerted = Alerted::default();
+    alerted.take(bytes, "2026");
+    let lines = bytes.split(|byte| *byte == b'\n').count();
+    assert!(alerted.0.len() <= lines);
 }

@@ -26,16 +26,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+pub(super) use self::alerted::read_hostile;
+
 use self::alerted::Alerted;
 use self::look::{Looker, Seen};
 use super::Message;
-use crate::alert::{Document, Gap, Unseen};
+use super::deciding::Lost;
+use crate::alert::{Document, Gap, LossKind, Unseen};
 use crate::baseline::{Made, Meta, Moment, Opened, Record, Stat, Store};
 use crate::event::assemble::Assembled;
+use crate::event::flood::Budgets;
 use crate::event::{Action, Event, Evidence, FinalPath};
 use crate::key::{Entry, Inspection};
 use crate::resolve::Attribution;
 use crate::sys::ObjectId;
+use crate::watch::home;
 use crate::watch::pattern::Pattern;
 
 /// The store's name in the state directory.
@@ -60,6 +65,8 @@ const MOST_DEFERRED: usize = 64 * 1024;
 const MOST_POLLED: usize = 64;
 /// Change times are as coarse as the kernel's clock tick.
 const TICK: Duration = Duration::from_millis(20);
+/// How many differences may wait to be decided.
+const MOST_TOLD: usize = 1024;
 /// How many names are looked at in one go.
 const CHUNK: usize = 256;
 
@@ -160,6 +167,8 @@ pub struct Missed {
     pub(super) before: Option<Vec<Entry>>,
     /// What was found of it, where a server may not answer again.
     pub(super) record: Option<Record>,
+    /// Shared by all that wait to be decided.
+    pub(super) waiting: Arc<()>,
 }
 
 enum Task {
@@ -262,6 +271,9 @@ impl Keeper {
             looker,
             patient,
             messages,
+            waiting: Arc::default(),
+            budgets: Budgets::default(),
+            untold: 0,
             dropped: Arc::clone(&dropped),
             told_dropped: 0,
             failing: false,
@@ -365,6 +377,12 @@ struct Books {
     /// For file systems whose server may not answer: that keeps nobody else waiting.
     patient: Looker,
     messages: SyncSender<Message>,
+    /// As many as wait to be decided, and one more, refer to it.
+    waiting: Arc<()>,
+    /// What one home may have told of it.
+    budgets: Budgets,
+    /// How many differences were too many for that.
+    untold: u64,
     dropped: Arc<AtomicU64>,
     told_dropped: u64,
     failing: bool,
@@ -654,6 +672,23 @@ impl Books {
 
     /// The gap is over once nothing of it is left to be looked at.
     fn finish(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        if untold > 0 {
+            let reason = format!(
+                "{untold} files in homes with a great many differ from what was known of them, \
+                 and are not told one by one"
+            );
+            let lost = Lost {
+                code: "baseline_flood",
+                kind: LossKind::Dropped,
+                count: Some(untold),
+                since: None,
+                reason,
+            };
+            if self.messages.try_send(Message::Lost(lost)).is_err() {
+                self.untold = untold;
+            }
+        }
         if self.deferred.is_empty() && !self.failing {
             self.meta.since = None;
             self.since = None;
@@ -711,6 +746,9 @@ impl Books {
                 self.differs(path, Difference::Gone, None, window);
             }
             self.drain(Duration::ZERO);
+        }
+        if self.untold > 0 {
+            self.finish();
         }
     }
 
@@ -894,6 +932,12 @@ impl Books {
 
     /// Hands an event to the deciding thread, whose answer is an [`Update`].
     fn tell(&mut self, path: PathBuf, difference: Difference, now: Option<Seen>, window: Window) {
+        let home = home::of(&path);
+        if !self.budgets.take(&home, &path, Instant::now()) {
+            self.untold += 1;
+            self.note(path, now.map(|now| now.record));
+            return;
+        }
         let known = self.known(&path);
         let before = match difference {
             Difference::Appeared => Some(Vec::new()),
@@ -908,8 +952,15 @@ impl Books {
             .unwrap_or_default();
         let found = now.as_ref().filter(|_| !window.twice);
         let found = found.map(|now| now.record.clone());
+        while Arc::strong_count(&self.waiting) > MOST_TOLD {
+            self.drain(Duration::from_millis(5));
+            if self.ending {
+                return;
+            }
+        }
         let missed = Missed {
             record: found,
+            waiting: Arc::clone(&self.waiting),
             gap: Gap {
                 unseen: window.unseen,
                 since: window.since,
@@ -917,6 +968,8 @@ impl Books {
             },
             before,
             assembled: Assembled {
+                home: Some(home),
+                ticket: None,
                 object: now.and_then(|now| now.object),
                 event: Event {
                     sequence: 0,
@@ -955,21 +1008,18 @@ pub(super) struct Found {
     pub(super) object: Option<ObjectId>,
     /// What is in it.
     pub(super) inspection: Option<Inspection>,
+    /// It lies on a file system whose server may not answer.
+    pub(super) is_apart: bool,
 }
 
 /// What an event says of a file; `None` if that is nothing.
-pub(super) fn update(
-    event: &Event<Attribution>,
-    found: &Found,
-    is_apart: bool,
-    made: Made,
-) -> Option<Update> {
+pub(super) fn update(event: &Event<Attribution>, found: &Found, made: Made) -> Option<Update> {
     let path = match &event.final_path {
         Some(FinalPath::Renamed(path)) => path,
         _ => &event.path,
     };
     // Another file may have taken the name meanwhile, whose event is to come.
-    let is_free = |path: &Path| is_apart || path.symlink_metadata().is_err();
+    let is_free = |path: &Path| found.is_apart || path.symlink_metadata().is_err();
     let from = [event.original_path.as_deref(), Some(event.path.as_path())];
     let from = from.into_iter().flatten().find(|from| *from != path);
     let record = match (event.action, &found.metadata, &event.facts) {
@@ -1014,8 +1064,8 @@ pub(super) fn told(event: &Event<Attribution>, record: Record, made: Made) -> Up
     }
 }
 
-/// Who made a file, as its event's document says.
-pub(super) fn made(document: &Document, alert: Option<&Document>) -> Made {
+/// Who made a file, as its event's document or an alert about it says.
+pub(super) fn made(document: &Document) -> Made {
     let text = |name: &str| document.str(name).map(str::to_owned);
     let certain = document.get("ssh_keywatch.attribution.certain");
     Made {
@@ -1025,6 +1075,6 @@ pub(super) fn made(document: &Document, alert: Option<&Document>) -> Made {
         user: text("user.name").or_else(|| text("user.id")),
         method: text("ssh_keywatch.attribution.method"),
         certain: certain == Some(&serde_json::Value::Bool(true)),
-        alert: alert.and_then(|alert| alert.str("event.id").map(str::to_owned)),
+        alert: text("event.id"),
     }
 }

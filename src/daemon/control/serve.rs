@@ -19,7 +19,7 @@ use super::{MAX_REQUEST, Parsed, Request, line, parse};
 use crate::sys::peer::Peer;
 
 /// How many clients are served at once.
-const MAX_CLIENTS: usize = 16;
+pub(super) const MAX_CLIENTS: usize = 16;
 /// How long a client may take, from its connection to the end of its answer.
 const CLIENT_TIME: Duration = Duration::from_secs(5);
 /// How long an answer is good for whoever asks next.
@@ -175,8 +175,8 @@ impl<S: Fn() -> Value> Server<S> {
                     return;
                 }
             };
-            let answer = match Peer::of(&stream) {
-                Ok(peer) if self.access.allows(&peer) => Vec::new(),
+            let refusal = match Peer::of(&stream) {
+                Ok(peer) if self.access.allows(&peer) => None,
                 Ok(peer) => {
                     tracing::debug!(
                         uid = peer.uid,
@@ -184,23 +184,29 @@ impl<S: Fn() -> Value> Server<S> {
                         "refused on the control socket"
                     );
                     let group = &self.access.group;
-                    line(
-                        "error",
-                        format!("only root and members of the group {group} may ask").into(),
-                    )
+                    Some(format!(
+                        "only root and members of the group {group} may ask"
+                    ))
                 }
-                Err(error) => line("error", format!("who asks is unknown: {error}").into()),
+                Err(error) => Some(format!("who asks is unknown: {error}")),
             };
-            if self.clients.len() == MAX_CLIENTS {
-                self.clients.remove(0);
-            }
-            self.clients.push(Client {
+            let mut client = Client {
                 stream,
                 until: Instant::now() + CLIENT_TIME,
                 request: Vec::new(),
-                answer,
+                answer: Vec::new(),
                 sent: 0,
-            });
+            };
+            if let Some(why) = refusal {
+                // A new socket has room for a line. It takes nobody's place.
+                client.answer = line("error", why.into());
+                let _ = write(&mut client);
+                continue;
+            }
+            if self.clients.len() == MAX_CLIENTS {
+                self.clients.remove(0);
+            }
+            self.clients.push(client);
         }
     }
 

@@ -146,6 +146,57 @@ fn slow_and_rude_clients_stop_nobody() {
 }
 
 #[test]
+fn a_thousand_connections_keep_no_more_than_a_few_and_stop_nobody() {
+    crate::daemon::privilege::raise_descriptors();
+    let place = Place::new();
+    let _control = place.start(fine).unwrap();
+    let mut crowd: Vec<UnixStream> = (0..1000).map(|_| place.connect()).collect();
+    assert_eq!(place.ask().unwrap(), fine());
+    // All but the last have been shown out, without having said a word.
+    let mut byte = [0];
+    for stream in &mut crowd[..1000 - serve::MAX_CLIENTS] {
+        assert_eq!(stream.read(&mut byte).unwrap(), 0);
+    }
+    assert_eq!(place.ask().unwrap(), fine());
+}
+
+#[test]
+fn who_sends_a_request_byte_by_byte_is_shown_out_in_time() {
+    let place = Place::new();
+    let _control = place.start(fine).unwrap();
+    let mut slow = place.connect();
+    let step = Duration::from_millis(20);
+    slow.set_read_timeout(Some(step)).unwrap();
+    let start = Instant::now();
+    let ended = loop {
+        // As many as it takes: a blank is a part of a request.
+        if slow.write_all(b" ").is_err() {
+            break Ok(0);
+        }
+        match slow.read(&mut [0; 4096]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => break other,
+        }
+        assert!(start.elapsed() < BOUND, "still there");
+    };
+    // Without an answer: it was the time that was over, and not the room.
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+    assert_eq!(place.ask().unwrap(), fine());
+}
+
+#[test]
+fn a_huge_request_is_not_read() {
+    let place = Place::new();
+    let _control = place.start(fine).unwrap();
+    let mut stream = place.connect();
+    let huge = vec![b'{'; 64 << 20];
+    // It is refused long before all is sent.
+    let sent = stream.write_all(&huge);
+    assert!(sent.is_err(), "64 MiB were taken");
+    assert_eq!(place.ask().unwrap(), fine());
+}
+
+#[test]
 fn an_answer_larger_than_the_sockets_buffer_arrives_whole() {
     let place = Place::new();
     let large = "x".repeat(3 << 20);

@@ -20,12 +20,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use self::links::Followed;
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
 use self::visit::{Look, open_root};
 use super::beat::Beat;
+use super::home::{Home, Homes, Limit, Limits, is_looked_for};
 use super::mounts::Mounts;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
@@ -35,7 +37,7 @@ use crate::sys::ObjectId;
 const MAX_DEPTH: usize = 64;
 /// How many entries are remembered in all; beyond it files are still reported,
 /// but a scan could report one again.
-const MAX_ENTRIES: usize = 1 << 20;
+const MAX_ENTRIES: usize = 1 << 18;
 
 /// What is to be told of a directory. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +59,8 @@ pub struct Scope {
     pub patterns: Vec<Pattern>,
     /// At most so many directories.
     pub limit: usize,
+    /// What one home may have of them.
+    pub homes: Limits,
     /// In which of them opens are told. They are many, and each costs a wake-up.
     pub opens: WantsOpens,
 }
@@ -79,6 +83,8 @@ pub struct Root {
     pub path: PathBuf,
     /// Whether the making of files in it is held.
     pub held: Held,
+    /// It has no marks for a while ([`Tree::mute`]).
+    pub muted: bool,
 }
 
 /// Sets marks for a backend.
@@ -137,6 +143,8 @@ struct Node {
     id: ObjectId,
     parent: Option<NodeId>,
     path: PathBuf,
+    /// The home that it is or lies in; none of a directory on the way to homes.
+    home: Option<Home>,
     role: Role,
     interest: Interest,
     /// Levels below the watched root.
@@ -145,12 +153,16 @@ struct Node {
     linked: bool,
     fsid: [u8; 8],
     /// It is a home, or homes are made in it.
-    home: bool,
+    base: bool,
     held: Held,
     children: HashMap<OsString, NodeId>,
     entries: HashMap<OsString, Known>,
     /// Files in it that have a mark of their own.
     followed: Vec<ObjectId>,
+    /// Records of it since it was last asked which home is the loudest.
+    heard: u64,
+    /// It has no marks for a while.
+    muted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -204,6 +216,9 @@ pub struct Tree {
     file_systems: HashMap<[u8; 8], usize>,
     /// How often there was another one.
     file_system_changes: u64,
+    homes: Homes,
+    /// Directories that are still to be looked into: their homes have had their share.
+    unscanned: BTreeSet<NodeId>,
     beat: Arc<Beat>,
     /// How often a directory got another path or was let go.
     moves: u64,
@@ -232,6 +247,8 @@ impl Tree {
         Self {
             patterns: scope.patterns,
             limit: scope.limit,
+            homes: Homes::new(scope.homes),
+            unscanned: BTreeSet::new(),
             opens: scope.opens,
             marker,
             nodes: HashMap::new(),
@@ -293,6 +310,7 @@ impl Tree {
     pub fn set_scope(&mut self, scope: Scope, out: &mut Vec<Notice>) {
         self.patterns = scope.patterns;
         self.limit = scope.limit;
+        self.homes.set_limits(scope.homes);
         self.opens = scope.opens;
         self.limit_said = false;
         let Some(root) = self.by_path.get(Path::new("/")).copied() else {
@@ -309,15 +327,18 @@ impl Tree {
         };
         let no_longer = !role.watched && entry.role.watched;
         entry.role = role.clone();
-        let (fsid, was_home) = (entry.fsid, entry.home);
-        let is_home = self.is_home(role);
-        self.count_home(fsid, was_home, is_home);
+        let (fsid, was_base) = (entry.fsid, entry.base);
+        let is_base = self.is_base(role);
+        self.count_base(fsid, was_base, is_base);
         let Some(entry) = self.nodes.get_mut(&node) else {
             return;
         };
-        entry.home = is_home;
+        entry.base = is_base;
         if no_longer {
             self.remembered -= entry.entries.len();
+            if let Some(home) = &entry.home {
+                self.homes.give(home, 0, entry.entries.len());
+            }
             entry.entries.clear();
         }
         let left = no_longer.then(|| std::mem::take(&mut entry.followed));
@@ -390,6 +411,7 @@ impl Tree {
             .map(|node| Root {
                 path: node.path.clone(),
                 held: node.held.clone(),
+                muted: node.muted,
             })
             .collect();
         roots.sort_by(|one, other| one.path.cmp(&other.path));
@@ -403,6 +425,9 @@ impl Tree {
         for node in nodes {
             let Some(dir) = self.open(node) else { continue };
             let entry = &self.nodes[&node];
+            if entry.muted {
+                continue;
+            }
             if entry.role.watched {
                 for name in entry.entries.keys() {
                     self.marker.settle(dir.as_fd(), name);
@@ -436,7 +461,7 @@ impl Tree {
     }
 
     /// Whether a directory with this role is a home, or where homes are made.
-    fn is_home(&self, role: &Role) -> bool {
+    fn is_base(&self, role: &Role) -> bool {
         role.waypoints.iter().any(|(pattern, done)| {
             let depth = self.patterns[*pattern].depth();
             *done > 0 && (*done + 1 == depth || *done + 2 == depth)
@@ -459,13 +484,13 @@ impl Tree {
         if parent.role.watched && !directory {
             let path = parent.path.join(name);
             let object = object.or_else(|| self.object_at(node, name));
-            let again = self.remember(node, name, object.clone());
-            Self::report(
+            let again = self.remember(node, name, object.clone(), out);
+            self.report(
+                node,
                 What::Created { again },
                 path,
                 object,
                 writer.clone(),
-                self.marker.evidence(),
                 out,
             );
         }
@@ -553,14 +578,8 @@ impl Tree {
         if parent.role.watched && !directory {
             let path = parent.path.join(name);
             let known = self.forget(node, name, object.as_ref());
-            Self::report(
-                What::Deleted,
-                path,
-                object.or(known),
-                writer,
-                self.marker.evidence(),
-                out,
-            );
+            let object = object.or(known);
+            self.report(node, What::Deleted, path, object, writer, out);
         }
     }
 
@@ -610,23 +629,16 @@ impl Tree {
         if let Some((node, name, _)) = &from_watched {
             known = self.forget(*node, name, object.as_ref());
         }
-        let evidence = self.marker.evidence();
         let object = object
             .or(known)
             .or_else(|| to.and_then(|(node, name)| self.object_at(node, name)));
         if let Some((node, name, path)) = to_watched {
-            self.remember(node, name, object.clone());
+            self.remember(node, name, object.clone(), out);
             let from = from_watched.map(|(_, _, path)| path);
-            Self::report(
-                What::Renamed { from },
-                path,
-                object,
-                writer.clone(),
-                evidence,
-                out,
-            );
-        } else if let Some((_, _, path)) = from_watched {
-            Self::report(What::Deleted, path, object, writer.clone(), evidence, out);
+            let what = What::Renamed { from };
+            self.report(node, what, path, object, writer.clone(), out);
+        } else if let Some((node, _, path)) = from_watched {
+            self.report(node, What::Deleted, path, object, writer.clone(), out);
         }
         if let Some((node, name)) = to {
             let moved = true;
@@ -662,7 +674,7 @@ impl Tree {
         }
         let path = parent.path.join(name);
         let object = object.or_else(|| parent.entries.get(name)?.object.clone());
-        Self::report(what, path, object, writer, self.marker.evidence(), out);
+        self.report(node, what, path, object, writer, out);
     }
 
     /// The directory itself was deleted.
@@ -705,7 +717,9 @@ impl Tree {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return;
         };
+        // A mark on what is not remembered would have no bound.
         if let Some(node) = self.by_path(parent)
+            && self.nodes[&node].entries.contains_key(name)
             && let Some(dir) = self.open(node)
         {
             self.marker.settle(dir.as_fd(), name);
@@ -770,30 +784,120 @@ impl Tree {
     }
 
     fn report(
+        &self,
+        node: NodeId,
         what: What,
         path: PathBuf,
         object: Option<ObjectId>,
         writer: Option<Arc<Writer>>,
-        evidence: Evidence,
         out: &mut Vec<Notice>,
     ) {
         out.push(Notice::Change(Change {
             what,
             path,
+            home: self.home(node),
             object,
             moved: false,
             writer,
-            evidence,
+            evidence: self.marker.evidence(),
         }));
     }
 
+    /// The home that a watched directory lies in.
+    fn home(&self, node: NodeId) -> Home {
+        let home = self.nodes.get(&node).and_then(|node| node.home.clone());
+        // Every watched directory has one.
+        home.unwrap_or_else(|| Path::new("/").into())
+    }
+
+    /// A record of this directory has come; the home that it lies in, and whether that
+    /// is muted.
+    pub fn heard(&mut self, node: NodeId) -> Option<(&Home, bool)> {
+        let node = self.nodes.get_mut(&node)?;
+        node.heard += 1;
+        Some((node.home.as_ref()?, node.muted))
+    }
+
+    /// The home that most records were of since this was last asked, if they were more
+    /// than half of all: its share, and how many there were.
+    pub fn loudest(&mut self) -> Option<(Home, u64)> {
+        let (mut homes, mut all) = (HashMap::<Home, u64>::new(), 0);
+        for node in self.nodes.values_mut() {
+            let heard = std::mem::take(&mut node.heard);
+            all += heard;
+            if let Some(home) = node.home.as_ref().filter(|_| heard > 0 && !node.muted) {
+                *homes.entry(Arc::clone(home)).or_default() += heard;
+            }
+        }
+        let loudest = homes.into_iter().max_by_key(|(_, heard)| *heard);
+        loudest.filter(|(_, heard)| heard * 2 > all)
+    }
+
+    fn nodes_of(&self, home: &Home) -> Vec<(PathBuf, NodeId)> {
+        let nodes = self.nodes.iter();
+        let nodes = nodes.filter(|(_, node)| node.home.as_ref() == Some(home));
+        let mut nodes: Vec<(PathBuf, NodeId)> =
+            nodes.map(|(id, node)| (node.path.clone(), *id)).collect();
+        nodes.sort();
+        nodes
+    }
+
+    /// Takes the marks of a home off. What is known of it stays known.
+    pub fn mute(&mut self, home: &Home) {
+        for (path, id) in self.nodes_of(home) {
+            let dir = self.open(id);
+            self.marker.unmark(dir.as_ref().map(AsFd::as_fd), &path);
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.muted = true;
+            }
+        }
+    }
+
+    /// Sets the marks of a home again, and looks at what has changed.
+    pub fn unmute(&mut self, home: &Home, out: &mut Vec<Notice>) {
+        for (_, id) in self.nodes_of(home) {
+            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.muted) else {
+                continue;
+            };
+            node.muted = false;
+            match self.open(id) {
+                Some(dir) => {
+                    self.mark_again(id, dir.as_fd(), out);
+                    self.scan(&dir, id, &Finds::News(Finder::nobody()), out);
+                }
+                None => self.detach(id),
+            }
+        }
+    }
+
+    /// Whether directories are still to be looked into ([`Tree::catch_up`]).
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !self.unscanned.is_empty()
+    }
+
+    /// Looks into directories that had to wait, and forgets homes at rest.
+    pub fn catch_up(&mut self, now: Instant, out: &mut Vec<Notice>) {
+        self.homes.prune(now);
+        for node in std::mem::take(&mut self.unscanned) {
+            if let Some(dir) = self.open(node) {
+                self.scan(&dir, node, &Finds::News(Finder::nobody()), out);
+            }
+        }
+    }
+
     /// Remembers an entry as reported; says whether it was so before.
-    fn remember(&mut self, id: NodeId, name: &OsStr, object: Option<ObjectId>) -> bool {
-        let room = self.remembered < MAX_ENTRIES;
-        let Some(node) = self.nodes.get_mut(&id) else {
+    fn remember(
+        &mut self,
+        id: NodeId,
+        name: &OsStr,
+        object: Option<ObjectId>,
+        out: &mut Vec<Notice>,
+    ) -> bool {
+        let Some(entry) = self.nodes.get_mut(&id) else {
             return false;
         };
-        if let Some(known) = node.entries.get_mut(name) {
+        if let Some(known) = entry.entries.get_mut(name) {
             let again = known.reported && known.object == object;
             let other = (known.object != object)
                 .then(|| known.object.clone())
@@ -807,17 +911,52 @@ impl Tree {
             }
             return again;
         }
-        if room {
-            self.remembered += 1;
-            node.entries.insert(
-                name.to_owned(),
-                Known {
-                    object,
-                    reported: true,
-                },
-            );
+        let known = Known {
+            object,
+            reported: true,
+        };
+        if !self.keep(id, name, known) {
+            self.at_limit(id, Limit::Files, out);
         }
         false
+    }
+
+    /// Remembers an entry that is not known yet, if there is room for it; says
+    /// whether there was.
+    fn keep(&mut self, node: NodeId, name: &OsStr, known: Known) -> bool {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return false;
+        };
+        let home = entry.home.as_ref();
+        let wanted = home.is_some_and(|home| is_looked_for(home, &entry.path.join(name)));
+        let room = wanted || self.remembered < MAX_ENTRIES;
+        let room = room && home.is_none_or(|home| self.homes.take_file(home, wanted));
+        if room {
+            self.remembered += 1;
+            entry.entries.insert(name.to_owned(), known);
+        }
+        room
+    }
+
+    /// Says, once a home, that it has reached a limit.
+    fn at_limit(&mut self, node: NodeId, limit: Limit, out: &mut Vec<Notice>) {
+        let home = self.home(node);
+        if !self.homes.is_news(&home, limit) {
+            return;
+        }
+        let limits = self.homes.limits();
+        let home = home.to_path_buf();
+        out.push(Notice::Problem(match limit {
+            Limit::Directories => Problem::HomeDirectories {
+                home,
+                limit: limits.directories,
+            },
+            Limit::Files => Problem::HomeFiles {
+                home,
+                limit: limits.files,
+            },
+            Limit::Looks => Problem::Unscanned { home },
+        }));
     }
 
     fn forget(&mut self, id: NodeId, name: &OsStr, object: Option<&ObjectId>) -> Option<ObjectId> {
@@ -828,6 +967,9 @@ impl Tree {
             return None;
         }
         self.remembered -= 1;
+        if let Some(home) = &node.home {
+            self.homes.give(home, 0, 1);
+        }
         let object = node.entries.remove(name)?.object?;
         self.left(id, name, &object);
         Some(object)

@@ -81,7 +81,7 @@ impl Tree {
     #[must_use]
     pub fn grounds(&mut self) -> Vec<Ground> {
         let mut first: BTreeMap<[u8; 8], (bool, PathBuf)> = BTreeMap::new();
-        for node in self.nodes.values().filter(|node| node.home) {
+        for node in self.nodes.values().filter(|node| node.base) {
             let place = (node.linked, node.path.clone());
             let known = first.entry(node.fsid).or_insert_with(|| place.clone());
             if (place.0, place.1.as_os_str().len()) < (known.0, known.1.as_os_str().len()) {
@@ -103,7 +103,7 @@ impl Tree {
     }
 
     /// Counts which file systems homes lie on.
-    pub(super) fn count_home(&mut self, fsid: [u8; 8], was: bool, is: bool) {
+    pub(super) fn count_base(&mut self, fsid: [u8; 8], was: bool, is: bool) {
         if was == is {
             return;
         }

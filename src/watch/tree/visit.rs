@@ -8,15 +8,17 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 
-use super::{Finds, Known, MAX_DEPTH, MAX_ENTRIES, Node, NodeId, Role, Tree};
+use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
+use crate::watch::home::{Home, LOOKED_FOR, Limit};
 use crate::watch::mounts::Unreached;
 use crate::watch::{Change, Evidence, Notice, Problem, What};
 
@@ -76,16 +78,26 @@ impl Tree {
             }
             return;
         }
+        let home = self.home_of(parent, &role, &path);
+        if let (Some(home), Some(parent)) = (&home, parent)
+            && !self.homes.take_directory(home)
+        {
+            self.at_limit(parent, Limit::Directories, out);
+            return;
+        }
         let interest = self.interest(&path, role.watched);
         let Some(held) = self.mark(dir.as_fd(), &path, interest, out) else {
+            if let Some(home) = &home {
+                self.homes.give(home, 1, 0);
+            }
             return;
         };
         // A stale namesake: its own record of deletion is still to come.
         if let Some(stale) = self.by_path(&path) {
             self.detach(stale);
         }
-        let home = self.is_home(&role);
-        self.count_home(fsid, false, home);
+        let base = self.is_base(&role);
+        self.count_base(fsid, false, base);
         let node = NodeId(self.next);
         self.next += 1;
         self.by_object.insert(id.clone(), node);
@@ -99,19 +111,32 @@ impl Tree {
                 id,
                 parent,
                 path,
+                home,
                 role,
                 interest,
                 depth,
                 linked,
                 fsid,
-                home,
+                base,
                 held,
                 children: HashMap::new(),
                 entries: HashMap::new(),
                 followed: Vec::new(),
+                heard: 0,
+                muted: false,
             },
         );
         self.scan(dir, node, finds, out);
+    }
+
+    /// The home that a directory is, or lies in.
+    fn home_of(&self, parent: Option<NodeId>, role: &Role, path: &Path) -> Option<Home> {
+        let above = parent.and_then(|parent| self.nodes.get(&parent)?.home.clone());
+        let is_home = role.waypoints.iter().any(|(index, done)| {
+            let pattern = &self.patterns[*index];
+            done + 1 == pattern.depth() && pattern.name(*done).is_some_and(|name| name == ".ssh")
+        });
+        above.or_else(|| (is_home || role.watched).then(|| path.into()))
     }
 
     /// Looks at what is in a marked directory.
@@ -131,10 +156,19 @@ impl Tree {
                 .waypoints
                 .iter()
                 .any(|(index, done)| self.patterns[*index].name(*done).is_none());
-        let mut names: Vec<(OsString, Option<Type>)> = Vec::new();
+        let mut found = Listed::default();
+        let home = entry.home.clone().filter(|_| entry.role.watched);
+        if let (Some(home), Finds::News(_)) = (&home, finds)
+            && !self.homes.may_look(home, Instant::now())
+        {
+            self.unscanned.insert(node);
+            self.at_limit(node, Limit::Looks, out);
+            return;
+        }
         if listed {
-            match list(dir.as_fd()) {
-                Ok(found) => names = found,
+            let most = home.as_ref().map(|_| self.homes.limits().files);
+            match list(dir.as_fd(), most) {
+                Ok(names) => found = names,
                 Err(error) => out.push(Notice::Problem(Problem::Unlisted {
                     path: entry.path.clone(),
                     reason: error.to_string(),
@@ -144,14 +178,23 @@ impl Tree {
             // Every name that could matter is known: a home is not listed for one.
             for (index, done) in &entry.role.waypoints {
                 if let Some(name) = self.patterns[*index].name(*done)
-                    && !names.iter().any(|(listed, _)| listed == name)
+                    && !found.names.iter().any(|(listed, _)| listed == name)
                 {
-                    names.push((name.to_owned(), None));
+                    found.names.push((name.to_owned(), None));
                 }
             }
         }
         let watched = entry.role.watched;
         let fsid = entry.fsid;
+        let Listed { mut names, cut } = found;
+        if let (Some(home), Finds::News(_)) = (&home, finds) {
+            self.homes.looked(home, names.len());
+        }
+        if cut {
+            // Whatever was not listed: what is looked for must not be missing.
+            names.extend(LOOKED_FOR.map(|name| (OsString::from(name), None)));
+            self.at_limit(node, Limit::Files, out);
+        }
         for (name, kind) in names {
             self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == Type::Directory);
@@ -187,17 +230,15 @@ impl Tree {
         let object = ObjectId::at(dir, name, fsid).ok();
         match finds {
             Finds::Stock => {
-                self.marker.settle(dir, name);
+                let is_known = |node: &Node| node.entries.contains_key(name);
                 let known = Known {
                     object,
                     reported: false,
                 };
-                if self.remembered < MAX_ENTRIES
-                    && let Some(node) = self.nodes.get_mut(&node)
-                    && !node.entries.contains_key(name)
-                {
-                    self.remembered += 1;
-                    node.entries.insert(name.to_owned(), known);
+                if self.nodes.get(&node).is_some_and(is_known) || self.keep(node, name, known) {
+                    self.marker.settle(dir, name);
+                } else {
+                    self.at_limit(node, Limit::Files, out);
                 }
                 self.follow_file(dir, node, name, glance, out);
             }
@@ -209,11 +250,12 @@ impl Tree {
                 if known.is_some_and(|known| known.object == object) {
                     return;
                 }
-                self.remember(node, name, object.clone());
+                self.remember(node, name, object.clone(), out);
                 let path = self.nodes[&node].path.join(name);
                 out.push(Notice::Change(Change {
                     what: What::Created { again: false },
                     path,
+                    home: self.home(node),
                     object,
                     moved: finder.moved,
                     writer: finder.writer.clone(),
@@ -253,7 +295,11 @@ impl Tree {
                 continue;
             };
             self.remembered -= entry.entries.len();
-            self.count_home(entry.fsid, entry.home, false);
+            self.count_base(entry.fsid, entry.base, false);
+            self.unscanned.remove(&node);
+            if let Some(home) = &entry.home {
+                self.homes.give(home, 1, entry.entries.len());
+            }
             for object in &entry.followed {
                 self.unfollow(dir.as_ref().map(AsFd::as_fd), object);
             }
@@ -312,6 +358,21 @@ impl Tree {
             };
             let old = std::mem::replace(&mut entry.path, path.clone());
             let watched = entry.role.watched;
+            let former = entry.home.take();
+            let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
+            let home = self.home_of(above, &role, &path);
+            if former != home {
+                if let Some(former) = &former {
+                    self.homes.give(former, 1, files);
+                }
+                if let Some(home) = &home {
+                    self.homes.take(home, 1, files);
+                }
+            }
+            let Some(entry) = self.nodes.get_mut(&node) else {
+                continue;
+            };
+            entry.home = home;
             left.extend(
                 entry
                     .children
@@ -406,8 +467,17 @@ pub(super) fn open_root() -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open("/", flags, Mode::empty())?)
 }
 
-/// The names in a directory, without `.` and `..`.
-pub(super) fn list(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, Option<Type>)>, Errno> {
+/// What is in a directory.
+#[derive(Default)]
+struct Listed {
+    names: Vec<(OsString, Option<Type>)>,
+    /// There are more.
+    cut: bool,
+}
+
+/// The names in a directory, without `.` and `..`, as far as they are not more
+/// than `most`.
+fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> Result<Listed, Errno> {
     use std::os::unix::ffi::OsStrExt;
 
     let mut dir = Dir::openat(
@@ -416,13 +486,19 @@ pub(super) fn list(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, Option<Type>)>,
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    let mut names = Vec::new();
+    let mut listed = Listed::default();
     for entry in dir.iter() {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name != "." && name != ".." {
-            names.push((name.to_owned(), entry.file_type()));
+        if name == "." || name == ".." {
+            continue;
         }
+        if most.is_some_and(|most| listed.names.len() >= most) {
+            listed.cut = true;
+            break;
+        }
+        let listed = &mut listed.names;
+        listed.push((name.to_owned(), entry.file_type()));
     }
-    Ok(names)
+    Ok(listed)
 }
