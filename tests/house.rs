@@ -201,31 +201,81 @@ fn nothing_starts_a_process() {
     }
 }
 
-#[test]
-fn the_hazards_name_tests_that_exist() {
-    let text = read("docs/hazards.md");
+/// The test that a document calls `name` stands in one of these files.
+fn places(name: &str) -> (Vec<String>, &str) {
+    let (module, function) = name.rsplit_once("::").unwrap_or_else(|| panic!("{name}"));
+    let path = module.replace("::", "/");
+    let places = match module.split("::").next() {
+        Some("house" | "fuzz" | "package") => vec![format!("tests/{path}.rs")],
+        // Beside the code: at the end of a file, or in one of its own.
+        Some("src") => {
+            let inline = path.trim_end_matches("/tests");
+            vec![
+                format!("{path}.rs"),
+                format!("{path}/mod.rs"),
+                format!("{inline}.rs"),
+                format!("{inline}/mod.rs"),
+            ]
+        }
+        _ => vec![format!("tests/it/{path}.rs")],
+    };
+    (places, function)
+}
+
+/// Each row of the tables in `document` names, in its last column, tests that exist, or
+/// says why there is none. Returns how many rows there are.
+fn rows_that_name_tests(document: &str, heading: &str) -> usize {
+    let text = read(document);
     let mut seen = 0;
-    for row in text.lines().filter(|line| line.starts_with("| ")) {
+    let mut in_table = false;
+    for row in text.lines() {
+        in_table &= row.starts_with('|');
+        let Some(row) = row.strip_prefix("| ") else {
+            continue;
+        };
         let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        if column == "test" {
+        if column == heading {
+            in_table = true;
+            continue;
+        }
+        if !in_table {
             continue;
         }
         let mut named = 0;
         for name in column.split('`').skip(1).step_by(2) {
-            let (module, function) = name.rsplit_once("::").unwrap_or_else(|| panic!("{name}"));
-            let place = match module {
-                "house" => "tests/house.rs".to_owned(),
-                other => format!("tests/it/{}.rs", other.replace("::", "/")),
+            let (places, function) = places(name);
+            let is_there = |place: &String| {
+                let text = fs::read_to_string(root().join(place)).unwrap_or_default();
+                // As a module's test it is indented.
+                let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+                let declared = format!("fn {function}()");
+                lines
+                    .windows(2)
+                    .any(|lines| lines[0] == "#[test]" && lines[1].starts_with(&declared))
             };
-            let found = read(&place).contains(&format!("#[test]\nfn {function}()"));
-            assert!(found, "docs/hazards.md names {name}, which is no test");
+            assert!(
+                places.iter().any(is_there),
+                "{document} names {name}, which is no test"
+            );
             named += 1;
         }
         assert!(
             named > 0 || column.starts_with("none: "),
-            "neither a test nor a reason why there is none: {row}"
+            "{document}: neither a test nor a reason why there is none: {row}"
         );
         seen += 1;
     }
+    seen
+}
+
+#[test]
+fn the_hazards_name_tests_that_exist() {
+    let seen = rows_that_name_tests("docs/hazards.md", "test");
     assert!(seen > 20, "the tables of docs/hazards.md are not read");
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let seen = rows_that_name_tests("SECURITY.md", "test");
+    assert!(seen > 15, "the table of SECURITY.md is not read");
 }

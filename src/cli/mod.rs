@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Color, Config};
 use crate::daemon::{self, Fatal};
@@ -180,26 +182,35 @@ fn fail(error: &Fatal) -> Exit {
 /// Diagnostics go to stderr; stdout is for alerts and answers.
 fn diagnostics(common: &Common, daemon: bool) {
     let level = match (common.quiet, common.verbose, daemon) {
-        (true, ..) => "error",
-        (_, 0, false) => "warn",
-        (_, 0, true) => "info",
-        (_, 1, _) => "debug",
-        _ => "trace",
+        (true, ..) => LevelFilter::ERROR,
+        (_, 0, false) => LevelFilter::WARN,
+        (_, 0, true) => LevelFilter::INFO,
+        (_, 1, _) => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,ssh_keywatch={level}")));
+    // Targets and levels: a filter by fields and spans, of which there are none,
+    // would bring regular expressions of its own.
+    let asked = std::env::var("RUST_LOG").ok();
+    let filter = asked
+        .filter(|asked| !asked.is_empty())
+        .and_then(|asked| asked.parse().ok())
+        .unwrap_or_else(|| {
+            Targets::new()
+                .with_default(LevelFilter::WARN)
+                .with_target("ssh_keywatch", level)
+        });
     let stderr = io::stderr();
     let ansi = color::wanted(common.color.unwrap_or_default(), &stderr);
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(io::stderr)
         .with_ansi(ansi)
         .with_target(false);
     // The journal has its own clock.
     let result = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().try_init()
+        builder.without_time().finish().with(filter).try_init()
     } else {
-        builder.try_init()
+        builder.finish().with(filter).try_init()
     };
     if let Err(error) = result {
         eprintln!("ssh-keywatch: no diagnostics: {error}");

@@ -382,7 +382,7 @@ impl<W: Subject> Assembler<W> {
             .map(|writer| writer.pid);
         if let Some(pid) = pid {
             // At the bound an open more is told, and nothing is lost.
-            self.makers.admit(&change.path, pid, now);
+            self.makers.admit(&change.home, &change.path, pid, now);
         }
         let admitted = self.admit(Action::Creation, &change, time, now, attribute);
         let Some((ticket, attribute)) = admitted else {
@@ -478,8 +478,15 @@ impl<W: Subject> Assembler<W> {
         if pid.is_some_and(|pid| self.makers.knows(&change.path, pid, now)) {
             return;
         }
+        if self.floods.is_spent(&change.home, now) {
+            // Not even who it was is looked up.
+            let home = &change.home;
+            self.floods.count(home, Action::Open, time, now);
+            return;
+        }
         let writer = attribute(&change);
-        match self.opens.admit(&change.path, writer.actor(), now) {
+        let home = &change.home;
+        match self.opens.admit(home, &change.path, writer.actor(), now) {
             Verdict::Tell => {
                 let admitted = self.admit(Action::Open, &change, time, now, |_| writer.clone());
                 if let Some((ticket, _)) = admitted {

@@ -357,6 +357,24 @@ impl<W: Clone> Floods<W> {
             .is_some_and(|share| share.excess.is_some())
     }
 
+    /// Whether a flood goes on in this home, and nothing of its budget is left.
+    pub(super) fn is_spent(&mut self, home: &Home, now: Instant) -> bool {
+        let share = self.homes.get_mut(home);
+        share.is_some_and(|share| {
+            share.events.fill(now);
+            share.excess.is_some() && share.events.tokens < 1.0
+        })
+    }
+
+    /// Counts an event of a flood.
+    pub(super) fn count(&mut self, home: &Home, action: Action, time: SystemTime, now: Instant) {
+        let share = self.homes.get_mut(home);
+        if let Some(excess) = share.and_then(|share| share.excess.as_mut()) {
+            excess.count(action, time, now);
+            self.total += 1;
+        }
+    }
+
     /// So many records were not looked at; the flood goes on.
     pub(super) fn unread(&mut self, home: &Home, records: u64, time: SystemTime, now: Instant) {
         let share = self.homes.get_mut(home);

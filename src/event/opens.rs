@@ -1,17 +1,20 @@
 //! Which opens are told: of those that are alike the first in a while.
 //!
-//! Owns how many that are at most. An open is like another if the same program
+//! Owns how many that are at most, in all and in one home, which may have as many as
+//! are free besides: the next one finds room. An open is like another if the same program
 //! of the same process opened the same file. Pure: the clock is given.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::watch::home::Home;
+
 /// How long an open stands for all that are like it.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// How many different ones are told in that time.
-const MAX_TOLD: usize = 2048;
+const MAX_TOLD: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -28,7 +31,8 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Opens<A> {
     told: HashSet<(PathBuf, A)>,
-    order: VecDeque<(Instant, (PathBuf, A))>,
+    order: VecDeque<(Instant, Home, (PathBuf, A))>,
+    homes: HashMap<Home, usize>,
 }
 
 impl<A> Default for Opens<A> {
@@ -36,6 +40,7 @@ impl<A> Default for Opens<A> {
         Self {
             told: HashSet::new(),
             order: VecDeque::new(),
+            homes: HashMap::new(),
         }
     }
 }
@@ -48,24 +53,33 @@ impl<A: Clone + Eq + Hash> Opens<A> {
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some((until, _)) = self.order.front()
+        while let Some((until, ..)) = self.order.front()
             && *until <= now
-            && let Some((_, key)) = self.order.pop_front()
+            && let Some((_, home, key)) = self.order.pop_front()
         {
             self.told.remove(&key);
+            if let Some(count) = self.homes.get_mut(&home) {
+                *count -= 1;
+                if *count == 0 {
+                    self.homes.remove(&home);
+                }
+            }
         }
     }
 
-    pub(super) fn admit(&mut self, path: &Path, actor: A, now: Instant) -> Verdict {
+    pub(super) fn admit(&mut self, home: &Home, path: &Path, actor: A, now: Instant) -> Verdict {
         self.expire(now);
         let key = (path.to_owned(), actor);
         if self.told.contains(&key) {
             return Verdict::Told;
         }
-        if self.told.len() >= MAX_TOLD {
+        let of_home = self.homes.get(home).copied().unwrap_or_default();
+        if of_home >= MAX_TOLD - self.told.len() {
             return Verdict::TooMany;
         }
-        self.order.push_back((now + INTERVAL, key.clone()));
+        *self.homes.entry(home.clone()).or_default() += 1;
+        self.order
+            .push_back((now + INTERVAL, home.clone(), key.clone()));
         self.told.insert(key);
         Verdict::Tell
     }
@@ -78,20 +92,21 @@ mod tests {
     #[test]
     fn one_of_those_that_are_alike_is_told_in_each_interval() {
         let mut opens = Opens::default();
+        let home: Home = Path::new("/root").into();
         let start = Instant::now();
         let key = Path::new("/root/.ssh/id");
-        assert_eq!(opens.admit(key, (7, "cat"), start), Verdict::Tell);
+        assert_eq!(opens.admit(&home, key, (7, "cat"), start), Verdict::Tell);
         let later = start + INTERVAL / 2;
-        assert_eq!(opens.admit(key, (7, "cat"), later), Verdict::Told);
+        assert_eq!(opens.admit(&home, key, (7, "cat"), later), Verdict::Told);
         // The same process runs another program; another process; another file.
-        assert_eq!(opens.admit(key, (7, "cp"), later), Verdict::Tell);
-        assert_eq!(opens.admit(key, (8, "cat"), later), Verdict::Tell);
+        assert_eq!(opens.admit(&home, key, (7, "cp"), later), Verdict::Tell);
+        assert_eq!(opens.admit(&home, key, (8, "cat"), later), Verdict::Tell);
         let other = Path::new("/root/.ssh/other");
-        assert_eq!(opens.admit(other, (7, "cat"), later), Verdict::Tell);
+        assert_eq!(opens.admit(&home, other, (7, "cat"), later), Verdict::Tell);
         // What is told again does not last longer by being repeated.
         let after = start + INTERVAL;
-        assert_eq!(opens.admit(key, (7, "cat"), after), Verdict::Tell);
-        assert_eq!(opens.admit(key, (7, "cp"), after), Verdict::Told);
+        assert_eq!(opens.admit(&home, key, (7, "cat"), after), Verdict::Tell);
+        assert_eq!(opens.admit(&home, key, (7, "cp"), after), Verdict::Told);
     }
 
     #[test]
@@ -99,14 +114,18 @@ mod tests {
         let mut opens = Opens::default();
         let start = Instant::now();
         let key = Path::new("/root/.ssh/id");
-        for pid in 0..MAX_TOLD {
-            assert_eq!(opens.admit(key, pid, start), Verdict::Tell);
+        let home: Home = Path::new("/root").into();
+        for pid in 0..MAX_TOLD / 2 {
+            assert_eq!(opens.admit(&home, key, pid, start), Verdict::Tell);
         }
-        assert_eq!(opens.admit(key, MAX_TOLD, start), Verdict::TooMany);
-        assert_eq!(opens.admit(key, 0, start), Verdict::Told);
-        assert_eq!(opens.order.len(), MAX_TOLD);
+        let more = MAX_TOLD;
+        assert_eq!(opens.admit(&home, key, more, start), Verdict::TooMany);
+        assert_eq!(opens.admit(&home, key, 0, start), Verdict::Told);
+        assert_eq!(opens.order.len(), MAX_TOLD / 2);
+        let other: Home = Path::new("/home/ann").into();
+        assert_eq!(opens.admit(&other, key, more, start), Verdict::Tell);
         let after = start + INTERVAL;
-        assert_eq!(opens.admit(key, MAX_TOLD, after), Verdict::Tell);
-        assert_eq!(opens.told.len(), 1);
+        assert_eq!(opens.admit(&home, key, more, after), Verdict::Tell);
+        assert_eq!((opens.told.len(), opens.homes.len()), (1, 1));
     }
 }

@@ -44,6 +44,12 @@ impl<'h> Builder<'h> {
         self
     }
 
+    /// `NAME=value` in its environment.
+    pub fn env(mut self, assignment: &str) -> Self {
+        self.cmd = self.cmd.env(assignment);
+        self
+    }
+
     /// Options of setpriv(1).
     pub fn privileges<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, options: I) -> Self {
         self.cmd = self.cmd.privileges(options);

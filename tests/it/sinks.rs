@@ -340,6 +340,27 @@ fn the_terminal_tells_a_person_and_nothing_else_stands_on_stdout() {
 }
 
 #[test]
+fn diagnostics_are_as_loud_as_is_asked() {
+    let host = host();
+    let mut number = 0;
+    let mut said = |variable: &str, option: &[&str]| {
+        let daemon = host.daemon().env(variable).args(option).start();
+        // Of each event something is said for who debugs.
+        number += 1;
+        key(&host, &daemon, &format!("id{number}"));
+        let said = daemon.stop().stderr.join("\n");
+        ["INFO", "DEBUG"].map(|level| said.contains(level))
+    };
+    assert_eq!(said("X=", &[]), [true, false]);
+    assert_eq!(said("X=", &["-v"]), [true, true]);
+    assert_eq!(said("X=", &["-q"]), [false, false]);
+    // It beats the options, where it can be read.
+    assert_eq!(said("RUST_LOG=ssh_keywatch=debug", &["-q"]), [true, true]);
+    assert_eq!(said("RUST_LOG=error", &["-v"]), [false, false]);
+    assert_eq!(said("RUST_LOG==(", &[]), [true, false]);
+}
+
+#[test]
 fn no_file_name_reaches_the_terminal_raw() {
     let host = host();
     let daemon = host.daemon().args(["--color", "never"]).start();

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::machine::{Machine, login};
+use crate::machine::{Machine, keygen, login};
 use crate::root::package;
 
 /// A host that watches, with an account that has a `.ssh`.
@@ -150,4 +150,56 @@ fn a_key_made_through_sudo_names_who_logged_in_and_from_where() {
     let message = alert["message"].as_str().unwrap();
     let told = format!("from an SSH session of ann at {address} through sudo");
     assert!(message.contains(&told), "{message}");
+}
+
+/// That the daemon copies sshd's socket (`pidfd_getfd(2)`): an sshd whose own
+/// network namespace does not have the connection stands in no table of it.
+#[test]
+fn the_socket_of_an_sshd_is_asked_itself() {
+    let host = watched();
+    for (unit, text) in [
+        (
+            "inetd.socket",
+            "[Socket]\nListenStream=127.0.0.1:2222\nAccept=yes\n",
+        ),
+        (
+            "inetd@.service",
+            "[Service]\nExecStart=-/usr/sbin/sshd -i\nStandardInput=socket\nPrivateNetwork=yes\n",
+        ),
+    ] {
+        fs::write(host.path(&format!("/etc/systemd/system/{unit}")), text).unwrap();
+    }
+    host.sh("systemctl daemon-reload && systemctl start inetd.socket")
+        .ok();
+    // Makes a key; gives the alert on it and the connection's address and port.
+    let session = |file: &str| {
+        let make = keygen(file);
+        let command = format!("readlink /proc/self/ns/net; echo $SSH_CONNECTION; {make}; exit 0");
+        let login = login("ann", &command).replacen("ssh ", "ssh -p 2222 ", 1);
+        let said = host.sh(&login).text();
+        let mut said = said.split_whitespace();
+        let network = said.next().unwrap();
+        let outside = host.sh("readlink /proc/self/ns/net").text();
+        assert_ne!(network, outside, "sshd has no network of its own");
+        let address = said.next().unwrap().to_owned();
+        let port: u16 = said.next().unwrap().parse().unwrap();
+        (host.alert(&format!("/home/ann/.ssh/{file}")), address, port)
+    };
+    let (alert, address, port) = session("copied");
+    let from = &alert["ssh_keywatch"]["session"]["source_from"];
+    assert_eq!(from, "socket", "{alert:#}");
+    assert_eq!(alert["source"]["ip"], address, "{alert:#}");
+    assert_eq!(alert["source"]["port"], port, "{alert:#}");
+
+    // Where that is forbidden it cannot be known, and nothing is made up.
+    host.sh(
+        "mkdir -p /etc/systemd/system/ssh-keywatch.service.d
+         printf '[Service]\nSystemCallFilter=~pidfd_getfd\n' > /etc/systemd/system/ssh-keywatch.service.d/strict.conf
+         systemctl daemon-reload && systemctl restart ssh-keywatch",
+    )
+    .ok();
+    let (alert, ..) = session("forbidden");
+    let from = &alert["ssh_keywatch"]["session"]["source_from"];
+    assert_ne!(from, "socket", "{alert:#}");
+    assert!(alert["source"]["port"].is_null(), "{alert:#}");
 }
