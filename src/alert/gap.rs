@@ -13,6 +13,10 @@ pub enum Unseen {
     Lost,
     /// Nobody was held, and records may have been lost with the hold.
     Released,
+    /// It lay on a file system that was not mounted there.
+    Unmounted,
+    /// It lies on a file system of a server, which is looked at now and then.
+    Polled,
     /// The clock was set, so that times before and after cannot be compared.
     ClockSet,
     /// So much happened that it was counted, and not looked at.
@@ -25,6 +29,8 @@ impl Unseen {
             Self::NotRunning => "while ssh-keywatch was not running",
             Self::Lost => "while records of the kernel were lost",
             Self::Released => "while ssh-keywatch did not work as it should",
+            Self::Unmounted => "while what lies here now was not mounted here",
+            Self::Polled => "on a file system that is only looked at now and then",
             Self::ClockSet => "about the time when the clock was set",
             Self::Flood => "in a flood",
         }

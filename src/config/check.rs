@@ -202,6 +202,25 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn limits(&mut self, watch: &Watch) {
+        if watch.max_directories == 0 {
+            let span = self.value("watch", "max_directories");
+            self.report(
+                span,
+                "max_directories is 0, so nothing could be watched".into(),
+                "leave it out for the default of 65536",
+            );
+        }
+        if watch.poll_interval == 0 {
+            let span = self.value("watch", "poll_interval");
+            self.report(
+                span,
+                "poll_interval is 0 seconds, so nothing else would ever be done".into(),
+                "leave it out for the default of 60",
+            );
+        }
+    }
+
     /// What one home may take.
     fn shares(&mut self, watch: &Watch) {
         for (key, value, least) in [
@@ -238,14 +257,7 @@ impl Check<'_> {
         }
         self.paths("watch", "directories", &watch.directories);
         self.paths("watch", "key_tools", &watch.key_tools);
-        if watch.max_directories == 0 {
-            let span = self.value("watch", "max_directories");
-            self.report(
-                span,
-                "max_directories is 0, so nothing could be watched".into(),
-                "leave it out for the default of 65536",
-            );
-        }
+        self.limits(watch);
         self.shares(watch);
         self.paths("rules", "directories", &config.rules.directories);
         if config.rules.directories.is_empty() {

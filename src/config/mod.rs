@@ -70,6 +70,8 @@ pub struct Watch {
     pub process_table: bool,
     /// At most so many directories are watched.
     pub max_directories: u32,
+    /// How often network and FUSE file systems are looked at (seconds).
+    pub poll_interval: u32,
     /// At most so many directories are watched in one home.
     pub home_directories: u32,
     /// At most so many files of one home are remembered.
@@ -91,6 +93,7 @@ impl Default for Watch {
             hold: Hold::New,
             process_table: true,
             max_directories: 65_536,
+            poll_interval: 60,
             home_directories: 4096,
             home_files: 16_384,
             home_events: 5000,

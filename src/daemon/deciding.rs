@@ -3,7 +3,7 @@
 //! Owns the rules in force, the names of accounts and the facts of files. What
 //! can be slow is here, away from the kernel's queue.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,6 @@ use super::Inbox;
 use super::accounts::Accounts;
 use super::baseline::{self, Ledger, Missed};
 use super::keys::Keys;
-use super::mounts::Mounts;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
 use super::turns::Turns;
@@ -40,9 +39,13 @@ use crate::sys::ObjectId;
 use crate::watch::Problem;
 use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
+use crate::watch::mounts::{Mounts, Unreached};
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long a file server that does not answer is not asked again.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// The trouble that openers are not held.
 const NOT_HELD: &str = "hold_ended";
@@ -127,6 +130,8 @@ pub struct Deciding {
     programs: Programs,
     suppressor: Suppressor,
     mounts: Mounts,
+    /// Until then nothing is asked of a server that has not answered.
+    silent: Option<Instant>,
     sessions: Sessions,
     acts: Acts,
     /// How it is watched while all is well.
@@ -175,6 +180,7 @@ impl Deciding {
             programs,
             suppressor: Suppressor::new(),
             mounts: Mounts::new(),
+            silent: None,
             sessions: Sessions::start(clients)?,
             acts: Acts::default(),
             released: None,
@@ -401,10 +407,11 @@ impl Deciding {
             assembled,
             gap,
             before,
+            record,
             waiting: _waiting,
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
-        self.decide(assembled, Some(gap));
+        self.decide_on(assembled, Some(gap), record);
     }
 
     /// Tells how much was counted, and whether it is over.
@@ -483,7 +490,40 @@ impl Deciding {
         self.out(alert::state(&state, &self.origin));
     }
 
+    /// Opens the object of an event; a server that does not answer costs a moment,
+    /// and then nothing for a while.
+    fn look(&mut self, path: &Path, object: Option<ObjectId>) -> Looked {
+        let kind = match self.mounts.walk(None, path, false) {
+            Ok(_) => return Looked::at(path, object),
+            Err(Unreached::Failed(_)) => return Looked::nothing(object, false),
+            Err(Unreached::Stalls { kind, .. }) => kind,
+        };
+        if self.silent.is_some_and(|until| Instant::now() < until) {
+            return Looked::nothing(object, true);
+        }
+        let (path, asked) = (path.to_owned(), object.clone());
+        let looked = self.keys.wait_for(move || Looked::at(&path, asked));
+        if looked.is_none() {
+            tracing::warn!("a file on {} does not answer", kind.display());
+            self.silent = Some(Instant::now() + SILENCE);
+        }
+        Looked {
+            is_apart: true,
+            ..looked.unwrap_or_else(|| Looked::nothing(object, true))
+        }
+    }
+
     fn decide(&mut self, assembled: Assembled<Attribution>, gap: Option<Gap>) {
+        self.decide_on(assembled, gap, None);
+    }
+
+    /// The same; `record` is what a comparison has found.
+    fn decide_on(
+        &mut self,
+        assembled: Assembled<Attribution>,
+        gap: Option<Gap>,
+        record: Option<crate::baseline::Record>,
+    ) {
         // The room that it takes is given back at the end.
         let Assembled {
             mut event,
@@ -495,15 +535,14 @@ impl Deciding {
             Some(FinalPath::Renamed(path)) => path.as_path(),
             _ => event.path.as_path(),
         };
-        let file = open_object(place, object.as_ref());
-        event.facts = file.as_ref().and_then(facts);
-        let metadata = file.as_ref().and_then(|file| file.metadata().ok());
-        let object = object.or_else(|| ObjectId::of(file.as_ref()?.as_fd()).ok());
-        if let Some(facts) = &mut event.facts {
-            facts.owner = self.accounts.user(facts.uid);
-            facts.group = self.accounts.group(facts.gid);
-            facts.mount = file.as_ref().and_then(|file| self.mounts.of(file));
-        }
+        let Looked {
+            file,
+            facts,
+            metadata,
+            object,
+            is_apart,
+        } = self.look(place, object);
+        event.facts = facts.map(|facts| self.complete(facts, file.as_ref()));
         self.beat.tick();
         self.name(&mut event.writer);
         self.programs.tell(&mut event.writer);
@@ -523,7 +562,7 @@ impl Deciding {
                 key = Some((report, place.to_owned()));
             }
             (None, _) if event.action == Action::Deletion => {
-                self.keys.deleted(&event.path, &mut document);
+                self.keys.deleted(&event.path, is_apart, &mut document);
             }
             _ => {}
         }
@@ -577,11 +616,24 @@ impl Deciding {
                 metadata,
                 object,
                 inspection,
+                is_apart,
             };
-            if let Some(update) = baseline::update(&event, &found, made) {
+            // What could be compared, and does not answer now, is not told again.
+            let record = record.filter(|_| event.action != Action::Deletion);
+            let update = baseline::update(&event, &found, made.clone());
+            let told = || record.map(|record| baseline::told(&event, record, made));
+            if let Some(update) = update.or_else(told) {
                 ledger.update(update);
             }
         }
+    }
+
+    /// Adds names and the mount to facts.
+    fn complete(&mut self, mut facts: FileFacts, file: Option<&File>) -> FileFacts {
+        facts.owner = self.accounts.user(facts.uid);
+        facts.group = self.accounts.group(facts.gid);
+        facts.mount = file.and_then(|file| self.mounts.of(file));
+        facts
     }
 
     /// Sends the alerts about an event out.
@@ -726,6 +778,41 @@ impl Deciding {
 
     fn out(&self, document: Document) {
         self.fanout.send(&Line::new(document.into_map()));
+    }
+}
+
+/// What was found of an event's object.
+struct Looked {
+    file: Option<File>,
+    facts: Option<FileFacts>,
+    metadata: Option<Metadata>,
+    object: Option<ObjectId>,
+    /// It lies on a file system whose server may not answer.
+    is_apart: bool,
+}
+
+impl Looked {
+    fn nothing(object: Option<ObjectId>, is_apart: bool) -> Self {
+        Self {
+            file: None,
+            facts: None,
+            metadata: None,
+            object,
+            is_apart,
+        }
+    }
+
+    fn at(path: &Path, object: Option<ObjectId>) -> Self {
+        let Some(file) = open_object(path, object.as_ref()) else {
+            return Self::nothing(object, false);
+        };
+        Self {
+            facts: facts(&file),
+            metadata: file.metadata().ok(),
+            object: object.or_else(|| ObjectId::of(file.as_fd()).ok()),
+            is_apart: false,
+            file: Some(file),
+        }
     }
 }
 

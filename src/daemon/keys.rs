@@ -17,6 +17,7 @@ use crate::alert::{self, Document, KeyReport};
 use crate::event::Action;
 use crate::key::{self, Change, Entry, Inspection, Kind, Known, Role};
 use crate::resolve::slow::{Pool, Size};
+use crate::watch::mounts::Mounts;
 use crate::watch::pattern::Pattern;
 
 /// How long a file is waited for.
@@ -143,10 +144,20 @@ impl Keys {
         }
     }
 
-    /// Adds to a deletion's document what a list held that is gone.
-    pub fn deleted(&mut self, path: &Path, document: &mut Document) {
+    /// Has something done by one of the threads, as long as it takes no longer
+    /// than a file may.
+    pub fn wait_for<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.pool.ask(job)?.until(Instant::now() + READ_TIME)
+    }
+
+    /// Adds to a deletion's document what a list held that is gone. Where a server
+    /// may not answer it is gone for sure (`is_apart`).
+    pub fn deleted(&mut self, path: &Path, is_apart: bool, document: &mut Document) {
         // Another file may have taken the name meanwhile.
-        if path.symlink_metadata().is_ok() {
+        if !is_apart && path.symlink_metadata().is_ok() {
             return;
         }
         if let Some(entries) = self.known.forget(path) {
@@ -252,9 +263,14 @@ fn below(
     deadline: Instant,
 ) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    let mut mounts = Mounts::new();
     for directory in directories {
         if found.len() >= START_LISTS || Instant::now() >= deadline {
             break;
+        }
+        // What a server keeps is not asked for, nor an automount done.
+        if mounts.walk(None, directory, true).is_err() {
+            continue;
         }
         let Ok(entries) = directory.read_dir() else {
             continue;
@@ -319,10 +335,10 @@ mod tests {
         assert_eq!(found.authorized_in, [list.as_path()]);
 
         let mut document = Document::new();
-        keys.deleted(&list, &mut document);
+        keys.deleted(&list, false, &mut document);
         assert_eq!(document.get("ssh_keywatch.key"), None, "it is still there");
         fs::remove_file(&list).unwrap();
-        keys.deleted(&list, &mut document);
+        keys.deleted(&list, false, &mut document);
         assert_eq!(document.number("ssh_keywatch.key.removed_count"), Some(1));
         let found = report(&mut keys, &public, Action::Creation);
         assert!(found.authorized_in.is_empty());

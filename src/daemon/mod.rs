@@ -24,8 +24,8 @@ mod host;
 mod keys;
 mod lock;
 mod losses;
-mod mounts;
 mod mutes;
+mod polling;
 mod privilege;
 mod programs;
 mod reload;
@@ -346,11 +346,7 @@ impl Daemon {
             keep_baseline(&config, &messages)
         };
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
-        for (name, purpose) in privilege::missing() {
-            let reason = format!("the privilege {name} is missing, {purpose}");
-            // The queue was made just now.
-            let _ = messages.try_send(Message::Fault("permission_missing", reason));
-        }
+        tell_missing(&messages);
 
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = confine::within(&[], || keys::Keys::start(&patterns))
@@ -369,6 +365,9 @@ impl Daemon {
             &build::fence_places(&config.state.directory, dry),
         )?;
         watching.keep(ledger.clone());
+        if let Some(ledger) = &ledger {
+            watching.poll_apart(poller(&config, ledger, &messages)?);
+        }
         watching.limit(config.watch.home_events);
         watching.count(hold.as_ref().map(|hold| Arc::clone(&hold.counters)));
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
@@ -578,6 +577,27 @@ fn keep_baseline(config: &Config, messages: &SyncSender<Message>) -> Option<base
     .ok()
 }
 
+/// Says which privileges the daemon has to do without.
+fn tell_missing(messages: &SyncSender<Message>) {
+    for (name, purpose) in privilege::missing() {
+        let reason = format!("the privilege {name} is missing, {purpose}");
+        // The queue was made just now.
+        let _ = messages.try_send(Message::Fault("permission_missing", reason));
+    }
+}
+
+/// What looks at network and FUSE file systems.
+fn poller(
+    config: &Config,
+    ledger: &baseline::Ledger,
+    messages: &SyncSender<Message>,
+) -> Result<polling::Poller, Fatal> {
+    let interval = Duration::from_secs(config.watch.poll_interval.into());
+    let (ledger, messages) = (ledger.clone(), messages.clone());
+    polling::Poller::start(interval, ledger, messages, build::event_fd()?)
+        .map_err(Fatal::system("cannot look at network file systems"))
+}
+
 /// The control socket; the daemon watches without it, too.
 fn control(config: &config::Control, gauges: &Gauges) -> Option<Control> {
     let gauges = gauges.clone();
@@ -608,6 +628,6 @@ pub type Inbox = Receiver<Message>;
 #[doc(hidden)]
 pub fn read_hostile(bytes: &[u8]) {
     control::read_hostile(bytes);
-    mounts::read_hostile(bytes);
+    crate::watch::mounts::read_hostile(bytes);
     baseline::read_hostile(bytes);
 }

@@ -114,6 +114,7 @@ impl Standing {
             | Problem::Unheld { path, .. }
             | Problem::TooMany { path, .. }
             | Problem::TooDeep { path, .. }
+            | Problem::TooManyLinks { path }
             | Problem::Unlisted { path, .. } => Some(path.clone()),
             Problem::HomeDirectories { home, .. }
             | Problem::HomeFiles { home, .. }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +23,7 @@ use super::clock::ClockWatch;
 use super::deciding::{Lost, Message};
 use super::losses::Counter;
 use super::mutes::{LOUD, Mutes};
+use super::polling::Poller;
 use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::flood::{Flood, Present};
@@ -36,7 +37,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::home::Home;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::tree::{Held, Scope, Tree};
+use crate::watch::tree::{Ground, Held, Place, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -53,6 +54,12 @@ const PRUNE: Duration = Duration::from_secs(1);
 /// How soon after a directory was moved the baseline follows, and how often at most.
 const FOLLOW: Duration = Duration::from_millis(200);
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
+/// How often at most changed mounts are followed: the table of them is long on a
+/// host with containers, which come and go.
+const REMOUNT: Duration = Duration::from_millis(100);
+/// How often it is looked where links lead: of a change in the middle of a chain
+/// of links, or of a target that comes, nothing is told.
+const RELINK: Duration = Duration::from_secs(60);
 
 /// Where records come from.
 pub enum Source {
@@ -187,10 +194,24 @@ pub struct CoveredRoot {
     /// Its path.
     pub path: PathBuf,
     /// How: `held` (fanotify, and the making of files is held), `fanotify`, `inotify`,
-    /// or `none` for as long as a flood there is not looked at.
+    /// `polled` (looked at now and then), or `none`, such as for as long as a flood there
+    /// is not looked at.
     pub how: &'static str,
     /// Why not better.
     pub reason: Option<String>,
+}
+
+impl CoveredRoot {
+    /// One that nobody looks at.
+    fn apart(place: Place) -> Self {
+        let kind = place.kind.display();
+        let reason = format!("it lies on {kind}, which is looked at with a baseline alone");
+        Self {
+            path: place.path,
+            how: "none",
+            reason: Some(reason),
+        }
+    }
 }
 
 /// What is watched.
@@ -263,15 +284,15 @@ pub enum Command {
 
 /// Tells the answering thread on which file systems homes lie.
 pub struct FileSystems {
-    sender: Sender<Vec<OwnedFd>>,
+    sender: Sender<Vec<Ground>>,
     control: Arc<EventFd>,
-    known: usize,
+    known: u64,
 }
 
 impl FileSystems {
     /// Through these the answering thread hears of it.
     #[must_use]
-    pub fn new(sender: Sender<Vec<OwnedFd>>, control: Arc<EventFd>) -> Self {
+    pub fn new(sender: Sender<Vec<Ground>>, control: Arc<EventFd>) -> Self {
         Self {
             sender,
             control,
@@ -279,13 +300,13 @@ impl FileSystems {
         }
     }
 
-    fn update(&mut self, tree: &Tree) {
-        if self.known == tree.home_file_system_count() {
+    fn update(&mut self, tree: &mut Tree) {
+        if self.known == tree.file_system_changes() {
             return;
         }
-        self.known = tree.home_file_system_count();
+        self.known = tree.file_system_changes();
         // The answering thread ended: so does the use of this.
-        let _ = self.sender.send(tree.home_file_systems());
+        let _ = self.sender.send(tree.grounds());
         let _ = self.control.write(1);
     }
 }
@@ -394,6 +415,12 @@ pub struct Watching {
     emptied: SystemTime,
     /// Since when nobody is held.
     released: Option<SystemTime>,
+    /// When it was last looked what is mounted, and where links lead.
+    mounted: Instant,
+    linked: Instant,
+    /// Looks at what is kept apart; what it was told of that.
+    poller: Option<Poller>,
+    apart: Option<u64>,
     clock: Option<ClockWatch>,
     mutes: Mutes,
     /// When a flood was last looked into that is over, and the one that is still to be.
@@ -432,6 +459,10 @@ impl Watching {
             followed: Instant::now(),
             emptied: SystemTime::now(),
             released: None,
+            mounted: Instant::now(),
+            linked: Instant::now(),
+            poller: None,
+            apart: None,
             clock: clock(),
             mutes: Mutes::default(),
             sifted: None,
@@ -455,6 +486,11 @@ impl Watching {
         self.ledger = ledger;
     }
 
+    /// Has what is kept apart looked at.
+    pub(super) fn poll_apart(&mut self, poller: Poller) {
+        self.poller = Some(poller);
+    }
+
     /// How many events of each home are told one by one in five minutes.
     pub(super) fn limit(&mut self, events: u32) {
         self.assembler.limit(events);
@@ -472,7 +508,8 @@ impl Watching {
             table.attach(self.inputs.source.queue());
         }
         self.moves = self.inputs.source.tree().moves();
-        self.compare(Cause::Start);
+        self.compare_all(Cause::Start);
+        self.follow_mounts();
         self.turn();
         while !self.stopping {
             if let Err(error) = self.wait() {
@@ -488,7 +525,7 @@ impl Watching {
         self.assembler.flush();
         self.hand_on();
         if self.follow.is_some() || self.inputs.source.tree().moves() != self.moves {
-            self.compare(Cause::Moved);
+            self.compare_all(Cause::Moved);
         }
     }
 
@@ -564,12 +601,13 @@ impl Watching {
         }
         if let Some(since) = self.flooded.take() {
             self.sifted = Some(now);
-            self.compare(Cause::Lost(Unseen::Flood, since));
+            self.compare_all(Cause::Lost(Unseen::Flood, since));
         }
     }
 
     /// What has to be done now and then.
     fn keep_house(&mut self) {
+        self.follow_mounts();
         self.follow_moves();
         self.look_at_clock();
         if self.pruned.elapsed() <= PRUNE {
@@ -608,7 +646,7 @@ impl Watching {
             reason,
         }));
         let since = self.emptied.min(SystemTime::now());
-        self.compare(Cause::Lost(Unseen::ClockSet, since));
+        self.compare_all(Cause::Lost(Unseen::ClockSet, since));
     }
 
     /// What is counted elsewhere is told, too.
@@ -690,7 +728,7 @@ impl Watching {
         result
     }
 
-    fn poll(&self) -> io::Result<()> {
+    fn poll(&mut self) -> io::Result<()> {
         let mut fds = Vec::with_capacity(4);
         // First, for the process table: from where poll(2) has looked at the
         // queue, each record wakes us.
@@ -704,24 +742,41 @@ impl Watching {
         if let Some(clock) = &self.clock {
             fds.push(PollFd::new(clock.as_fd(), PollFlags::POLLIN));
         }
+        // Last: it is looked for there.
+        let tree = self.inputs.source.tree();
+        if let Some(mounts) = tree.mounts_fd() {
+            fds.push(PollFd::new(mounts, PollFlags::POLLPRI));
+        }
         let read = self.unheld.front().map(|(due, _)| *due);
         let due = self.assembler.next_due().into_iter();
         let (unheard, unrecorded) = self.counted();
         let untold = [self.unheard.due(unheard), self.unrecorded.due(unrecorded)];
-        let owes = self.inputs.source.tree().owes()
+        let owes = tree.owes()
             || self.flooded.is_some()
             || self.mutes.due().is_some()
             || untold.iter().any(Option::is_some);
         let owed = owes.then(|| Instant::now() + PRUNE);
-        let due = due.chain(read).chain(self.follow).chain(owed).min();
+        let remount = tree.has_remounted().then_some(self.mounted + REMOUNT);
+        let due = due
+            .chain(read)
+            .chain(self.follow)
+            .chain(owed)
+            .chain(remount);
+        let due = due.chain([self.linked + RELINK]).min();
         let left = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             TimeSpec::from_duration(left)
         });
-        match ppoll(&mut fds, left, None) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+        let mounted = match ppoll(&mut fds, left, None) {
+            Ok(_) => fds.last().and_then(PollFd::revents),
+            Err(nix::errno::Errno::EINTR) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let bits = PollFlags::POLLPRI | PollFlags::POLLERR;
+        if mounted.is_some_and(|bit| bit.intersects(bits)) {
+            self.inputs.source.tree_mut().mounts_noticed();
         }
+        Ok(())
     }
 
     fn obey(&mut self) {
@@ -732,14 +787,20 @@ impl Watching {
                 Command::Scope(scope) => {
                     let notices = &mut self.inputs.notices;
                     self.inputs.source.tree_mut().set_scope(scope, notices);
-                    self.compare(Cause::Moved);
+                    self.compare_all(Cause::Moved);
                 }
                 Command::Events(events) => self.assembler.limit(events),
                 Command::Coverage(reply) => {
                     let (floods, flooded) = self.assembler.flooded();
+                    let mut roots = self.inputs.source.roots();
                     let tree = self.inputs.source.tree();
+                    match &self.poller {
+                        Some(poller) => roots.extend(poller.covered()),
+                        None => roots.extend(tree.apart().into_iter().map(CoveredRoot::apart)),
+                    }
+                    roots.sort_by(|one, other| one.path.cmp(&other.path));
                     let _ = reply.try_send(Coverage {
-                        roots: self.inputs.source.roots(),
+                        roots,
                         directories: tree.watched(),
                         dropped: self.dropped,
                         floods,
@@ -760,7 +821,7 @@ impl Watching {
                     }
                     self.inputs.file_systems = Some(file_systems);
                     if let Some(since) = self.released.take() {
-                        self.compare(Cause::Lost(Unseen::Released, since));
+                        self.compare_all(Cause::Lost(Unseen::Released, since));
                     }
                 }
                 Command::Stop => {
@@ -822,7 +883,7 @@ impl Watching {
         }
         self.inputs.notices = notices;
         if overflow {
-            self.compare(Cause::Lost(Unseen::Lost, self.emptied));
+            self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));
         }
         while self.unheld.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, path)) = self.unheld.pop_front()
@@ -837,7 +898,7 @@ impl Watching {
         self.untold += untold;
         self.hand_on();
         if let Some(file_systems) = &mut self.inputs.file_systems {
-            file_systems.update(self.inputs.source.tree());
+            file_systems.update(self.inputs.source.tree_mut());
         }
     }
 
@@ -855,7 +916,8 @@ impl Watching {
                 event.action,
                 Action::Deletion | Action::Open | Action::Flood
             ) {
-                self.inputs.source.tree_mut().settle(settled);
+                let notices = &mut self.inputs.notices;
+                self.inputs.source.tree_mut().settle(settled, notices);
             }
             self.send(Message::Event(Box::new(assembled)));
         }
@@ -874,18 +936,58 @@ impl Watching {
     }
 
     /// Has the baseline compared with what is known to be there.
-    fn compare(&self, cause: Cause) {
+    fn compare_all(&self, cause: Cause) {
+        self.compare(cause, Vec::new());
+    }
+
+    /// The same, of what lies in these places.
+    fn compare(&self, cause: Cause, places: Vec<PathBuf>) {
         let Some(ledger) = &self.ledger else { return };
         let tree = self.inputs.source.tree();
+        let mut files = tree.files();
+        if !places.is_empty() {
+            files.retain(|(path, _)| places.iter().any(|place| path.starts_with(place)));
+        }
         ledger.compare(Snapshot {
             cause,
             until: match cause {
                 Cause::Start => self.inputs.begun,
-                Cause::Lost(..) | Cause::Moved => SystemTime::now(),
+                Cause::Lost(..) | Cause::Moved | Cause::Remounted => SystemTime::now(),
             },
-            files: tree.files(),
+            files,
+            places,
+            apart: tree.apart().into_iter().map(|place| place.path).collect(),
             patterns: tree.patterns().to_vec(),
         });
+    }
+
+    /// Watches what is mounted at watched paths now, and what links lead to.
+    fn follow_mounts(&mut self) {
+        let now = Instant::now();
+        let tree = self.inputs.source.tree_mut();
+        let notices = &mut self.inputs.notices;
+        let mut places = Vec::new();
+        let moves = tree.moves();
+        if tree.has_remounted() && now >= self.mounted + REMOUNT {
+            places = tree.remounted(notices);
+            self.mounted = Instant::now();
+        }
+        if now >= self.linked + RELINK {
+            places.extend(tree.follow_links(notices));
+            self.linked = Instant::now();
+        }
+        // These are compared at once, and nothing of them is taken for known.
+        self.moves += tree.moves() - moves;
+        let apart = tree.apart_changes();
+        if self.apart != Some(apart)
+            && let Some(poller) = &self.poller
+        {
+            self.apart = Some(apart);
+            poller.watch(tree.apart());
+        }
+        if !places.is_empty() {
+            self.compare(Cause::Remounted, places);
+        }
     }
 
     /// Where a directory was moved, nothing is told of each file in it.
@@ -900,7 +1002,7 @@ impl Watching {
         if self.follow.is_some_and(|due| due <= now) {
             self.follow = None;
             self.followed = now;
-            self.compare(Cause::Moved);
+            self.compare_all(Cause::Moved);
         }
     }
 
@@ -916,7 +1018,7 @@ impl Watching {
         {
             self.untold = 0;
             self.untold_since = None;
-            self.compare(Cause::Lost(Unseen::Lost, self.emptied));
+            self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));
         }
         if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
             self.dropped += 1;

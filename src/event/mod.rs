@@ -7,11 +7,11 @@ pub mod assemble;
 pub mod flood;
 mod opens;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use crate::watch::Evidence;
+pub use crate::watch::mounts::Mount;
 
 /// What was done to the object, in the words of `event.action` as Elastic
 /// Defend uses them.
@@ -126,19 +126,6 @@ pub struct FileFacts {
     pub target: Option<PathBuf>,
     /// The mount it lies on.
     pub mount: Option<Mount>,
-}
-
-/// A mount (`proc_pid_mountinfo(5)`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// Where.
-    pub point: PathBuf,
-    /// Which kind of file system.
-    pub kind: OsString,
-    /// What is mounted: a device, a server's export.
-    pub source: OsString,
-    /// Whether it is read-only, here or everywhere.
-    pub read_only: bool,
 }
 
 /// The name a temporary file ends up with (`ssh-keygen -A`).

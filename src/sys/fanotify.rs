@@ -297,6 +297,26 @@ impl NotificationGroup {
         mark_directory(&self.group, MarkFlags::FAN_MARK_REMOVE, dir, mask)
     }
 
+    /// Marks the file `name` in `dir`, whatever it is opened by; a symbolic link is
+    /// not followed.
+    ///
+    /// # Errors
+    /// As [`NotificationGroup::mark_directory`].
+    pub fn mark_file(&self, dir: BorrowedFd<'_>, name: &OsStr, mask: u64) -> io::Result<()> {
+        let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_DONT_FOLLOW;
+        mark(&self.group, flags, mask, dir, name)
+    }
+
+    /// Takes the mark off the file that is open as a place (`O_PATH`).
+    ///
+    /// # Errors
+    /// As [`NotificationGroup::unmark_directory`].
+    pub fn unmark_place(&self, file: BorrowedFd<'_>, mask: u64) -> io::Result<()> {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = MarkFlags::FAN_MARK_REMOVE;
+        mark(&self.group, flags, mask, file, OsStr::new(&path))
+    }
+
     /// Marks the whole file system that `dir` lies on.
     ///
     /// # Errors

@@ -3,8 +3,11 @@
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 /// Space for the opaque part of a handle (`MAX_HANDLE_SZ`, `open_by_handle_at(2)`).
 const MAX_HANDLE_SIZE: usize = 128;
@@ -48,13 +51,42 @@ impl ObjectId {
         Self::read(dir, &name, fsid)
     }
 
-    fn read(fd: BorrowedFd<'_>, name: &std::ffi::CStr, fsid: [u8; 8]) -> io::Result<Self> {
-        #[repr(C)]
-        struct Handle {
-            bytes: u32,
-            kind: i32,
-            opaque: [u8; MAX_HANDLE_SIZE],
+    /// Opens the object as a place (`O_PATH`); `dir` is a directory of its file
+    /// system.
+    ///
+    /// # Errors
+    /// The errno of `open_by_handle_at(2)`: `ESTALE` when the object is gone,
+    /// `EPERM` without `CAP_DAC_READ_SEARCH`.
+    pub fn open(&self, dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        // It does not take a place for a file system.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = nix::fcntl::openat(dir, ".", flags, Mode::empty())?;
+        let stale = || io::Error::from_raw_os_error(libc::ESTALE);
+        let (kind, opaque) = self.0[8..].split_at_checked(4).ok_or_else(stale)?;
+        let mut handle = Handle {
+            bytes: u32::try_from(opaque.len()).unwrap_or(0),
+            kind: i32::from_ne_bytes(kind.try_into().map_err(|_| stale())?),
+            opaque: [0; MAX_HANDLE_SIZE],
+        };
+        let room = handle.opaque.get_mut(..opaque.len()).ok_or_else(stale)?;
+        room.copy_from_slice(opaque);
+        // SAFETY: `handle` has the layout of struct file_handle with as many bytes
+        // as it says, which the kernel only reads.
+        let fd = unsafe {
+            libc::open_by_handle_at(
+                dir.as_raw_fd(),
+                (&raw mut handle).cast(),
+                libc::O_PATH | libc::O_CLOEXEC,
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
         }
+        // SAFETY: the kernel opened this descriptor for us, and nothing else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn read(fd: BorrowedFd<'_>, name: &std::ffi::CStr, fsid: [u8; 8]) -> io::Result<Self> {
         let empty = if name.is_empty() {
             libc::AT_EMPTY_PATH
         } else {
@@ -96,6 +128,14 @@ impl ObjectId {
         }
         Err(io::Error::from_raw_os_error(libc::EINVAL))
     }
+}
+
+/// `struct file_handle` (`open_by_handle_at(2)`) with as much room as there can be.
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    opaque: [u8; MAX_HANDLE_SIZE],
 }
 
 impl fmt::Display for ObjectId {

@@ -6,6 +6,19 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 
+/// What is at a name, as far as that is known without asking its file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The type bits of `st_mode` (`S_IFMT`, inode(7)).
+    pub kind: u32,
+    /// `st_uid`.
+    pub uid: u32,
+    /// `st_nlink`.
+    pub links: u32,
+    /// The mount it lies on (`proc_pid_mountinfo(5)`); `None` before Linux 5.8.
+    pub mount: Option<u64>,
+}
+
 /// Device, inode and link count of a file (`statx(2)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileIdentity {
@@ -24,6 +37,35 @@ pub struct FileIdentity {
 /// # Errors
 /// The errno of `statx(2)`.
 pub fn identity_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<FileIdentity> {
+    let buffer = statx(dir, name, 0, libc::STATX_INO | libc::STATX_NLINK)?;
+    Ok(FileIdentity {
+        device: libc::makedev(buffer.stx_dev_major, buffer.stx_dev_minor),
+        inode: buffer.stx_ino,
+        links: buffer.stx_nlink,
+    })
+}
+
+/// Looks at `name` in `dir`, or at `dir` itself if it is empty; a symbolic link
+/// is not followed and nothing is mounted. Asks for no attribute, so that no
+/// server has to answer: what is told is what the kernel remembers. Of a FUSE
+/// file system of another user that is its mount alone.
+///
+/// # Errors
+/// The errno of `statx(2)`.
+pub fn glance(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Glance> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    // The mount is told unasked; asked for anything, FUSE refuses whom its user
+    // does not let in.
+    let buffer = statx(dir, name, flags, 0)?;
+    Ok(Glance {
+        kind: u32::from(buffer.stx_mode) & libc::S_IFMT,
+        uid: buffer.stx_uid,
+        links: buffer.stx_nlink,
+        mount: (buffer.stx_mask & libc::STATX_MNT_ID != 0).then_some(buffer.stx_mnt_id),
+    })
+}
+
+fn statx(dir: BorrowedFd<'_>, name: &CStr, flags: i32, mask: u32) -> io::Result<libc::statx> {
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the name is NUL-terminated, and the buffer has the size of struct
     // statx, which statx(2) fills.
@@ -31,8 +73,8 @@ pub fn identity_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<FileIdentity>
         libc::statx(
             dir.as_raw_fd(),
             name.as_ptr(),
-            libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT,
-            libc::STATX_INO | libc::STATX_NLINK,
+            flags | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT,
+            mask,
             buffer.as_mut_ptr(),
         )
     };
@@ -40,12 +82,7 @@ pub fn identity_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<FileIdentity>
         return Err(io::Error::last_os_error());
     }
     // SAFETY: zeroed is a valid struct statx, and statx(2) succeeded.
-    let buffer = unsafe { buffer.assume_init() };
-    Ok(FileIdentity {
-        device: libc::makedev(buffer.stx_dev_major, buffer.stx_dev_minor),
-        inode: buffer.stx_ino,
-        links: buffer.stx_nlink,
-    })
+    Ok(unsafe { buffer.assume_init() })
 }
 
 /// Where the symbolic link `name` in `dir` leads (`readlinkat(2)`), for threads

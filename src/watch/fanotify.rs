@@ -27,6 +27,8 @@ const NAMES: u64 = mask::CREATE | mask::DELETE | mask::ONDIR;
 const ITSELF: u64 = mask::DELETE_SELF | mask::MOVE_SELF;
 /// What happens to the files in a directory.
 const FILES: u64 = mask::MODIFY | mask::CLOSE_WRITE | mask::EVENT_ON_CHILD;
+/// What happens to a file, through whichever name.
+const WRITES: u64 = mask::MODIFY | mask::CLOSE_WRITE;
 /// A hold of every open of a file in a directory.
 const HOLD: u64 = mask::OPEN_PERM | mask::EVENT_ON_CHILD;
 /// What the first key of a fresh account needs to be seen.
@@ -95,6 +97,17 @@ impl Marker for Marks {
             // A file that is gone again needs none; one that cannot carry it
             // is held at each open, which is slower and nothing else.
             let _ = permission.ignore(dir, name);
+        }
+    }
+
+    fn follow(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.notification.mark_file(dir, name, WRITES)
+    }
+
+    fn unfollow(&mut self, dir: BorrowedFd<'_>, object: &ObjectId) {
+        // ESTALE: the last of its names is gone, and the mark with it.
+        if let Ok(file) = object.open(dir) {
+            let _ = self.notification.unmark_place(file.as_fd(), WRITES);
         }
     }
 
@@ -312,9 +325,10 @@ impl FanotifyWatch {
             }
             return;
         }
-        let Some((node, name)) = self.find(record.entry.as_ref()) else {
+        let Some((node, name)) = self.place(&record) else {
             return;
         };
+        let name = name.as_os_str();
         if record.is(ITSELF) {
             // The entry of a record about the directory itself is "." in it.
             if name == "."
@@ -379,6 +393,18 @@ impl FanotifyWatch {
         }
     }
 
+    /// Where it happened: at the entry, or, if the file was written through a name
+    /// elsewhere, at the one that is watched.
+    fn place(&self, record: &Record) -> Option<(NodeId, OsString)> {
+        let entry = self.find(record.entry.as_ref());
+        let entry = entry.filter(|(node, _)| !record.is(WRITES) || self.tree.is_watched(*node));
+        let place = entry.or_else(|| {
+            let target = record.target.as_ref().filter(|_| record.is(WRITES))?;
+            self.tree.watched_name(target)
+        });
+        place.map(|(node, name)| (node, name.to_owned()))
+    }
+
     /// Mutes `home` with its next record, which says who is there.
     pub fn mute(&mut self, home: Home) {
         self.to_mute = Some(home);
@@ -400,6 +426,7 @@ impl FanotifyWatch {
             .into_iter()
             .flatten();
         let node = entries.find_map(|entry| self.tree.by_object(&entry.directory));
+        let node = node.or_else(|| Some(self.tree.watched_name(record.target.as_ref()?)?.0));
         let Some((home, muted)) = node.and_then(|node| self.tree.heard(node)) else {
             return false;
         };

@@ -17,7 +17,7 @@
 //! every opener go on.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -29,6 +29,7 @@ use nix::sys::eventfd::EventFd;
 use super::deadline::{Deadline, FLIGHTS};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
+use super::tree::Ground;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
 use crate::sys::{ObjectId, PidFd, thread};
 
@@ -145,7 +146,7 @@ pub struct Hold<I: Identify> {
     /// Set when the thread shall end.
     pub stop: Arc<AtomicBool>,
     /// A directory of each file system that homes lie on.
-    pub file_systems: Receiver<Vec<OwnedFd>>,
+    pub file_systems: Receiver<Vec<Ground>>,
     /// What it did so far.
     pub counters: Arc<Counters>,
     /// The bound on how long an opener waits.
@@ -182,7 +183,7 @@ struct Round {
     epoll: Epoll,
     tools: Vec<Tool>,
     next: u64,
-    file_systems: Vec<OwnedFd>,
+    file_systems: Vec<Ground>,
     marked: bool,
     /// Ends (pid, fence) that the watching thread was too far behind to hear.
     untold: Vec<(i32, Option<u64>)>,
@@ -430,7 +431,7 @@ impl<I: Identify> Hold<I> {
             return;
         }
         round.marked = wanted;
-        for dir in &round.file_systems {
+        for dir in round.file_systems.iter().filter_map(Ground::open) {
             // Where it cannot be set, the scan of the new directory is what there is.
             let _ = if wanted {
                 self.notification.mark_file_system(dir.as_fd(), FIRST_KEY)

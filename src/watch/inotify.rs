@@ -17,6 +17,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::tree::{Held, Interest, Marker, Scope, Tree};
 use super::{Evidence, Notice, Problem, What};
+use crate::sys::ObjectId;
 
 /// How many events wait at most; beyond it everything is scanned again.
 const BACKLOG: usize = 16 * 1024;
@@ -63,6 +64,13 @@ impl Marker for Marks {
             watcher.watch(to, RecursiveMode::NonRecursive)
         });
     }
+
+    fn follow(&mut self, _dir: BorrowedFd<'_>, _name: &std::ffi::OsStr) -> io::Result<()> {
+        // A watch on the file as well would tell what its directory's does once more.
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn unfollow(&mut self, _dir: BorrowedFd<'_>, _object: &ObjectId) {}
 
     fn settle(&mut self, _dir: BorrowedFd<'_>, _name: &std::ffi::OsStr) {}
 

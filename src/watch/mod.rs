@@ -22,6 +22,7 @@ pub mod fence;
 pub mod hold;
 pub mod home;
 pub mod inotify;
+pub mod mounts;
 pub mod pattern;
 pub mod tree;
 
@@ -161,6 +162,12 @@ pub enum Problem {
         /// The limit.
         limit: usize,
     },
+    /// So many files have names elsewhere that not all of them can be followed.
+    #[error("what is written to {} through another of its names goes unseen: too many files have several", path.display())]
+    TooManyLinks {
+        /// The first that was left out.
+        path: PathBuf,
+    },
     /// A directory could not be listed.
     #[error("cannot list {}: {reason}; what it holds already is unknown", path.display())]
     Unlisted {
@@ -186,6 +193,7 @@ impl Problem {
             Self::HomeFiles { .. } => "home_file_limit",
             Self::Unscanned { .. } => "home_unscanned",
             Self::TooDeep { .. } => "depth_limit",
+            Self::TooManyLinks { .. } => "link_limit",
             Self::Unlisted { .. } => "directory_unlisted",
             Self::Overflow => "queue_overflow",
         }

@@ -35,6 +35,7 @@ mod harm;
 mod hold;
 mod holding;
 mod host;
+mod hostile;
 mod inventory;
 mod journal;
 mod keygen;

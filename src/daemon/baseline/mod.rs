@@ -61,6 +61,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const SECOND_LOOK: Duration = Duration::from_secs(3);
 /// How many differences may wait for that.
 const MOST_DEFERRED: usize = 64 * 1024;
+/// How many looks at places may wait.
+const MOST_POLLED: usize = 64;
 /// Change times are as coarse as the kernel's clock tick.
 const TICK: Duration = Duration::from_millis(20);
 /// How many differences may wait to be decided.
@@ -78,6 +80,8 @@ pub(super) enum Cause {
     /// Directories got other names, which says nothing of the files in them; or
     /// something else is watched.
     Moved,
+    /// Something else is mounted there now.
+    Remounted,
 }
 
 /// What is watched at a moment.
@@ -88,8 +92,57 @@ pub(super) struct Snapshot {
     pub(super) until: SystemTime,
     /// Directories, and the names of what is in them that is no directory.
     pub(super) files: Vec<(PathBuf, Vec<OsString>)>,
+    /// Nothing but what lies in these places is compared; none of them: all is.
+    pub(super) places: Vec<PathBuf>,
+    /// What lies in these is not looked at: its server may not answer.
+    pub(super) apart: Vec<PathBuf>,
     /// What they were found by.
     pub(super) patterns: Vec<Pattern>,
+}
+
+/// Since when what a look at a place finds may be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// The first look since the daemon started.
+    Start,
+    /// The first since it was mounted.
+    Mounted,
+    /// The first since it is watched.
+    New,
+    /// Since the one that began then.
+    Look(SystemTime),
+}
+
+/// What was found at a place whose server may not answer (`super::polling`).
+pub(super) struct Polled {
+    /// The place.
+    pub(super) place: PathBuf,
+    /// Since when.
+    pub(super) since: Since,
+    /// When the look began.
+    pub(super) until: SystemTime,
+    /// What is there that is no directory.
+    pub(super) files: Vec<(PathBuf, Stat)>,
+    /// Directories whose names are all known: what is not there is gone.
+    pub(super) listed: HashSet<PathBuf>,
+    /// What was not looked at.
+    pub(super) missed: HashSet<PathBuf>,
+}
+
+impl Polled {
+    /// Whether a file that was there is gone for sure.
+    fn is_gone(&self, path: &Path) -> bool {
+        for at in path.ancestors() {
+            if at == self.place || self.missed.contains(at) {
+                return false;
+            }
+            if at.parent().is_some_and(|above| self.listed.contains(above)) {
+                // Were it a directory that is there, it would be listed or missed.
+                return at == path || !self.listed.contains(at);
+            }
+        }
+        false
+    }
 }
 
 /// What became of a file.
@@ -112,6 +165,8 @@ pub struct Missed {
     pub(super) gap: Gap,
     /// What a list held before, if that is known.
     pub(super) before: Option<Vec<Entry>>,
+    /// What was found of it, where a server may not answer again.
+    pub(super) record: Option<Record>,
     /// Shared by all that wait to be decided.
     pub(super) waiting: Arc<()>,
 }
@@ -119,6 +174,7 @@ pub struct Missed {
 enum Task {
     Update(Box<Update>),
     Snapshot(Box<Snapshot>),
+    Polled(Box<Polled>),
     End,
 }
 
@@ -139,6 +195,11 @@ impl Ledger {
     /// Has `snapshot` compared.
     pub(super) fn compare(&self, snapshot: Snapshot) {
         self.give(Task::Snapshot(Box::new(snapshot)));
+    }
+
+    /// Has what a look found compared.
+    pub(super) fn polled(&self, polled: Polled) {
+        self.give(Task::Polled(Box::new(polled)));
     }
 
     fn give(&self, task: Task) {
@@ -180,6 +241,8 @@ impl Keeper {
         let (tasks, inbox) = sync_channel(QUEUE);
         let dropped = Arc::<AtomicU64>::default();
         let looker = Looker::start().map_err(|error| error.to_string())?;
+        let patient = Looker::start().map_err(|error| error.to_string())?;
+        let is_new = matches!(opened, Opened::New | Opened::SetAside(..));
         let alive = match opened {
             Opened::Known(alive) => Some(alive),
             Opened::New | Opened::SetAside(..) => None,
@@ -192,17 +255,21 @@ impl Keeper {
         }
         let books = Books {
             since: meta.since.map(SystemTime::from),
+            is_new: is_new || meta.watched.is_none(),
+            down_since: meta.since.map(SystemTime::from),
             store,
             meta,
             pending: BTreeMap::new(),
             oldest: None,
             inbox,
             later: VecDeque::new(),
+            polled: VecDeque::new(),
             deferred: VecDeque::new(),
             deferred_paths: HashSet::new(),
             log: log.to_owned(),
             alerted: None,
             looker,
+            patient,
             messages,
             waiting: Arc::default(),
             budgets: Budgets::default(),
@@ -259,6 +326,8 @@ struct Window {
     unseen: Unseen,
     since: Option<SystemTime>,
     until: SystemTime,
+    /// Whether it is looked at again before it is told.
+    twice: bool,
 }
 
 struct Deferred {
@@ -287,12 +356,17 @@ struct Books {
     meta: Meta,
     /// Since when what happened is not known.
     since: Option<SystemTime>,
+    /// There was no store, or nothing in it, when the daemon started.
+    is_new: bool,
+    /// Since when the daemon did not run.
+    down_since: Option<SystemTime>,
     /// Not written yet.
     pending: BTreeMap<PathBuf, Pending>,
     /// Since when the oldest of them waits.
     oldest: Option<Instant>,
     inbox: Receiver<Task>,
     later: VecDeque<Box<Snapshot>>,
+    polled: VecDeque<Box<Polled>>,
     deferred: VecDeque<Deferred>,
     /// The paths of these.
     deferred_paths: HashSet<PathBuf>,
@@ -300,6 +374,8 @@ struct Books {
     /// What the log says of the time before the start; read when it is needed.
     alerted: Option<Alerted>,
     looker: Looker,
+    /// For file systems whose server may not answer: that keeps nobody else waiting.
+    patient: Looker,
     messages: SyncSender<Message>,
     /// As many as wait to be decided, and one more, refer to it.
     waiting: Arc<()>,
@@ -320,6 +396,8 @@ impl Books {
             self.drain(self.patience());
             if let Some(snapshot) = self.later.pop_front() {
                 self.compare(*snapshot);
+            } else if let Some(polled) = self.polled.pop_front() {
+                self.compare_polled(&polled);
             }
             self.second_looks();
             self.tick();
@@ -338,7 +416,7 @@ impl Books {
     }
 
     fn patience(&self) -> Duration {
-        if !self.later.is_empty() {
+        if !self.later.is_empty() || !self.polled.is_empty() {
             return Duration::ZERO;
         }
         let now = Instant::now();
@@ -370,6 +448,11 @@ impl Books {
         match task {
             Task::Update(update) => self.update(*update),
             Task::Snapshot(snapshot) => self.later.push_back(snapshot),
+            // What does not fit is found by the next look.
+            Task::Polled(polled) if self.polled.len() < MOST_POLLED => {
+                self.polled.push_back(polled);
+            }
+            Task::Polled(polled) => tracing::debug!("{} waits", polled.place.display()),
             Task::End => self.ending = true,
         }
     }
@@ -513,6 +596,8 @@ impl Books {
             cause,
             until,
             files,
+            places,
+            apart,
             patterns,
         } = snapshot;
         let watched: Vec<String> = patterns.iter().map(ToString::to_string).collect();
@@ -526,11 +611,19 @@ impl Books {
                 unseen: Unseen::NotRunning,
                 since: self.since,
                 until,
+                twice: true,
             }),
             Cause::Lost(unseen, since) => Some(Window {
                 unseen,
                 since: Some(since),
                 until,
+                twice: true,
+            }),
+            Cause::Remounted => Some(Window {
+                unseen: Unseen::Unmounted,
+                since: None,
+                until,
+                twice: true,
             }),
             Cause::Moved => None,
         };
@@ -556,7 +649,12 @@ impl Books {
                 }
             }
         }
-        told += self.look_for_gone(&hasher, &seen, &patterns, window);
+        let below =
+            |places: &[PathBuf], path: &Path| places.iter().any(|place| path.starts_with(place));
+        let asked =
+            |path: &Path| !below(&apart, path) && (places.is_empty() || below(&places, path));
+        let unseen = |path: &Path| asked(path) && !seen.contains(&hasher.hash_one(path));
+        told += self.look_for_gone(unseen, &patterns, window);
         if self.ending && cause != Cause::Moved {
             return;
         }
@@ -605,11 +703,69 @@ impl Books {
         }
     }
 
+    /// Compares what a look at a place has found. Asks its server for nothing
+    /// but the content of what has changed.
+    fn compare_polled(&mut self, polled: &Polled) {
+        let since = match polled.since {
+            Since::New => None,
+            Since::Start if self.is_new => None,
+            Since::Start => Some((Unseen::NotRunning, self.down_since)),
+            Since::Mounted => Some((Unseen::Unmounted, None)),
+            Since::Look(time) => Some((Unseen::Polled, Some(time))),
+        };
+        let window = since.map(|(unseen, since)| Window {
+            unseen,
+            since,
+            until: polled.until,
+            twice: false,
+        });
+        for files in polled.files.chunks(CHUNK) {
+            for (path, difference, now) in self.differences(files.to_vec(), true) {
+                self.differs(path, difference, Some(now), window);
+            }
+            self.drain(Duration::ZERO);
+            self.tick_writes();
+            if self.ending {
+                return;
+            }
+        }
+        let seen: HashSet<&Path> = polled
+            .files
+            .iter()
+            .map(|(path, _)| path.as_path())
+            .collect();
+        let is_gone = |path: &Path| {
+            path.starts_with(&polled.place) && !seen.contains(path) && polled.is_gone(path)
+        };
+        let gone = match self.unseen(is_gone) {
+            Ok(gone) => gone,
+            Err(error) => return self.failed(&error),
+        };
+        for path in gone {
+            if self.known(&path).is_some() {
+                self.differs(path, Difference::Gone, None, window);
+            }
+            self.drain(Duration::ZERO);
+        }
+        if self.untold > 0 {
+            self.finish();
+        }
+    }
+
     /// Which of these files differ from what is known of them.
     fn look_at(&mut self, paths: Vec<PathBuf>) -> Vec<(PathBuf, Difference, Seen)> {
+        let stats = self.looker.stat(paths);
+        self.differences(stats, false)
+    }
+
+    fn differences(
+        &mut self,
+        stats: Vec<(PathBuf, Stat)>,
+        patient: bool,
+    ) -> Vec<(PathBuf, Difference, Seen)> {
         let mut unread = Vec::new();
         let mut known = BTreeMap::new();
-        for (path, stat) in self.looker.stat(paths) {
+        for (path, stat) in stats {
             let record = self.known(&path);
             if !record
                 .as_ref()
@@ -620,7 +776,8 @@ impl Books {
             }
         }
         let mut differences = Vec::new();
-        for (path, now) in self.looker.read(unread) {
+        let looker = if patient { &self.patient } else { &self.looker };
+        for (path, now) in looker.read(unread) {
             match known.remove(&path).flatten() {
                 None => differences.push((path, Difference::Appeared, now)),
                 Some(then) if then.differs(&now.record) => {
@@ -636,30 +793,33 @@ impl Books {
         differences
     }
 
-    /// What is known and is there no more.
-    fn look_for_gone(
-        &mut self,
-        hasher: &RandomState,
-        seen: &HashSet<u64>,
-        patterns: &[Pattern],
-        window: Option<Window>,
-    ) -> u64 {
-        let unseen = self
-            .store
-            .paths(|path| !seen.contains(&hasher.hash_one(path)));
-        let mut unseen = match unseen {
-            Ok(unseen) => unseen,
-            Err(error) => {
-                self.failed(&error.to_string());
-                return 0;
-            }
-        };
+    /// Which files are known and were not seen.
+    fn unseen(&self, is_unseen: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, String> {
+        let unseen = self.store.paths(&is_unseen);
+        let mut unseen = unseen.map_err(|error| error.to_string())?;
         let pending = self.pending.iter();
         let pending = pending.filter(|(_, pending)| pending.record.is_some());
         let pending = pending.map(|(path, _)| path.clone());
-        unseen.extend(pending.filter(|path| !seen.contains(&hasher.hash_one(path))));
+        unseen.extend(pending.filter(|path| is_unseen(path)));
         unseen.sort();
         unseen.dedup();
+        Ok(unseen)
+    }
+
+    /// What is known and is there no more.
+    fn look_for_gone(
+        &mut self,
+        is_unseen: impl Fn(&Path) -> bool,
+        patterns: &[Pattern],
+        window: Option<Window>,
+    ) -> u64 {
+        let unseen = match self.unseen(is_unseen) {
+            Ok(unseen) => unseen,
+            Err(error) => {
+                self.failed(&error);
+                return 0;
+            }
+        };
         let mut told = 0;
         for paths in unseen.chunks(CHUNK) {
             let mut known = |path: &PathBuf| Some((path.clone(), self.known(path)?));
@@ -702,7 +862,7 @@ impl Books {
                 .checked_add(TICK)
                 .is_some_and(|changed| changed >= window.until)
         });
-        let waits = is_young || window.unseen != Unseen::NotRunning;
+        let waits = window.twice && (is_young || window.unseen != Unseen::NotRunning);
         if waits && self.deferred.len() < MOST_DEFERRED {
             if !self.deferred_paths.insert(path.clone()) {
                 return false;
@@ -790,6 +950,8 @@ impl Books {
         let object_id = record
             .and_then(|record| record.object.clone())
             .unwrap_or_default();
+        let found = now.as_ref().filter(|_| !window.twice);
+        let found = found.map(|now| now.record.clone());
         while Arc::strong_count(&self.waiting) > MOST_TOLD {
             self.drain(Duration::from_millis(5));
             if self.ending {
@@ -797,6 +959,7 @@ impl Books {
             }
         }
         let missed = Missed {
+            record: found,
             waiting: Arc::clone(&self.waiting),
             gap: Gap {
                 unseen: window.unseen,
@@ -845,6 +1008,8 @@ pub(super) struct Found {
     pub(super) object: Option<ObjectId>,
     /// What is in it.
     pub(super) inspection: Option<Inspection>,
+    /// It lies on a file system whose server may not answer.
+    pub(super) is_apart: bool,
 }
 
 /// What an event says of a file; `None` if that is nothing.
@@ -854,7 +1019,7 @@ pub(super) fn update(event: &Event<Attribution>, found: &Found, made: Made) -> O
         _ => &event.path,
     };
     // Another file may have taken the name meanwhile, whose event is to come.
-    let is_free = |path: &Path| path.symlink_metadata().is_err();
+    let is_free = |path: &Path| found.is_apart || path.symlink_metadata().is_err();
     let from = [event.original_path.as_deref(), Some(event.path.as_path())];
     let from = from.into_iter().flatten().find(|from| *from != path);
     let record = match (event.action, &found.metadata, &event.facts) {
@@ -884,6 +1049,19 @@ pub(super) fn update(event: &Event<Attribution>, found: &Found, made: Made) -> O
         record,
         is_change: event.action == Action::Modification,
     })
+}
+
+/// The same of a file that was compared, and cannot be looked at again.
+pub(super) fn told(event: &Event<Attribution>, record: Record, made: Made) -> Update {
+    Update {
+        path: event.path.clone(),
+        from: None,
+        record: Some(Record {
+            made: Some(made),
+            ..record
+        }),
+        is_change: event.action == Action::Modification,
+    }
 }
 
 /// Who made a file, as its event's document or an alert about it says.

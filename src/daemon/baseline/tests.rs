@@ -57,6 +57,8 @@ fn compare(dir: &Path, keeper: &Keeper, cause: Cause) {
     let names = watched.read_dir().unwrap();
     let names = names.map(|entry| entry.unwrap().file_name()).collect();
     keeper.ledger().compare(Snapshot {
+        places: Vec::new(),
+        apart: Vec::new(),
         cause,
         until: SystemTime::now(),
         files: vec![(watched.clone(), names)],

@@ -10,9 +10,11 @@
 //! seen by a record or by the scan. Must not know of records: the backends
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
+mod links;
+mod mounted;
 mod visit;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,12 +22,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-
-use self::visit::{follow, open_directory};
+use self::links::Followed;
+use self::mounted::Apart;
+pub use self::mounted::{Ground, Place};
+use self::visit::{Look, open_root};
 use super::beat::Beat;
 use super::home::{Home, Homes, Limit, Limits, is_looked_for};
+use super::mounts::Mounts;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -104,6 +107,15 @@ pub trait Marker: Send {
     /// The file is there and settled: opens of it shall not be held.
     fn settle(&mut self, dir: BorrowedFd<'_>, name: &OsStr);
 
+    /// What is done to the file through any of its names shall be told.
+    ///
+    /// # Errors
+    /// It cannot be marked.
+    fn follow(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
+
+    /// No longer; `dir` is a directory of its file system.
+    fn unfollow(&mut self, dir: BorrowedFd<'_>, object: &ObjectId);
+
     /// How the changes it leads to are known.
     fn evidence(&self) -> Evidence;
 }
@@ -140,9 +152,13 @@ struct Node {
     /// Reached through a symbolic link: its subdirectories are not followed.
     linked: bool,
     fsid: [u8; 8],
+    /// It is a home, or homes are made in it.
+    base: bool,
     held: Held,
     children: HashMap<OsString, NodeId>,
     entries: HashMap<OsString, Known>,
+    /// Files in it that have a mark of their own.
+    followed: Vec<ObjectId>,
     /// Records of it since it was last asked which home is the loudest.
     heard: u64,
     /// It has no marks for a while.
@@ -196,14 +212,32 @@ pub struct Tree {
     next: u64,
     remembered: usize,
     limit_said: bool,
+    /// File systems that homes lie on, and how many of them.
+    file_systems: HashMap<[u8; 8], usize>,
+    /// How often there was another one.
+    file_system_changes: u64,
     homes: Homes,
     /// Directories that are still to be looked into: their homes have had their share.
     unscanned: BTreeSet<NodeId>,
-    /// File systems that homes have been seen on.
-    file_systems: Vec<[u8; 8]>,
     beat: Arc<Beat>,
     /// How often a directory got another path or was let go.
     moves: u64,
+    mounts: Mounts,
+    /// Where something is mounted, as far as that has been followed.
+    points: Vec<PathBuf>,
+    /// What lies on file systems whose server may not answer.
+    apart: BTreeMap<PathBuf, Apart>,
+    /// How often that changed.
+    apart_changes: u64,
+    /// What is found now came with a mount.
+    remounting: bool,
+    /// Files with a mark of their own.
+    followed: HashMap<ObjectId, Followed>,
+    /// Of these, how many are followed for they have several names.
+    linked: usize,
+    links_said: bool,
+    /// Links at places that a pattern names, which lead nowhere that can be watched.
+    astray: HashMap<NodeId, BTreeSet<OsString>>,
 }
 
 impl Tree {
@@ -223,9 +257,19 @@ impl Tree {
             next: 0,
             remembered: 0,
             limit_said: false,
-            file_systems: Vec::new(),
+            file_systems: HashMap::new(),
+            file_system_changes: 0,
             beat: Arc::default(),
             moves: 0,
+            mounts: Mounts::new(),
+            points: Vec::new(),
+            apart: BTreeMap::new(),
+            apart_changes: 0,
+            remounting: false,
+            astray: HashMap::new(),
+            followed: HashMap::new(),
+            linked: 0,
+            links_said: false,
         }
     }
 
@@ -234,7 +278,9 @@ impl Tree {
     /// # Errors
     /// `/` cannot be opened or marked.
     pub fn start(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
-        let root = open_directory(None, OsStr::new("/"), false)?;
+        let root = open_root()?;
+        self.points = self.mounts.points();
+        self.mounts.take_news();
         let role = self.root_role();
         // Marked here first, to tell an unusable backend from one bad directory.
         self.marker
@@ -281,6 +327,13 @@ impl Tree {
         };
         let no_longer = !role.watched && entry.role.watched;
         entry.role = role.clone();
+        let (fsid, was_base) = (entry.fsid, entry.base);
+        let is_base = self.is_base(role);
+        self.count_base(fsid, was_base, is_base);
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        entry.base = is_base;
         if no_longer {
             self.remembered -= entry.entries.len();
             if let Some(home) = &entry.home {
@@ -288,6 +341,7 @@ impl Tree {
             }
             entry.entries.clear();
         }
+        let left = no_longer.then(|| std::mem::take(&mut entry.followed));
         let path = entry.path.clone();
         let children: Vec<(OsString, NodeId)> = entry
             .children
@@ -299,8 +353,12 @@ impl Tree {
             if no_longer {
                 self.marker.unmark(Some(dir.as_fd()), &path);
             }
+            for object in left.iter().flatten() {
+                self.unfollow(Some(dir.as_fd()), object);
+            }
             self.follow_interest(node, dir.as_fd(), out);
         }
+        self.leave_apart(node);
         for (name, child) in children {
             let role = self.child_role(node, &name);
             if role.is_none() {
@@ -402,31 +460,8 @@ impl Tree {
         self.by_path.get(path).copied()
     }
 
-    /// How many file systems homes have been seen on: it grows with each new one.
-    #[must_use]
-    pub fn home_file_system_count(&self) -> usize {
-        self.file_systems.len()
-    }
-
-    /// An open directory on every file system that homes lie on.
-    #[must_use]
-    pub fn home_file_systems(&self) -> Vec<OwnedFd> {
-        let mut seen = Vec::new();
-        let mut opened = Vec::new();
-        for (id, node) in &self.nodes {
-            if self.file_systems.contains(&node.fsid)
-                && !seen.contains(&node.fsid)
-                && let Some(dir) = self.open(*id)
-            {
-                seen.push(node.fsid);
-                opened.push(dir);
-            }
-        }
-        opened
-    }
-
     /// Whether a directory with this role is a home, or where homes are made.
-    fn is_home(&self, role: &Role) -> bool {
+    fn is_base(&self, role: &Role) -> bool {
         role.waypoints.iter().any(|(pattern, done)| {
             let depth = self.patterns[*pattern].depth();
             *done > 0 && (*done + 1 == depth || *done + 2 == depth)
@@ -490,24 +525,36 @@ impl Tree {
         finds: &Finds,
         out: &mut Vec<Notice>,
     ) {
-        match open_directory(Some(dir.as_fd()), name, false) {
-            Ok(child) => self.visit(&child, Some(node), name, role, false, finds, out),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
-                if !self.is_named(node, name) {
-                    return;
-                }
-                if let Some(child) = follow(dir.as_fd(), name) {
-                    self.visit(&child, Some(node), name, role, true, finds, out);
-                }
+        let path = |tree: &Self| tree.nodes[&node].path.join(name);
+        match self.look(dir.as_fd(), name) {
+            Ok(Look::Directory(child)) => {
+                self.visit(&child, Some(node), name, role, false, finds, out);
             }
+            Ok(Look::Stalls(kind, links)) => {
+                self.keep_apart(node, name, role, (kind, links), out);
+            }
+            Ok(Look::Link) if self.is_named(node, name) => {
+                match self.follow(dir.as_fd(), name) {
+                    Ok(Look::Directory(child)) => {
+                        self.visit(&child, Some(node), name, role, true, finds, out);
+                        if self.by_path(&path(self)).is_some() {
+                            return;
+                        }
+                    }
+                    Ok(Look::Stalls(kind, links)) => {
+                        return self.keep_apart(node, name, role, (kind, links), out);
+                    }
+                    Ok(Look::Link | Look::Other) | Err(_) => {}
+                }
+                // What it leads to may come, or be known by another path no more.
+                self.astray.entry(node).or_default().insert(name.to_owned());
+            }
+            Ok(Look::Link | Look::Other) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => {
-                let path = self.nodes[&node].path.join(name);
-                out.push(Notice::Problem(Problem::Unwatched {
-                    path,
-                    reason: error.to_string(),
-                }));
-            }
+            Err(error) => out.push(Notice::Problem(Problem::Unwatched {
+                path: path(self),
+                reason: error.to_string(),
+            })),
         }
     }
 
@@ -524,6 +571,7 @@ impl Tree {
         if let Some(child) = self.child(node, name, object.as_ref()) {
             self.detach(child);
         }
+        self.no_longer_apart(node, name);
         let Some(parent) = self.nodes.get(&node) else {
             return;
         };
@@ -545,6 +593,9 @@ impl Tree {
         writer: Option<Arc<Writer>>,
         out: &mut Vec<Notice>,
     ) {
+        for (node, name) in [from, to].into_iter().flatten() {
+            self.no_longer_apart(node, name);
+        }
         let child = from
             .and_then(|(node, name)| self.child(node, name, object.as_ref()))
             .or_else(|| object.as_ref().and_then(|object| self.by_object(object)));
@@ -557,6 +608,13 @@ impl Tree {
                 }
                 _ => self.detach_at(child, to),
             }
+        }
+        // What it took the place of: a link that leads elsewhere, an empty directory.
+        if let Some((node, name)) = to
+            && let Some(stale) = self.child(node, name, None)
+            && self.open(stale).is_none()
+        {
+            self.detach(stale);
         }
         if directory {
             if let Some((node, name)) = to {
@@ -630,14 +688,8 @@ impl Tree {
         let Some(entry) = self.nodes.get(&node) else {
             return;
         };
-        if !entry.linked || self.open(node).is_some() {
-            return;
-        }
-        let parent = entry.parent;
-        let name = entry.path.file_name().map(OsStr::to_owned);
-        self.detach(node);
-        if let (Some(parent), Some(name)) = (parent, name) {
-            self.enter(parent, &name, false, Finder::nobody(), out);
+        if entry.linked && self.open(node).is_none() {
+            self.enter_again(node, &Finds::News(Finder::nobody()), out);
         }
     }
 
@@ -661,7 +713,7 @@ impl Tree {
     }
 
     /// The file has settled: opens of it shall not be held any more.
-    pub fn settle(&mut self, path: &Path) {
+    pub fn settle(&mut self, path: &Path, out: &mut Vec<Notice>) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return;
         };
@@ -671,6 +723,9 @@ impl Tree {
             && let Some(dir) = self.open(node)
         {
             self.marker.settle(dir.as_fd(), name);
+            if let Ok((glance, None)) = self.mounts.glance(dir.as_fd(), name) {
+                self.follow_file(dir.as_fd(), node, name, glance, out);
+            }
         }
     }
 
@@ -716,18 +771,14 @@ impl Tree {
     }
 
     /// Opens a directory by its path and makes sure that it is still the same.
-    fn open(&self, node: NodeId) -> Option<OwnedFd> {
+    fn open(&mut self, node: NodeId) -> Option<OwnedFd> {
         let node = self.nodes.get(&node)?;
-        let dir = nix::fcntl::open(
-            &node.path,
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .ok()?;
-        (ObjectId::of(dir.as_fd()).ok()? == node.id).then_some(dir)
+        let reached = self.mounts.walk(None, &node.path, node.linked).ok()?;
+        let is_directory = reached.glance.kind == libc::S_IFDIR;
+        (is_directory && ObjectId::of(reached.fd.as_fd()).ok()? == node.id).then_some(reached.fd)
     }
 
-    fn object_at(&self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
+    fn object_at(&mut self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
         let dir = self.open(node)?;
         ObjectId::at(dir.as_fd(), name, self.nodes[&node].fsid).ok()
     }
@@ -838,28 +889,34 @@ impl Tree {
     /// Remembers an entry as reported; says whether it was so before.
     fn remember(
         &mut self,
-        node: NodeId,
+        id: NodeId,
         name: &OsStr,
         object: Option<ObjectId>,
         out: &mut Vec<Notice>,
     ) -> bool {
-        let Some(entry) = self.nodes.get_mut(&node) else {
+        let Some(entry) = self.nodes.get_mut(&id) else {
             return false;
         };
         if let Some(known) = entry.entries.get_mut(name) {
             let again = known.reported && known.object == object;
+            let other = (known.object != object)
+                .then(|| known.object.clone())
+                .flatten();
             *known = Known {
                 object,
                 reported: true,
             };
+            if let Some(other) = other {
+                self.left(id, name, &other);
+            }
             return again;
         }
         let known = Known {
             object,
             reported: true,
         };
-        if !self.keep(node, name, known) {
-            self.at_limit(node, Limit::Files, out);
+        if !self.keep(id, name, known) {
+            self.at_limit(id, Limit::Files, out);
         }
         false
     }
@@ -902,13 +959,8 @@ impl Tree {
         }));
     }
 
-    fn forget(
-        &mut self,
-        node: NodeId,
-        name: &OsStr,
-        object: Option<&ObjectId>,
-    ) -> Option<ObjectId> {
-        let node = self.nodes.get_mut(&node)?;
+    fn forget(&mut self, id: NodeId, name: &OsStr, object: Option<&ObjectId>) -> Option<ObjectId> {
+        let node = self.nodes.get_mut(&id)?;
         let known = node.entries.get(name)?;
         // A late record of an object that has been replaced meanwhile.
         if object.is_some() && known.object.is_some() && known.object.as_ref() != object {
@@ -918,7 +970,9 @@ impl Tree {
         if let Some(home) = &node.home {
             self.homes.give(home, 0, 1);
         }
-        node.entries.remove(name)?.object
+        let object = node.entries.remove(name)?.object?;
+        self.left(id, name, &object);
+        Some(object)
     }
 
     /// What is to be told of a directory with this path.

@@ -12,13 +12,14 @@ use std::time::Instant;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
 
 use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
 use crate::watch::home::{Home, LOOKED_FOR, Limit};
+use crate::watch::mounts::Unreached;
 use crate::watch::{Change, Evidence, Notice, Problem, What};
 
 impl Tree {
@@ -95,9 +96,8 @@ impl Tree {
         if let Some(stale) = self.by_path(&path) {
             self.detach(stale);
         }
-        if self.is_home(&role) && !self.file_systems.contains(&fsid) {
-            self.file_systems.push(fsid);
-        }
+        let base = self.is_base(&role);
+        self.count_base(fsid, false, base);
         let node = NodeId(self.next);
         self.next += 1;
         self.by_object.insert(id.clone(), node);
@@ -117,9 +117,11 @@ impl Tree {
                 depth,
                 linked,
                 fsid,
+                base,
                 held,
                 children: HashMap::new(),
                 entries: HashMap::new(),
+                followed: Vec::new(),
                 heard: 0,
                 muted: false,
             },
@@ -218,10 +220,11 @@ impl Tree {
         finds: &Finds,
         out: &mut Vec<Notice>,
     ) {
-        let Ok(stat) = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+        let Ok((glance, stalls)) = self.mounts.glance(dir, name) else {
             return;
         };
-        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        // What a user has mounted over a file is not asked anything.
+        if glance.kind == libc::S_IFDIR || stalls.is_some() {
             return;
         }
         let object = ObjectId::at(dir, name, fsid).ok();
@@ -237,6 +240,7 @@ impl Tree {
                 } else {
                     self.at_limit(node, Limit::Files, out);
                 }
+                self.follow_file(dir, node, name, glance, out);
             }
             Finds::News(finder) => {
                 let known = self
@@ -271,7 +275,7 @@ impl Tree {
         let root = place
             .and_then(|(parent, name)| {
                 let parent = self.open(parent)?;
-                open_directory(Some(parent.as_fd()), name, false).ok()
+                self.look_into(parent.as_fd(), name)
             })
             .or_else(|| self.open(node));
         let Some(entry) = self.nodes.get(&node) else {
@@ -291,9 +295,13 @@ impl Tree {
                 continue;
             };
             self.remembered -= entry.entries.len();
+            self.count_base(entry.fsid, entry.base, false);
             self.unscanned.remove(&node);
             if let Some(home) = &entry.home {
                 self.homes.give(home, 1, entry.entries.len());
+            }
+            for object in &entry.followed {
+                self.unfollow(dir.as_ref().map(AsFd::as_fd), object);
             }
             if self.by_object.get(&entry.id) == Some(&node) {
                 self.by_object.remove(&entry.id);
@@ -303,10 +311,10 @@ impl Tree {
             }
             self.marker
                 .unmark(dir.as_ref().map(AsFd::as_fd), &entry.path);
+            self.leave_apart(node);
             for (name, child) in entry.children {
-                let child_dir = dir
-                    .as_ref()
-                    .and_then(|dir| open_directory(Some(dir.as_fd()), &name, false).ok());
+                let dir = dir.as_ref();
+                let child_dir = dir.and_then(|dir| self.look_into(dir.as_fd(), &name));
                 left.push((child, child_dir));
             }
         }
@@ -383,35 +391,80 @@ impl Tree {
     }
 }
 
-/// Opens a directory with `O_PATH`; a symbolic link in its last component is
-/// an error unless `follow`.
-pub(super) fn open_directory(
-    dir: Option<BorrowedFd<'_>>,
-    name: &OsStr,
-    follow: bool,
-) -> io::Result<OwnedFd> {
-    let mut flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    if !follow {
-        flags |= OFlag::O_NOFOLLOW;
-    }
-    match dir {
-        Some(dir) => openat(dir, name, flags, Mode::empty()),
-        None => nix::fcntl::open(name, flags, Mode::empty()),
-    }
-    .map_err(io::Error::from)
+/// What stands at a name.
+pub(super) enum Look {
+    /// A directory, as a place (`O_PATH`).
+    Directory(OwnedFd),
+    /// A symbolic link.
+    Link,
+    /// Something on a file system whose server may not answer: its kind, and the
+    /// owners of the links that lead there.
+    Stalls(OsString, Vec<u32>),
+    /// Something else.
+    Other,
 }
 
-/// Follows a link at a place that a pattern names, if that cannot be used to
-/// lead us astray: root made the link, or it leads to a directory that belongs
-/// to the link's owner.
-pub(super) fn follow(dir: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
-    let link = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
-    if link.st_mode & libc::S_IFMT != libc::S_IFLNK {
-        return None;
+impl Tree {
+    /// Looks at what stands at `name`, without a question to a file system that
+    /// may not answer it.
+    pub(super) fn look(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Look> {
+        match self.mounts.walk(Some(dir), Path::new(name), false) {
+            Ok(reached) => Ok(match reached.glance.kind {
+                libc::S_IFDIR => Look::Directory(reached.fd),
+                libc::S_IFLNK => Look::Link,
+                _ => Look::Other,
+            }),
+            Err(Unreached::Stalls { kind, links }) => Ok(Look::Stalls(kind, links)),
+            Err(Unreached::Failed(error)) => Err(error),
+        }
     }
-    let target = open_directory(Some(dir), name, true).ok()?;
-    let owner = fstat(&target).ok()?.st_uid;
-    (link.st_uid == 0 || link.st_uid == owner).then_some(target)
+
+    fn look_into(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
+        match self.look(dir, name) {
+            Ok(Look::Directory(dir)) => Some(dir),
+            _ => None,
+        }
+    }
+
+    /// Follows a link at a place that a pattern names, if that cannot be used to
+    /// lead us astray: root made every link on the way, or they lead to a
+    /// directory that belongs to their owner.
+    pub(super) fn follow(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Look> {
+        let reached = match self.mounts.walk(Some(dir), Path::new(name), true) {
+            Ok(reached) => reached,
+            Err(Unreached::Stalls { kind, links }) => {
+                // Whom that directory belongs to is known to its server alone.
+                let mut owners = links.iter().filter(|owner| **owner != 0);
+                let first = owners.next();
+                let one = owners.all(|owner| Some(owner) == first);
+                return Ok(if one {
+                    Look::Stalls(kind, links)
+                } else {
+                    Look::Other
+                });
+            }
+            Err(Unreached::Failed(error)) => return Err(error),
+        };
+        if reached.glance.kind != libc::S_IFDIR {
+            return Ok(Look::Other);
+        }
+        let owner = fstat(&reached.fd)?.st_uid;
+        let ours = reached
+            .links
+            .iter()
+            .all(|link| *link == 0 || *link == owner);
+        Ok(if ours {
+            Look::Directory(reached.fd)
+        } else {
+            Look::Other
+        })
+    }
+}
+
+/// The root, as a place.
+pub(super) fn open_root() -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open("/", flags, Mode::empty())?)
 }
 
 /// What is in a directory.
