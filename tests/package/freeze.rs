@@ -41,43 +41,6 @@ fn a_stopped_daemon_is_replaced_and_holds_nobody_for_long() {
     assert!(said.contains("Watchdog timeout"), "{said}");
 }
 
-/// A whole control group, as a snapshot of a virtual machine or a container's
-/// pause freezes it; no signal but SIGKILL reaches anybody in there.
-#[test]
-fn a_frozen_daemon_is_replaced_and_holds_nobody_for_long() {
-    let host = Machine::boot();
-    host.account("ann");
-    host.dpkg(&package(None)).ok();
-    host.alert_on_key("ann", "before");
-    let pid = host.pid().unwrap();
-    let group = host.property("ControlGroup");
-    let frozen = Instant::now();
-    host.sh(&format!(
-        "group=/sys/fs/cgroup$(sed s/^0::// /proc/{pid}/cgroup)
-         case $group in */ssh-keywatch.service) ;; *) echo $group {group} >&2; exit 1 ;; esac
-         echo 1 > $group/cgroup.freeze
-         until grep -q '^frozen 1' $group/cgroup.events; do :; done"
-    ))
-    .ok();
-    std::thread::scope(|threads| {
-        let maker = threads.spawn(|| {
-            host.login("ann", &keygen("meanwhile")).ok();
-            frozen.elapsed()
-        });
-        host.login("ann", "cat .ssh/before.pub").ok();
-        let login = frozen.elapsed();
-        let made = maker.join().unwrap();
-        println!("a login took {login:?}, the making of a key {made:?} from the freeze on");
-        assert!(made < BOUND && login < BOUND, "{login:?} {made:?}");
-    });
-    host.wait("new daemon", || {
-        host.property("ActiveState") == "active" && host.pid().is_some_and(|new| new != pid)
-    });
-    host.alert_on_key("ann", "after");
-    // The key that was made with nobody there is told, too.
-    host.alert("/home/ann/.ssh/meanwhile");
-}
-
 #[test]
 fn a_login_needs_nothing_from_a_daemon_that_never_answers() {
     let host = Machine::boot();
