@@ -13,6 +13,8 @@ pub enum Unseen {
     Lost,
     /// Nobody was held, and records may have been lost with the hold.
     Released,
+    /// It was seen, and the log took no alert of it.
+    Unlogged,
 }
 
 impl Unseen {
@@ -21,6 +23,7 @@ impl Unseen {
             Self::NotRunning => "while ssh-keywatch was not running",
             Self::Lost => "while records of the kernel were lost",
             Self::Released => "while ssh-keywatch did not work as it should",
+            Self::Unlogged => "while the alert log could not be written",
         }
     }
 }

@@ -86,6 +86,12 @@ enum Command {
         /// What to make, or what to rename to what
         paths: Vec<PathBuf>,
     },
+    /// Looks whether the baseline can be read, for `run`
+    #[command(name = daemon::CHECK_STORE, hide = true)]
+    CheckStore {
+        /// The store
+        store: PathBuf,
+    },
     /// List every key in the watched places, with facts and origin
     Inventory(inventory::InventoryArgs),
 }
@@ -121,6 +127,7 @@ pub fn main() -> ExitCode {
             Ok(()) => Exit::Ok,
             Err(_) => Exit::Internal,
         },
+        Command::CheckStore { store } => daemon::check_store(store),
         Command::Status(args) => status::run(args, &common),
         Command::Inventory(args) => inventory::run(args, &common),
     };

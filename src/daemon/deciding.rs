@@ -33,7 +33,7 @@ use crate::resolve::logins::Login;
 use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{RuleSet, Suppressor, Verdict};
-use crate::sink::{Fanout, Line, ReportKind};
+use crate::sink::{Fanout, Line, Receipt, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
 use crate::watch::beat::Beat;
@@ -407,8 +407,9 @@ impl Deciding {
             }
         }
         let made = baseline::made(&document, alerts.first());
-        if !alerts.is_empty() {
-            self.raise(alerts, &session, &event, key.as_ref());
+        let receipt = (!alerts.is_empty()).then(Receipt::default);
+        if let Some(receipt) = &receipt {
+            self.raise(alerts, receipt, &session, &event, key.as_ref());
         }
         // After its alerts: what is told and not stored is found again.
         if let Some(ledger) = &self.ledger
@@ -420,7 +421,7 @@ impl Deciding {
                 object,
                 inspection,
             };
-            if let Some(update) = baseline::update(&event, &found, made) {
+            if let Some(update) = baseline::update(&event, &found, made, receipt) {
                 ledger.update(update);
             }
         }
@@ -430,6 +431,7 @@ impl Deciding {
     fn raise(
         &mut self,
         alerts: Vec<Document>,
+        receipt: &Receipt,
         session: &Session,
         event: &Event<Attribution>,
         key: Option<&(KeyReport, PathBuf)>,
@@ -442,7 +444,7 @@ impl Deciding {
                 alert::set_response(&mut alert, report, place);
             }
             self.acts.join(&mut alert);
-            self.out(alert);
+            self.fanout.send_for(&Line::new(alert.into_map()), receipt);
         }
     }
 

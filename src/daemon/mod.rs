@@ -51,6 +51,7 @@ use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
 pub use accounts::Accounts;
+pub use baseline::{CHECK_STORE, check_store};
 pub use deciding::{Deciding, Message};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
@@ -324,7 +325,7 @@ impl Daemon {
         let baseline = if dry {
             None
         } else {
-            keep_baseline(&config, &messages)
+            keep_baseline(&config, &messages, &fanout)
         };
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
 
@@ -528,15 +529,26 @@ impl Daemon {
 }
 
 /// The baseline; the daemon watches without it, too.
-fn keep_baseline(config: &Config, messages: &SyncSender<Message>) -> Option<baseline::Keeper> {
+fn keep_baseline(
+    config: &Config,
+    messages: &SyncSender<Message>,
+    fanout: &Arc<Fanout>,
+) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
-    baseline::Keeper::start(directory, &config.log.file, messages.clone())
+    let fanout = Arc::clone(fanout);
+    let start = |probe| {
+        baseline::Keeper::start(baseline::Parts {
+            probe,
+            directory: directory.clone(),
+            log: config.log.file.clone(),
+            is_log_well: Box::new(move || fanout.is_record_well()),
+            messages: messages.clone(),
+        })
+    };
+    baseline::Keeper::probe(directory)
+        .and_then(start)
         .map_err(|error| {
-            let reason = format!(
-                "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does \
-                 not run will go unseen",
-                directory.display()
-            );
+            let reason = baseline::unusable(directory, &error.to_string());
             // The queue was made just now.
             let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
         })

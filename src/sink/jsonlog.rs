@@ -343,6 +343,10 @@ impl Sink for JsonLog {
         Ok(())
     }
 
+    fn is_record(&self) -> bool {
+        true
+    }
+
     fn reopen(&mut self) -> io::Result<()> {
         self.open_anew()
     }

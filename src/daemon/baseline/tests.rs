@@ -3,7 +3,16 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use tempfile::{TempDir, tempdir};
 
+use std::time::{Duration, SystemTime};
+
+use super::alerted::Alerted;
+use super::ledger::Update;
 use super::*;
+use crate::alert::Unseen;
+use crate::baseline::Health;
+use crate::event::{Action, Evidence};
+use crate::resolve::Attribution;
+use crate::watch::pattern::Pattern;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -24,7 +33,16 @@ impl Place {
         }
         let (sender, messages) = sync_channel(100);
         let (state, log) = (dir.path().join("state"), dir.path().join("log"));
-        let start = || Keeper::start(&state, &log, sender.clone()).unwrap();
+        let start = || {
+            let parts = Parts {
+                probe: Probe::none(),
+                directory: state.clone(),
+                log: log.clone(),
+                is_log_well: Box::new(|| true),
+                messages: sender.clone(),
+            };
+            Keeper::start(parts).unwrap()
+        };
         let stock = start();
         compare(dir.path(), &stock, Cause::Moved);
         // The end waits until that is done.
@@ -93,6 +111,7 @@ fn after_a_loss_what_has_no_record_is_told_and_what_has_one_is_not() {
         from: None,
         record: Some(seen.record),
         is_change: true,
+        receipt: None,
     });
     let mut found = Vec::new();
     for _ in 0..3 {
@@ -127,7 +146,7 @@ fn what_moved_with_its_directory_is_followed_without_a_word() {
     } = place;
     keeper.end();
     assert!(messages.try_recv().is_err());
-    let (store, opened) = Store::open(&state.join(FILE)).unwrap();
+    let (store, opened) = Store::open(&state.join(FILE), Health::Sound).unwrap();
     assert!(matches!(opened, Opened::Known(_)));
     assert_eq!(store.paths(|_| true).unwrap(), [dir.join("two")]);
     assert_eq!(store.meta().unwrap().since, None);

@@ -1,0 +1,121 @@
+//! The way to the baseline's thread: what it is told, and what it tells.
+//!
+//! Owns the queue, which never makes anybody wait: what does not fit is counted.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::SystemTime;
+
+use crate::alert::{Gap, Unseen};
+use crate::baseline::Record;
+use crate::event::assemble::Assembled;
+use crate::key::Entry;
+use crate::resolve::Attribution;
+use crate::sink::Receipt;
+use crate::watch::pattern::Pattern;
+
+/// How many updates may wait for the thread.
+pub(super) const QUEUE: usize = 16 * 1024;
+
+/// Why it is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::daemon) enum Cause {
+    /// The daemon has started.
+    Start,
+    /// Records may be missing since then.
+    Lost(Unseen, SystemTime),
+    /// Directories got other names, which says nothing of the files in them; or
+    /// something else is watched.
+    Moved,
+}
+
+/// What is watched at a moment.
+pub(in crate::daemon) struct Snapshot {
+    /// Why it was taken.
+    pub(in crate::daemon) cause: Cause,
+    /// When the watching of these files began, or the records were lost.
+    pub(in crate::daemon) until: SystemTime,
+    /// Directories, and the names of what is in them that is no directory.
+    pub(in crate::daemon) files: Vec<(PathBuf, Vec<OsString>)>,
+    /// What they were found by.
+    pub(in crate::daemon) patterns: Vec<Pattern>,
+}
+
+/// What became of a file.
+pub(in crate::daemon) struct Update {
+    /// Its path.
+    pub(in crate::daemon) path: PathBuf,
+    /// Where it was before a rename.
+    pub(in crate::daemon) from: Option<PathBuf>,
+    /// What is known of it; `None`: it is gone.
+    pub(in crate::daemon) record: Option<Record>,
+    /// It is the file that was there before, changed: who made it stays true.
+    pub(in crate::daemon) is_change: bool,
+    /// Of the alerts about it, before which it must not be stored.
+    pub(in crate::daemon) receipt: Option<Receipt>,
+}
+
+/// Something that nobody saw.
+pub struct Missed {
+    /// The event.
+    pub(in crate::daemon) assembled: Assembled<Attribution>,
+    /// When it may have been, and why it was not seen.
+    pub(in crate::daemon) gap: Gap,
+    /// What a list held before, if that is known.
+    pub(in crate::daemon) before: Option<Vec<Entry>>,
+}
+
+/// What the thread is to do.
+pub(super) enum Task {
+    /// Keep this.
+    Update(Box<Update>),
+    /// Compare this.
+    Snapshot(Box<Snapshot>),
+    /// Write what can be written, and end.
+    End,
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub struct Ledger {
+    tasks: SyncSender<Task>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Ledger {
+    /// The way, the end of it, and the count of what did not fit.
+    pub(super) fn new() -> (Self, Receiver<Task>, Arc<AtomicU64>) {
+        let (tasks, inbox) = sync_channel(QUEUE);
+        let dropped = Arc::<AtomicU64>::default();
+        let ledger = Self {
+            tasks,
+            dropped: Arc::clone(&dropped),
+        };
+        (ledger, inbox, dropped)
+    }
+
+    /// Ends the thread when it has done all before.
+    pub(super) fn end(&self) {
+        let _ = self.tasks.send(Task::End);
+    }
+
+    /// Tells what became of a file. Never waits: what does not fit is counted,
+    /// and found at the next start.
+    pub(in crate::daemon) fn update(&self, update: Update) {
+        self.give(Task::Update(Box::new(update)));
+    }
+
+    /// Has `snapshot` compared.
+    pub(in crate::daemon) fn compare(&self, snapshot: Snapshot) {
+        self.give(Task::Snapshot(Box::new(snapshot)));
+    }
+
+    fn give(&self, task: Task) {
+        if let Err(TrySendError::Full(_)) = self.tasks.try_send(task) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
