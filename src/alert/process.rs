@@ -8,12 +8,16 @@ use serde_json::Value;
 use super::{Document, Origin, value};
 use crate::resolve::{Account, Attribution, Image, ImageState, Process};
 
+/// How much of the arguments of others than the writer is told (bytes): scripts
+/// are handed to shells as an argument, and an alert has many ancestors.
+const MOST_ARGS: usize = 1024;
+
 /// `process.*`, `user.*` and `group.*`.
 pub(super) fn process(document: &mut Document, writer: &Attribution, origin: &Origin) {
     let Some(process) = &writer.process else {
         return;
     };
-    one(document, "process", process, origin);
+    whole(document, process, origin);
     if let Some(credentials) = &process.credentials {
         account(document, "process.user", &credentials.effective_user);
         account(document, "process.group", &credentials.effective_group);
@@ -127,7 +131,7 @@ fn ancestor(process: &Process, origin: &Origin) -> Value {
     entry.set("pid", process.pid);
     entry.set("executable", executable(process));
     entry.set("name", program_name(process));
-    entry.set("args", args(process));
+    entry.set("args", some_args(process));
     if let Some(credentials) = &process.credentials {
         account(&mut entry, "user", &credentials.effective_user);
     }
@@ -136,15 +140,30 @@ fn ancestor(process: &Process, origin: &Origin) -> Value {
     entry.into_map().into()
 }
 
+/// The writer, with all its arguments.
+fn whole(document: &mut Document, process: &Process, origin: &Origin) {
+    one_with(document, "process", process, args(process), origin);
+}
+
 /// The fields that a process has wherever ECS puts one.
 pub(super) fn one(document: &mut Document, below: &str, process: &Process, origin: &Origin) {
+    one_with(document, below, process, some_args(process), origin);
+}
+
+fn one_with(
+    document: &mut Document,
+    below: &str,
+    process: &Process,
+    args: Option<Vec<String>>,
+    origin: &Origin,
+) {
     let mut set = |name: &str, value: Value| document.set(&format!("{below}.{name}"), value);
     set("pid", process.pid.into());
     set("entity_id", entity_id(process, origin).into());
     set("executable", executable(process).into());
     set("name", program_name(process).into());
-    if let Some(args) = args(process) {
-        set("args_count", args.len().into());
+    if let Some(args) = args {
+        set("args_count", process.args.as_ref().map(Vec::len).into());
         set("command_line", args.join(" ").into());
         set("args", args.into());
     }
@@ -229,6 +248,22 @@ fn program_name(process: &Process) -> Option<String> {
 fn args(process: &Process) -> Option<Vec<String>> {
     let args: &[OsString] = process.args.as_deref()?;
     Some(args.iter().map(|arg| value::exact(arg)).collect())
+}
+
+/// As many as [`MOST_ARGS`] has room for.
+fn some_args(process: &Process) -> Option<Vec<String>> {
+    let mut room = MOST_ARGS;
+    let mut some = Vec::new();
+    for arg in args(process)? {
+        if arg.len() >= room {
+            let end = (0..=room).rfind(|end| arg.is_char_boundary(*end));
+            some.push(format!("{}…", &arg[..end.unwrap_or(0)]));
+            break;
+        }
+        room -= arg.len() + 1;
+        some.push(arg);
+    }
+    Some(some)
 }
 
 /// The same for one process in every alert, and for no other: a pid and a

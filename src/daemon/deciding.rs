@@ -105,6 +105,10 @@ pub struct Deciding {
     mounts: Mounts,
     sessions: Sessions,
     acts: Acts,
+    /// How it is watched while all is well.
+    mode: String,
+    /// Why openers are not held at present.
+    released: Option<String>,
     /// Promises that the trial at the start did not find kept.
     tried: Vec<String>,
     /// How many alerts were raised.
@@ -129,6 +133,7 @@ impl Deciding {
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
+            mode: origin.mode.clone(),
             origin,
             fanout,
             accounts: Accounts::new()?,
@@ -139,6 +144,7 @@ impl Deciding {
             mounts: Mounts::new(),
             sessions: Sessions::start(clients)?,
             acts: Acts::default(),
+            released: None,
             tried: Vec::new(),
             raised: 0,
             beat: Arc::default(),
@@ -260,8 +266,13 @@ impl Deciding {
             Message::Released(why, pause) => self.released(&why, pause),
             Message::HeldAgain => self.held_again(),
             Message::Tried(problems) => {
+                if !problems.is_empty() {
+                    let reason = problems.join("; ");
+                    let now = SystemTime::now();
+                    self.standing.trouble("self_test_failed", None, reason, now);
+                }
                 self.tried = problems;
-                self.update_degraded(None);
+                self.update_condition();
             }
             Message::WatchEnded(error) => {
                 self.degraded(
@@ -295,8 +306,8 @@ impl Deciding {
     }
 
     fn released(&mut self, why: &str, pause: Duration) {
-        self.origin.mode = self.origin.mode.replace("+hold", "");
-        self.update_degraded(Some(format!("openers are not held: {why}")));
+        self.released = Some(format!("openers are not held: {why}"));
+        self.update_condition();
         self.degraded(
             NOT_HELD,
             &format!(
@@ -307,17 +318,21 @@ impl Deciding {
         );
     }
 
-    fn update_degraded(&mut self, released: Option<String>) {
-        let tried = self
-            .tried
-            .iter()
-            .map(|problem| format!("self-test: {problem}"));
-        self.origin.degraded = released.into_iter().chain(tried).collect();
+    /// What every document says of how it is watched, from what is known of it.
+    fn update_condition(&mut self) {
+        self.origin.mode = match &self.released {
+            Some(_) => self.mode.replace("+hold", ""),
+            None => self.mode.clone(),
+        };
+        let tried = self.tried.iter();
+        let tried = tried.map(|problem| format!("self-test: {problem}"));
+        let released = self.released.iter().cloned();
+        self.origin.degraded = released.chain(tried).collect();
     }
 
     fn held_again(&mut self) {
-        self.origin.mode = self.origin.mode.replacen("fanotify", "fanotify+hold", 1);
-        self.update_degraded(None);
+        self.released = None;
+        self.update_condition();
         self.standing.over(NOT_HELD);
         let reason = "openers are held again";
         tracing::info!("{reason}");

@@ -155,7 +155,7 @@ fn a_log_that_cannot_be_written_is_an_error_at_the_start() {
 #[test]
 fn a_full_disk_is_said_and_what_waited_is_written_later() {
     let host = host();
-    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=512k small /var/log/small";
+    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=2m small /var/log/small";
     host.sh(ROOT, mount).ok();
     let daemon = host.daemon().log("/var/log/small/alerts.json").start();
     let mut made = Vec::new();
@@ -194,7 +194,7 @@ fn who_follows_the_log_sees_whole_lines_while_the_disk_fills_and_empties() {
     const FILES: usize = 40;
     const FURTHER: usize = 5;
     let host = host();
-    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=4m small /var/log/small";
+    let mount = "mkdir /var/log/small; mount -t tmpfs -o size=16m small /var/log/small";
     host.sh(ROOT, mount).ok();
     let log = host.path("/var/log/small/alerts.json");
     let rule = any_creation();

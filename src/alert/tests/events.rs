@@ -257,3 +257,36 @@ fn an_event_decides_what_its_rule_lets_it_decide() {
         Some("user.name")
     );
 }
+
+#[test]
+fn of_the_arguments_of_others_than_the_writer_only_the_first_are_told() {
+    let script = "ä".repeat(40_000);
+    let args = vec!["sh".into(), "-c".into(), script.into(), "last".into()];
+    let mut event = event();
+    let all: usize = event
+        .writer
+        .ancestors
+        .iter_mut()
+        .chain(event.writer.process.as_mut())
+        .map(|process| process.args = Some(args.clone()))
+        .count();
+    let document = event_document(&event, &origin());
+    let of_the_writer = document.get("process.args").unwrap().as_array().unwrap();
+    assert_eq!(of_the_writer.len(), 4);
+    assert_eq!(of_the_writer[2].as_str().unwrap().len(), 80_000);
+    let check = |args: &Value| {
+        let args = args.as_array().unwrap();
+        assert_eq!(args.len(), 3, "{args:?}");
+        let cut = args[2].as_str().unwrap();
+        assert!(cut.ends_with("ä…"), "{cut}");
+        assert!((1000..1050).contains(&cut.len()), "{}", cut.len());
+    };
+    check(document.get("process.parent.args").unwrap());
+    assert_eq!(document.number("process.parent.args_count"), Some(4));
+    let ancestors = document.get("ssh_keywatch.ancestors").unwrap();
+    let ancestors = ancestors.as_array().unwrap();
+    assert_eq!(ancestors.len() + 1, all);
+    for ancestor in ancestors {
+        check(&ancestor["args"]);
+    }
+}
