@@ -71,7 +71,7 @@ enum Command {
     /// Watch, and raise alerts, in the foreground
     Run(run::RunArgs),
     /// Validate configuration and rules, and say what can be watched here
-    Check,
+    Check(check::CheckArgs),
     /// Read the alert log
     Tail(tail::TailArgs),
     /// Ask the rules about recorded events
@@ -119,7 +119,7 @@ pub fn main() -> ExitCode {
     diagnostics(&common, matches!(command, Command::Run(_)));
     let exit = match &command {
         Command::Run(args) => run::run(args, &common),
-        Command::Check => check::run(&common),
+        Command::Check(args) => check::run(args, &common),
         Command::Tail(args) => tail(args, &common),
         Command::Replay(args) => replay::run(args, &common),
         Command::Rules(args) => rules::run(args, &common),

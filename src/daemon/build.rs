@@ -28,6 +28,9 @@ use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::tree::Scope;
 
+/// Says in the state directory where the log ends.
+pub(super) const LOG_HEAD: &str = "log-head";
+
 /// What watches: all from the kernel to the events, ready to run.
 pub(super) struct Pipeline {
     /// The watching thread's part.
@@ -104,7 +107,7 @@ pub(super) fn pipeline(
 struct Watch {
     source: Source,
     hold: Option<Holding>,
-    held: Option<Receiver<Held<Identity>>>,
+    held: Option<Receiver<Box<Held<Identity>>>>,
     file_systems: Option<FileSystems>,
     table: Option<ProcTable>,
 }
@@ -297,6 +300,7 @@ pub(super) fn sinks(
             keep: config.log.keep,
             compress: config.log.compress,
         },
+        head: Some(super::log_head(&config.state.directory)),
     };
     let missing = access::missing(&config.log.file);
     let log =

@@ -52,28 +52,13 @@ pub enum Message {
     /// Something happened that nobody saw.
     Missed(Box<Missed>),
     /// Watching had a problem.
-    Problem(SystemTime, Problem),
+    Problem(SystemTime, Box<Problem>),
     /// Something else failed: a stable name, and what it means.
     Fault(&'static str, String),
     /// New rules.
     Rules(Box<RuleSet>),
     /// Say this about the daemon.
-    State {
-        /// When.
-        time: SystemTime,
-        /// What.
-        change: Change,
-        /// Whether it worked.
-        success: bool,
-        /// Why.
-        reason: String,
-        /// What is watched.
-        coverage: Value,
-        /// What was counted.
-        counters: Value,
-        /// What a reload changed.
-        changes: Value,
-    },
+    State(Box<Said>),
     /// Say what was decided so far.
     Status(SyncSender<Decided>),
     /// Openers waited for the answering thread longer than they should.
@@ -90,6 +75,24 @@ pub enum Message {
     WatchEnded(String),
     /// Nothing more comes.
     End,
+}
+
+/// What is said about the daemon.
+pub struct Said {
+    /// When.
+    pub time: SystemTime,
+    /// What.
+    pub change: Change,
+    /// Whether it worked.
+    pub success: bool,
+    /// Why.
+    pub reason: String,
+    /// What is watched.
+    pub coverage: Value,
+    /// What was counted.
+    pub counters: Value,
+    /// What a reload changed.
+    pub changes: Value,
 }
 
 /// The thread.
@@ -190,7 +193,7 @@ impl Deciding {
             Message::Problem(time, problem) => {
                 tracing::warn!("{problem}");
                 self.standing.problem(&problem, time);
-                let lost = matches!(problem, Problem::Overflow);
+                let lost = matches!(*problem, Problem::Overflow);
                 self.loss(&Loss {
                     time,
                     since: None,
@@ -211,15 +214,16 @@ impl Deciding {
             }
             // Who asked may have waited long enough.
             Message::Status(reply) => drop(reply.try_send(self.told())),
-            Message::State {
-                time,
-                change,
-                success,
-                reason,
-                coverage,
-                mut counters,
-                changes,
-            } => {
+            Message::State(said) => {
+                let Said {
+                    time,
+                    change,
+                    success,
+                    reason,
+                    coverage,
+                    mut counters,
+                    changes,
+                } = *said;
                 if change == Change::Stop {
                     // What was suppressed until now is told before the last word.
                     self.suppressed(Suppressor::finish);

@@ -52,7 +52,7 @@ use crate::watch::tree::Scope;
 
 pub use accounts::Accounts;
 pub use baseline::{CHECK_STORE, check_store};
-pub use deciding::{Deciding, Message};
+pub use deciding::{Deciding, Message, Said};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
@@ -146,6 +146,12 @@ impl Fatal {
         let what = what.into();
         move |source| Self::System { what, source }
     }
+}
+
+/// The file that says where the alert log ends, apart from it.
+#[must_use]
+pub fn log_head(state: &Path) -> PathBuf {
+    state.join(build::LOG_HEAD)
 }
 
 /// All that a run needs to know; made anew for a reload.
@@ -432,7 +438,7 @@ impl Daemon {
     /// Tells what the daemon does now, with coverage and counters.
     fn say(&self, change: Change, success: bool, reason: String, changes: serde_json::Value) {
         let coverage = self.gauges.coverage(ANSWER_TIME);
-        let message = Message::State {
+        let message = Message::State(Box::new(Said {
             time: SystemTime::now(),
             change,
             success,
@@ -440,7 +446,7 @@ impl Daemon {
             coverage: coverage.map_or_else(|| json!(null), |coverage| coverage.to_json()),
             counters: self.gauges.counters(),
             changes,
-        };
+        }));
         // Full only if the deciding thread hangs; then there is nobody to tell.
         if self.gauges.messages.try_send(message).is_err() {
             tracing::warn!("the deciding thread is too far behind to log a state");
@@ -499,7 +505,7 @@ impl Daemon {
                 source: io::Error::other("see above"),
             });
         }
-        let stop = Message::State {
+        let stop = Message::State(Box::new(Said {
             time: SystemTime::now(),
             change: Change::Stop,
             success: true,
@@ -507,7 +513,7 @@ impl Daemon {
             coverage: json!(null),
             counters,
             changes: json!(null),
-        };
+        }));
         let _ = gauges.messages.send(stop);
         let _ = gauges.messages.send(Message::End);
         let _ = self.deciding.join();

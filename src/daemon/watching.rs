@@ -331,7 +331,7 @@ pub struct Inputs {
     /// Where records come from.
     pub source: Source,
     /// Whom the answering thread identified, if openers are held.
-    pub held: Option<Receiver<hold::Held<Identity>>>,
+    pub held: Option<Receiver<Box<hold::Held<Identity>>>>,
     /// Tells the answering thread on which file systems homes lie.
     pub file_systems: Option<FileSystems>,
     /// What the main thread asks.
@@ -551,7 +551,7 @@ impl Watching {
         // Holds first: an opener was identified before it could act any further.
         if let Some(held) = &self.inputs.held {
             while let Ok(held) = held.try_recv() {
-                match held {
+                match *held {
                     hold::Held::Opening { object, identity } => {
                         let attribution = self.resolver.opening(identity);
                         self.assembler.held(object, attribution, Instant::now());
@@ -582,7 +582,7 @@ impl Watching {
                 }
                 Notice::Problem(problem) => {
                     overflow |= problem == Problem::Overflow;
-                    self.send(Message::Problem(time, problem));
+                    self.send(Message::Problem(time, Box::new(problem)));
                 }
                 Notice::Fence(number) => {
                     self.resolver.fence(number);

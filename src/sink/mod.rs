@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 pub use fanout::Fanout;
 pub use field::{field, number, strings, text};
 pub use journal::{Journal, MessageId, fields, priority};
-pub use jsonlog::{JsonLog, Options, Rotation};
+pub use jsonlog::{Flaw, JsonLog, Link, Options, Rotation, Verifier, last_written};
 pub(crate) use jsonlog::{LAST_NUMBER, is_absence, line_start, rotated};
 pub use receipt::{Fate, Receipt};
 pub use report::{Report, ReportKind, SinkState, SinkStatus};

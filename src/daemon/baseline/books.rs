@@ -375,6 +375,8 @@ impl Books {
         }
         self.meta.watched = Some(watched);
         self.finish();
+        drop(seen);
+        crate::sys::memory::give_back();
     }
 
     /// The gap is over once nothing of it is left to be looked at.

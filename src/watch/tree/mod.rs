@@ -10,6 +10,7 @@
 //! seen by a record or by the scan. Must not know of records: the backends
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
+mod entries;
 mod visit;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use self::entries::Entries;
 use self::visit::{follow, open_directory};
 use super::beat::Beat;
 use super::pattern::Pattern;
@@ -133,8 +135,8 @@ struct Node {
     linked: bool,
     fsid: [u8; 8],
     held: Held,
-    children: HashMap<OsString, NodeId>,
-    entries: HashMap<OsString, Known>,
+    children: Entries<NodeId>,
+    entries: Entries<Known>,
 }
 
 #[derive(Clone, Debug)]
@@ -178,7 +180,8 @@ pub struct Tree {
     limit: usize,
     opens: WantsOpens,
     marker: Box<dyn Marker>,
-    nodes: HashMap<NodeId, Node>,
+    /// Each in a place of its own, for they are many: the table grows by doubling.
+    nodes: HashMap<NodeId, Box<Node>>,
     by_object: HashMap<ObjectId, NodeId>,
     by_path: HashMap<PathBuf, NodeId>,
     next: u64,
@@ -271,7 +274,7 @@ impl Tree {
         let children: Vec<(OsString, NodeId)> = entry
             .children
             .iter()
-            .map(|(name, child)| (name.clone(), *child))
+            .map(|(name, child)| (name.to_owned(), *child))
             .collect();
         let dir = self.open(node);
         if let Some(dir) = &dir {
@@ -305,7 +308,12 @@ impl Tree {
     pub fn files(&self) -> Vec<(PathBuf, Vec<OsString>)> {
         let watched = self.nodes.values().filter(|node| node.role.watched);
         watched
-            .map(|node| (node.path.clone(), node.entries.keys().cloned().collect()))
+            .map(|node| {
+                (
+                    node.path.clone(),
+                    node.entries.names().map(OsStr::to_owned).collect(),
+                )
+            })
             .collect()
     }
 
@@ -346,7 +354,7 @@ impl Tree {
             let Some(dir) = self.open(node) else { continue };
             let entry = &self.nodes[&node];
             if entry.role.watched {
-                for name in entry.entries.keys() {
+                for name in entry.entries.names() {
                     self.marker.settle(dir.as_fd(), name);
                 }
             }
@@ -753,7 +761,7 @@ impl Tree {
         if room {
             self.remembered += 1;
             node.entries.insert(
-                name.to_owned(),
+                name,
                 Known {
                     object,
                     reported: true,

@@ -3,7 +3,6 @@
 //! Owns the order "mark first, scan then", and how a directory is opened so
 //! that nobody can lead us astray.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 
+use super::entries::Entries;
 use super::{Finds, Known, MAX_DEPTH, MAX_ENTRIES, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
@@ -38,9 +38,10 @@ impl Tree {
             ),
             None => (PathBuf::from("/"), 0),
         };
-        let (id, fsid) = match ObjectId::of(dir.as_fd())
-            .and_then(|id| FileSystem::of(dir).map(|file_system| (id, file_system.id)))
-        {
+        let (id, fsid) = match FileSystem::of(dir).and_then(|file_system| {
+            let id = ObjectId::on(dir.as_fd(), file_system.id)?;
+            Ok((id, file_system.id))
+        }) {
             Ok(found) => found,
             Err(error) => {
                 out.push(Notice::Problem(Problem::Unwatched {
@@ -91,11 +92,11 @@ impl Tree {
         self.by_object.insert(id.clone(), node);
         self.by_path.insert(path.clone(), node);
         if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(&parent)) {
-            parent.children.insert(name.to_owned(), node);
+            parent.children.insert(name, node);
         }
         self.nodes.insert(
             node,
-            Node {
+            Box::new(Node {
                 id,
                 parent,
                 path,
@@ -105,9 +106,9 @@ impl Tree {
                 linked,
                 fsid,
                 held,
-                children: HashMap::new(),
-                entries: HashMap::new(),
-            },
+                children: Entries::default(),
+                entries: Entries::default(),
+            }),
         );
         self.scan(dir, node, finds, out);
     }
@@ -149,7 +150,6 @@ impl Tree {
             }
         }
         let watched = entry.role.watched;
-        let fsid = entry.fsid;
         for (name, kind) in names {
             self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == Type::Directory);
@@ -160,28 +160,37 @@ impl Tree {
                 }
             }
             if watched && kind != Some(Type::Directory) {
-                self.find(dir.as_fd(), node, &name, fsid, finds, out);
+                let is_file = kind.is_some();
+                self.find(dir.as_fd(), node, &name, is_file, finds, out);
             }
         }
     }
 
-    /// Takes note of a file that a scan found.
+    /// Takes note of a file that a scan found; `is_file`: it is known to be no
+    /// directory.
     pub(super) fn find(
         &mut self,
         dir: BorrowedFd<'_>,
         node: NodeId,
         name: &OsStr,
-        fsid: [u8; 8],
+        is_file: bool,
         finds: &Finds,
         out: &mut Vec<Notice>,
     ) {
-        let Ok(stat) = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+        let Some(fsid) = self.nodes.get(&node).map(|node| node.fsid) else {
             return;
         };
-        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
-            return;
+        let object = ObjectId::at(dir, name, fsid);
+        // What the listing said need not be asked again, unless it is gone.
+        if !is_file || object.is_err() {
+            let Ok(stat) = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+                return;
+            };
+            if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+                return;
+            }
         }
-        let object = ObjectId::at(dir, name, fsid).ok();
+        let object = object.ok();
         match finds {
             Finds::Stock => {
                 self.marker.settle(dir, name);
@@ -191,10 +200,10 @@ impl Tree {
                 };
                 if self.remembered < MAX_ENTRIES
                     && let Some(node) = self.nodes.get_mut(&node)
-                    && !node.entries.contains_key(name)
+                    && node.entries.get(name).is_none()
                 {
                     self.remembered += 1;
-                    node.entries.insert(name.to_owned(), known);
+                    node.entries.insert(name, known);
                 }
             }
             Finds::News(finder) => {
@@ -257,11 +266,11 @@ impl Tree {
             }
             self.marker
                 .unmark(dir.as_ref().map(AsFd::as_fd), &entry.path);
-            for (name, child) in entry.children {
+            for (name, child) in entry.children.iter() {
                 let child_dir = dir
                     .as_ref()
-                    .and_then(|dir| open_directory(Some(dir.as_fd()), &name, false).ok());
-                left.push((child, child_dir));
+                    .and_then(|dir| open_directory(Some(dir.as_fd()), name, false).ok());
+                left.push((*child, child_dir));
             }
         }
     }
@@ -292,7 +301,7 @@ impl Tree {
             self.detach(stale);
         }
         if let Some(new_parent) = self.nodes.get_mut(&parent) {
-            new_parent.children.insert(name.to_owned(), node);
+            new_parent.children.insert(name, node);
         }
         if let Some(entry) = self.nodes.get_mut(&node) {
             entry.parent = Some(parent);
