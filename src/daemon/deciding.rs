@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Inbox;
 use super::accounts::Accounts;
-use super::baseline::{self, Ledger, Missed};
+use super::baseline::{self, Ledger, Missed, Told};
 use super::keys::Keys;
 use super::mounts::Mounts;
 use super::programs::Programs;
@@ -184,7 +184,7 @@ impl Deciding {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Event(assembled) => self.decide(*assembled, None),
+            Message::Event(assembled) => self.decide(*assembled, None, None),
             Message::Missed(missed) => self.missed(*missed),
             Message::Fault(code, reason) => {
                 tracing::error!("{reason}");
@@ -292,10 +292,11 @@ impl Deciding {
         let Missed {
             assembled,
             gap,
+            told,
             before,
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
-        self.decide(assembled, Some(gap));
+        self.decide(assembled, gap, told.as_ref());
     }
 
     fn fault(&self, code: &str, count: Option<u64>, reason: &str) {
@@ -363,7 +364,7 @@ impl Deciding {
         self.out(alert::state(&state, &self.origin));
     }
 
-    fn decide(&mut self, assembled: Assembled<Attribution>, gap: Option<Gap>) {
+    fn decide(&mut self, assembled: Assembled<Attribution>, gap: Option<Gap>, told: Option<&Told>) {
         let Assembled { mut event, object } = assembled;
         let place = match &event.final_path {
             Some(FinalPath::Renamed(path)) => path.as_path(),
@@ -387,6 +388,9 @@ impl Deciding {
         alert::set_session(&mut document, &session, &self.origin);
         if let Some(gap) = &gap {
             alert::set_gap(&mut document, gap);
+        }
+        if let Some(told) = told {
+            told.recall(&mut document);
         }
         let mut key = None;
         match (file, &event.facts) {
@@ -417,15 +421,22 @@ impl Deciding {
         }
         let mut alerts = Vec::new();
         for rule in decision.matches {
+            let alert = alert::alert(&document, rule);
+            if told.is_some_and(|told| told.has(&alert)) {
+                continue;
+            }
             match self.suppressor.admit(rule, &document, event.time) {
                 Verdict::Raise => {
                     self.standing.raised(&rule.id, event.time);
-                    alerts.push(alert::alert(&document, rule));
+                    alerts.push(alert);
                 }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        let made = baseline::made(&document, alerts.first());
+        let made = match told {
+            Some(told) => told.made().clone(),
+            None => baseline::made(&document, alerts.first()),
+        };
         let receipt = (!alerts.is_empty()).then(Receipt::default);
         if let Some(receipt) = &receipt {
             self.raise(alerts, receipt, &session, &event, key.as_ref());

@@ -139,10 +139,13 @@ impl JsonLog {
             notes: Vec::new(),
         };
         log.take_over(created)?;
-        // After a crash they may be in memory alone, and count as told.
-        log.dirty |= !created;
         let head = options.head.as_deref();
         log.chain = Chain::resume(path, &log.file, head, &mut log.notes);
+        // After a kill its last lines may be in memory alone. They count as told.
+        log.dirty = true;
+        if let Err(error) = log.settle() {
+            log.notes.push(error.to_string());
+        }
         Ok(log)
     }
 

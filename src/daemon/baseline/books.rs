@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::alerted::Alerted;
-use super::ledger::{Cause, Missed, QUEUE, Snapshot, Task, Update};
+use super::ledger::{Cause, Missed, QUEUE, Snapshot, Task, Told, Update};
 use super::look::{Looker, Seen};
 use super::pending::Pending;
 use crate::alert::{Gap, Unseen};
@@ -75,6 +75,8 @@ pub(super) struct Books {
     pub(super) meta: Meta,
     /// Since when what happened is not known.
     pub(super) since: Option<SystemTime>,
+    /// The gap that is being looked into.
+    pub(super) gap: Option<Window>,
     pub(super) pending: Pending,
     /// What was told, while the log could not be written, since this time.
     pub(super) unlogged: BTreeSet<PathBuf>,
@@ -151,7 +153,10 @@ impl Books {
     fn take(&mut self, task: Task) {
         match task {
             Task::Update(update) => self.update(*update),
-            Task::Snapshot(snapshot) => self.later.push_back(snapshot),
+            Task::Snapshot(snapshot) => {
+                self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
+                self.later.push_back(snapshot);
+            }
             Task::End => self.ending = true,
         }
     }
@@ -162,8 +167,12 @@ impl Books {
             from,
             mut record,
             is_change,
+            born,
             receipt,
         } = update;
+        if is_change && record.is_some() && self.is_unseen(&path, born) {
+            return;
+        }
         if let Some(record) = &mut record
             && is_change
             && let Some(known) = self.known(&path)
@@ -175,6 +184,26 @@ impl Books {
             self.pend(from, None, receipt.clone());
         }
         self.pend(path, record, receipt);
+    }
+
+    /// Whether a file of which a change was seen was made in the gap, and nobody
+    /// was told of that. Then it is not stored: the comparison will find it.
+    fn is_unseen(&mut self, path: &Path, born: Option<SystemTime>) -> bool {
+        let Some(gap) = self.gap else { return false };
+        let is_old = born
+            .zip(gap.since)
+            .is_some_and(|(born, since)| born + TICK < since);
+        if is_old || self.known(path).is_some() {
+            return false;
+        }
+        if self.deferred.len() < MOST_DEFERRED && self.deferred_paths.insert(path.to_owned()) {
+            self.deferred.push_back(Deferred {
+                due: Instant::now() + SECOND_LOOK,
+                path: path.to_owned(),
+                window: gap,
+            });
+        }
+        true
     }
 
     /// Stores what nobody is told of.
@@ -325,20 +354,7 @@ impl Books {
             let parsed = watched.iter().map(|text| Pattern::parse(Path::new(text)));
             parsed.flatten().collect::<Vec<Pattern>>()
         });
-        // `None`: stock is taken without a word.
-        let window = match cause {
-            Cause::Start => before.as_ref().map(|_| Window {
-                unseen: Unseen::NotRunning,
-                since: self.since,
-                until,
-            }),
-            Cause::Lost(unseen, since) => Some(Window {
-                unseen,
-                since: Some(since),
-                until,
-            }),
-            Cause::Moved => None,
-        };
+        let window = self.window(cause, until);
         let hasher = RandomState::new();
         let mut seen: HashSet<u64> = HashSet::new();
         let (mut count, mut told) = (0_u64, 0_u64);
@@ -379,12 +395,32 @@ impl Books {
         crate::sys::memory::give_back();
     }
 
+    /// The gap that is to be looked into; `None`: stock is taken without a word.
+    fn window(&self, cause: Cause, until: SystemTime) -> Option<Window> {
+        match cause {
+            Cause::Start => self.meta.watched.as_ref().map(|_| Window {
+                unseen: Unseen::NotRunning,
+                since: self.since,
+                until,
+            }),
+            Cause::Lost(unseen, since) => Some(Window {
+                unseen,
+                since: Some(since),
+                until,
+            }),
+            Cause::Moved => None,
+        }
+    }
+
     /// The gap is over once nothing of it is left to be looked at.
     fn finish(&mut self) {
         if self.deferred.is_empty() && !self.failing {
             self.meta.since = None;
             self.since = None;
             self.alerted = None;
+            if self.later.is_empty() {
+                self.gap = None;
+            }
         }
         self.set_meta();
     }
@@ -513,10 +549,17 @@ impl Books {
         let alerted = self
             .alerted
             .get_or_insert_with(|| Alerted::read(&self.log, since));
-        let Some(made) = alerted.find(path, now.map(|now| &now.record)) else {
+        let Some(told) = alerted.find(path, now.map(|now| &now.record)) else {
             return false;
         };
         tracing::debug!(path = %crate::text::escape_path(path), "alerted before the last end");
+        if difference == Difference::Appeared && told.is_creation {
+            // Of more than one alert, the end may have come between them.
+            let path = path.to_owned();
+            self.hand_on(path, difference, now.cloned(), None, Some(told));
+            return true;
+        }
+        let made = told.made;
         let record = now.map(|now| Record {
             made: (difference == Difference::Appeared).then_some(made),
             ..now.record.clone()
@@ -526,6 +569,7 @@ impl Books {
             from: None,
             record,
             is_change: difference == Difference::Changed,
+            born: None,
             receipt: None,
         });
         true
@@ -562,6 +606,22 @@ impl Books {
 
     /// Hands an event to the deciding thread, whose answer is an [`Update`].
     fn tell(&mut self, path: PathBuf, difference: Difference, now: Option<Seen>, window: Window) {
+        let gap = Gap {
+            unseen: window.unseen,
+            since: window.since,
+            until: window.until,
+        };
+        self.hand_on(path, difference, now, Some(gap), None);
+    }
+
+    fn hand_on(
+        &mut self,
+        path: PathBuf,
+        difference: Difference,
+        now: Option<Seen>,
+        gap: Option<Gap>,
+        told: Option<Told>,
+    ) {
         let known = self.known(&path);
         let before = match difference {
             Difference::Appeared => Some(Vec::new()),
@@ -575,11 +635,8 @@ impl Books {
             .and_then(|record| record.object.clone())
             .unwrap_or_default();
         let missed = Missed {
-            gap: Gap {
-                unseen: window.unseen,
-                since: window.since,
-                until: window.until,
-            },
+            gap,
+            told,
             before,
             assembled: Assembled {
                 object: now.and_then(|now| now.object),

@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::path::Path;
 
-use super::ledger::Update;
+use super::ledger::{Told, Update};
 use super::look;
 use crate::alert::Document;
 use crate::baseline::{Made, Stat};
@@ -65,6 +65,10 @@ pub(in crate::daemon) fn update(
         from: from.filter(|from| is_free(from)).map(Path::to_owned),
         record,
         is_change: event.action == Action::Modification,
+        born: found
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.created().ok()),
         receipt,
     })
 }
@@ -81,5 +85,45 @@ pub(in crate::daemon) fn made(document: &Document, alert: Option<&Document>) -> 
         method: text("ssh_keywatch.attribution.method"),
         certain: certain == Some(&serde_json::Value::Bool(true)),
         alert: alert.and_then(|alert| alert.str("event.id").map(str::to_owned)),
+    }
+}
+
+impl Told {
+    /// Puts into an event's document what the log says of it, so that rules judge
+    /// it as they did.
+    pub(in crate::daemon) fn recall(&self, document: &mut Document) {
+        let Made {
+            executable,
+            pid,
+            user,
+            method,
+            certain,
+            ..
+        } = &self.made;
+        document.set("ssh_keywatch.evidence", self.evidence.as_str());
+        let name = executable
+            .as_deref()
+            .and_then(|path| path.rsplit('/').next());
+        document.set("process.name", name);
+        document.set("process.executable", executable.clone());
+        document.set("process.pid", *pid);
+        document.set("user.name", user.clone());
+        document.set("ssh_keywatch.attribution.method", method.clone());
+        document.set("ssh_keywatch.attribution.certain", *certain);
+        document.set(
+            "event.reason",
+            "ssh-keywatch ended between the alerts about it; this one is made of another",
+        );
+    }
+
+    /// Whether an alert stands in the log.
+    pub(in crate::daemon) fn has(&self, alert: &Document) -> bool {
+        let id = alert.str("event.id");
+        id.is_some_and(|id| self.ids.iter().any(|known| known == id))
+    }
+
+    /// Who made the file.
+    pub(in crate::daemon) fn made(&self) -> &Made {
+        &self.made
     }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::SystemTime;
 
 use crate::alert::{Gap, Unseen};
-use crate::baseline::Record;
+use crate::baseline::{Made, Record};
 use crate::event::assemble::Assembled;
 use crate::key::Entry;
 use crate::resolve::Attribution;
@@ -54,16 +54,34 @@ pub(in crate::daemon) struct Update {
     pub(in crate::daemon) record: Option<Record>,
     /// It is the file that was there before, changed: who made it stays true.
     pub(in crate::daemon) is_change: bool,
+    /// When it was born, where the file system knows that.
+    pub(in crate::daemon) born: Option<SystemTime>,
     /// Of the alerts about it, before which it must not be stored.
     pub(in crate::daemon) receipt: Option<Receipt>,
 }
 
-/// Something that nobody saw.
+/// What the log says of a file as it is.
+#[derive(Clone, Debug)]
+pub(in crate::daemon) struct Told {
+    /// The last alert was about its creation.
+    pub(super) is_creation: bool,
+    /// `ssh_keywatch.evidence`.
+    pub(super) evidence: String,
+    /// `event.id` of its alerts.
+    pub(super) ids: Vec<String>,
+    /// Who made it.
+    pub(super) made: Made,
+}
+
+/// Something that nobody saw, or of which not every alert was written.
 pub struct Missed {
     /// The event.
     pub(in crate::daemon) assembled: Assembled<Attribution>,
-    /// When it may have been, and why it was not seen.
-    pub(in crate::daemon) gap: Gap,
+    /// When it may have been, and why it was not seen; `None`: it was, and the
+    /// end of the daemon came between its alerts.
+    pub(in crate::daemon) gap: Option<Gap>,
+    /// What stands in the log of it.
+    pub(in crate::daemon) told: Option<Told>,
     /// What a list held before, if that is known.
     pub(in crate::daemon) before: Option<Vec<Entry>>,
 }

@@ -35,7 +35,7 @@ use crate::baseline::{Moment, Opened, Store};
 
 pub(super) use self::books::IsLogWell;
 pub(super) use self::found::{Found, made, update};
-pub(super) use self::ledger::{Cause, Ledger, Missed, Snapshot};
+pub(super) use self::ledger::{Cause, Ledger, Missed, Snapshot, Told};
 pub(super) use self::probe::Probe;
 pub use self::probe::{COMMAND as CHECK_STORE, check as check_store};
 
@@ -167,6 +167,7 @@ fn open(
     }
     Ok(Books {
         since: meta.since.map(Into::into),
+        gap: None,
         store,
         meta,
         pending: pending::Pending::default(),

@@ -111,14 +111,16 @@ fn after_a_loss_what_has_no_record_is_told_and_what_has_one_is_not() {
         from: None,
         record: Some(seen.record),
         is_change: true,
+        born: None,
         receipt: None,
     });
     let mut found = Vec::new();
     for _ in 0..3 {
         let message = place.messages.recv_timeout(SOON).unwrap();
         if let Message::Missed(missed) = &message {
-            assert_eq!(missed.gap.unseen, Unseen::Lost);
-            assert!(missed.gap.since.unwrap() <= missed.gap.until);
+            let gap = missed.gap.unwrap();
+            assert_eq!(gap.unseen, Unseen::Lost);
+            assert!(gap.since.unwrap() <= gap.until);
         }
         found.push(told(&message));
     }
@@ -175,8 +177,9 @@ fn the_log_is_read_over_numbers_that_a_rotation_left_free() {
     packed.finish().unwrap();
     let alerted = Alerted::read(&log, SystemTime::UNIX_EPOCH);
     for path in ["/a", "/b"] {
-        let made = alerted.find(Path::new(path), None);
-        assert_eq!(made.and_then(|made| made.alert).as_deref(), Some(path));
+        let told = alerted.find(Path::new(path), None).unwrap();
+        assert_eq!(told.made.alert.as_deref(), Some(path));
+        assert_eq!(told.ids, [path]);
     }
-    assert_eq!(alerted.find(Path::new("/c"), None), None);
+    assert!(alerted.find(Path::new("/c"), None).is_none());
 }
