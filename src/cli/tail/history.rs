@@ -139,6 +139,15 @@ pub(in crate::cli) enum Read<'l> {
 }
 
 impl Piece {
+    /// How many bytes it has on the disk.
+    pub(in crate::cli) fn size(&self) -> u64 {
+        let file = match self {
+            Self::Plain(source) => source.file(),
+            Self::Packed(packed) => &packed.file,
+        };
+        file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
     /// Hands on every line there is at this moment.
     ///
     /// # Errors
