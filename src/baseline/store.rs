@@ -92,6 +92,9 @@ pub struct Meta {
     pub watched: Option<Vec<String>>,
     /// A comparison with what was there at this time was not brought to its end.
     pub since: Option<Moment>,
+    /// Whether the run that wrote it last came to its end; `None`: it did not say.
+    #[serde(default)]
+    pub ended: Option<bool>,
 }
 
 /// How a store was found.

@@ -5,6 +5,7 @@
 //! first mark that somebody could wait at.
 
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -37,6 +38,8 @@ pub(super) struct Pipeline {
     pub(super) watching: Watching,
     /// The answering thread, if writers are held.
     pub(super) hold: Option<Holding>,
+    /// The descriptor of the notification group, while `watching` lives.
+    pub(super) group: Option<RawFd>,
     /// How it is watched.
     pub(super) mode: Mode,
     /// What the watching thread is told, and how it hears of it.
@@ -86,6 +89,10 @@ pub(super) fn pipeline(
         fences,
     )?;
     let mode = Mode::of(&watch.source, watch.hold.is_some(), watch.table.is_some());
+    let group = match &watch.source {
+        Source::Fanotify(watch) => Some(watch.as_fd().as_raw_fd()),
+        Source::Inotify(_) => None,
+    };
     let inputs = watching::Inputs {
         source: watch.source,
         held: watch.held,
@@ -99,6 +106,7 @@ pub(super) fn pipeline(
     Ok(Pipeline {
         watching: Watching::new(inputs, resolver, messages.clone()),
         hold: watch.hold,
+        group,
         mode,
         orders,
     })

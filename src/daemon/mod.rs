@@ -17,6 +17,7 @@ mod baseline;
 mod build;
 pub mod control;
 mod deciding;
+mod guard;
 mod holding;
 mod host;
 mod keys;
@@ -32,6 +33,7 @@ mod watchdog;
 mod watching;
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -305,6 +307,7 @@ struct Daemon {
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
     baseline: Option<baseline::Keeper>,
+    guard: Option<guard::Guard>,
     in_force: InForce,
     control: Option<Control>,
 }
@@ -340,6 +343,7 @@ impl Daemon {
         let build::Pipeline {
             mut watching,
             hold,
+            group,
             mode,
             orders,
         } = build::pipeline(
@@ -387,6 +391,7 @@ impl Daemon {
                 reload: None,
             })),
         };
+        let guard = if dry { None } else { guard(group, &gauges) };
         let control = if dry {
             None
         } else {
@@ -398,6 +403,7 @@ impl Daemon {
             watching,
             deciding,
             baseline,
+            guard,
             in_force,
             control,
         })
@@ -497,6 +503,9 @@ impl Daemon {
             hold.end();
         }
         drop(self.control);
+        if let Some(guard) = self.guard {
+            guard.end();
+        }
         gauges.orders.give(Command::Stop);
         let mut result = Ok(());
         if self.watching.join().is_err() {
@@ -558,6 +567,22 @@ fn keep_baseline(
             // The queue was made just now.
             let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
         })
+        .ok()
+}
+
+/// The guard; the daemon watches without it, too.
+fn guard(group: Option<RawFd>, gauges: &Gauges) -> Option<guard::Guard> {
+    let orders = gauges.orders.clone();
+    let marks = group.map(|group| guard::Marks {
+        group,
+        expected: Box::new(move || {
+            let (reply, answer) = sync_channel(1);
+            orders.give(Command::Directories(reply));
+            answer.recv_timeout(ANSWER_TIME).ok()
+        }),
+    });
+    guard::Guard::start(marks, gauges.messages.clone())
+        .map_err(|error| tracing::warn!("nobody looks whether the program is replaced: {error}"))
         .ok()
 }
 

@@ -229,6 +229,8 @@ impl Coverage {
 pub enum Command {
     /// Watch this from now on.
     Scope(Scope),
+    /// Say how many directories are watched.
+    Directories(SyncSender<usize>),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
     /// Nobody is held any more.
@@ -515,6 +517,9 @@ impl Watching {
                     let notices = &mut self.inputs.notices;
                     self.inputs.source.tree_mut().set_scope(scope, notices);
                     self.compare(Cause::Moved);
+                }
+                Command::Directories(reply) => {
+                    let _ = reply.try_send(self.inputs.source.tree().watched());
                 }
                 Command::Coverage(reply) => {
                     let tree = self.inputs.source.tree();

@@ -46,3 +46,4 @@ mod session;
 mod shipped;
 mod sinks;
 mod stress;
+mod tamper;

@@ -26,7 +26,7 @@ const LINE: u64 = 1 << 20;
 /// So much of all of them (bytes, unpacked).
 const LIMIT_OF_ALL: u64 = 64 << 20;
 /// How far the store can lag behind the log on a machine that is busy.
-const MARGIN: Duration = Duration::from_secs(60);
+pub(super) const MARGIN: Duration = Duration::from_secs(60);
 
 const DELETION: &str = "deletion";
 /// So many alerts on one path are kept apart.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::alerted::Alerted;
+use super::alerted::{Alerted, MARGIN};
 use super::ledger::{Cause, Missed, QUEUE, Snapshot, Task, Told, Update};
 use super::look::{Looker, Seen};
 use super::pending::Pending;
@@ -119,6 +119,8 @@ impl Books {
             }
         }
         self.write();
+        self.meta.ended = Some(true);
+        self.set_meta();
         self.heartbeat();
     }
 
@@ -192,7 +194,7 @@ impl Books {
         let Some(gap) = self.gap else { return false };
         let is_old = born
             .zip(gap.since)
-            .is_some_and(|(born, since)| born + TICK < since);
+            .is_some_and(|(born, since)| born + MARGIN < since);
         if is_old || self.known(path).is_some() {
             return false;
         }

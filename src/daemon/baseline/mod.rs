@@ -31,6 +31,7 @@ use self::books::Books;
 use self::ledger::Task;
 use self::look::Looker;
 use super::Message;
+use crate::alert::timestamp;
 use crate::baseline::{Moment, Opened, Store};
 
 pub(super) use self::books::IsLogWell;
@@ -159,12 +160,25 @@ fn open(
         Opened::Known(alive) => Some(alive),
         Opened::New | Opened::SetAside(..) => None,
     };
+    if meta.ended == Some(false)
+        && let Some(alive) = alive
+    {
+        let reason = format!(
+            "the run before ended without a word after {}: it was killed, it crashed, or the \
+             power failed. Nothing was watched until now",
+            timestamp(alive)
+        );
+        let _ = parts
+            .messages
+            .try_send(Message::Fault("run_cut_short", reason));
+    }
+    meta.ended = Some(false);
     // Kept until the gap has been looked at, whatever ends us before.
     if meta.watched.is_some() && meta.since.is_none() {
         meta.since = alive.map(Moment::from);
-        let kept = store.set_meta(meta.clone());
-        kept.map_err(|error| error.to_string())?;
     }
+    let kept = store.set_meta(meta.clone());
+    kept.map_err(|error| error.to_string())?;
     Ok(Books {
         since: meta.since.map(Into::into),
         gap: None,
