@@ -61,11 +61,13 @@ impl Document {
         };
         let mut object = &mut self.0;
         for part in parents.into_iter().flat_map(|parents| parents.split('.')) {
-            let entry = object.entry(part).or_insert(Value::Null);
-            if !entry.is_object() {
-                *entry = Value::Object(Map::new());
+            // `entry` would want a key of its own even where there is one.
+            if !object.get(part).is_some_and(Value::is_object) {
+                object.insert(part.to_owned(), Value::Object(Map::new()));
             }
-            let Value::Object(inner) = entry else { return };
+            let Some(Value::Object(inner)) = object.get_mut(part) else {
+                return;
+            };
             object = inner;
         }
         object.insert(name.to_owned(), value);
@@ -98,8 +100,8 @@ impl Document {
     }
 
     /// Appends the parts of another document that this one does not have.
-    pub(super) fn fill_from(&mut self, other: &Self) {
-        fill(&mut self.0, &other.0);
+    pub(super) fn fill_from(&mut self, other: Self) {
+        fill(&mut self.0, other.0);
     }
 
     /// The document as a JSON object.
@@ -140,11 +142,11 @@ impl fmt::Display for Document {
     }
 }
 
-fn fill(target: &mut Map<String, Value>, source: &Map<String, Value>) {
+fn fill(target: &mut Map<String, Value>, source: Map<String, Value>) {
     for (key, value) in source {
-        match (target.get_mut(key), value) {
-            (None, _) => {
-                target.insert(key.clone(), value.clone());
+        match (target.get_mut(&key), value) {
+            (None, value) => {
+                target.insert(key, value);
             }
             (Some(Value::Object(inner)), Value::Object(more)) => fill(inner, more),
             (Some(_), _) => {}

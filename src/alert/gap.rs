@@ -15,6 +15,10 @@ pub enum Unseen {
     Released,
     /// It was seen, and the log took no alert of it.
     Unlogged,
+    /// The clock was set, so that times before and after cannot be compared.
+    ClockSet,
+    /// So much happened that it was counted, and not looked at.
+    Flood,
 }
 
 impl Unseen {
@@ -24,6 +28,8 @@ impl Unseen {
             Self::Lost => "while records of the kernel were lost",
             Self::Released => "while ssh-keywatch did not work as it should",
             Self::Unlogged => "while the alert log could not be written",
+            Self::ClockSet => "about the time when the clock was set",
+            Self::Flood => "in a flood",
         }
     }
 }

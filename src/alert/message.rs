@@ -117,6 +117,9 @@ fn deed(document: &Document) -> String {
         Some("modification") => format!(" changed {what}{path}"),
         Some("deletion") => format!(" deleted {what}{path}"),
         Some("open") => format!(" opened {what}{path}"),
+        Some("flood") => format!(
+            " does more in {what}{path} than can be told one by one: what goes on is counted"
+        ),
         _ => format!(" created {what}{path}"),
     };
     if let Some(target) = document.str("file.target_path") {

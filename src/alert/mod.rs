@@ -31,7 +31,9 @@ pub use document::Document;
 pub use gap::{Gap, Unseen, path_text, set_gap, timestamp};
 pub use key::{KeyReport, set_key, set_removed_list};
 pub use occurrence::event_document;
-pub use report::{Change, Loss, LossKind, Outcome, State, pipeline_error, state, suppressed};
+pub use report::{
+    Change, Loss, LossKind, Outcome, State, flood, pipeline_error, state, suppressed,
+};
 pub use response::set_response;
 pub use session::{set_logins, set_session};
 
@@ -86,22 +88,22 @@ pub struct Origin {
 /// when the file system says it was, so that the same creation, found twice,
 /// has the same id.
 #[must_use]
-pub fn alert(document: &Document, rule: &Rule) -> Document {
+pub fn alert(document: Document, rule: &Rule) -> Document {
     let mut alert = Document::new();
     alert.set(
         "@timestamp",
         document.get("@timestamp").cloned().unwrap_or_default(),
     );
-    alert.set("message", message::sentence(document));
+    alert.set("message", message::sentence(&document));
     alert.set("event.kind", "alert");
-    alert.set("event.id", event_id(document, rule));
+    alert.set("event.id", event_id(&document, rule));
     alert.set("event.code", rule.id.as_str());
-    let severity = rule.overrides.severity(document).unwrap_or(rule.severity);
-    let risk_score = rule.overrides.risk_score(document);
+    let severity = rule.overrides.severity(&document).unwrap_or(rule.severity);
+    let risk_score = rule.overrides.risk_score(&document);
     alert.set("event.severity", severity.number());
     alert.set("event.risk_score", risk_score.unwrap_or(rule.risk_score));
     set_rule(&mut alert, rule);
-    if let Some(name) = rule.overrides.name(document) {
+    if let Some(name) = rule.overrides.name(&document) {
         alert.set("rule.name", name);
     }
     set_threat(&mut alert, rule);
@@ -117,16 +119,21 @@ pub fn alert(document: &Document, rule: &Rule) -> Document {
         &format!("{below}.investigation_fields"),
         rule.investigation_fields.clone(),
     );
+    // The first is rule.reference.
+    let further = rule.references.get(1..).unwrap_or_default();
+    alert.set(&format!("{below}.references"), further);
     alert
 }
 
-fn event_id(document: &Document, rule: &Rule) -> String {
+/// The `event.id` of the alert that a rule raises on an event's document.
+#[must_use]
+pub fn event_id(document: &Document, rule: &Rule) -> String {
     let action = document.str("event.action").unwrap_or_default();
     let moments: &[&str] = match action {
         // The inode may have changed since it was born, its birth not.
         "creation" => &["file.created", "file.ctime", "@timestamp"],
         // It leaves no trace in the file system.
-        "open" => &["@timestamp"],
+        "open" | "flood" => &["@timestamp"],
         _ => &["file.ctime", "@timestamp"],
     };
     let moment = moments.iter().find_map(|field| document.str(field));
@@ -158,7 +165,7 @@ fn set_rule(alert: &mut Document, rule: &Rule) {
     alert.set("rule.license", rule.license.clone());
     alert.set("rule.ruleset", rule.ruleset.as_str());
     alert.set("rule.version", rule.version.clone());
-    // ECS knows one reference of a rule.
+    // ECS knows one reference of a rule. That of a shipped rule is its guide.
     alert.set("rule.reference", rule.references.first().cloned());
 }
 

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::process::{attribution, process};
 use super::{DATASET, Document, MODULE, Origin, occurrence, value};
+use crate::event::flood::Flood;
+use crate::resolve::Attribution;
 use crate::rule::{Cause, Suppressed};
 use crate::text;
 
@@ -143,7 +146,9 @@ pub struct Loss<'a> {
 /// The document of a change of the daemon's state.
 #[must_use]
 pub fn state(state: &State<'_>, origin: &Origin) -> Document {
-    let mut document = head(state.time, "state", &said(state), state.reason, origin);
+    let what = [state.change.as_str()];
+    let mut document = head(state.time, "state", &what, &said(state), origin);
+    set_reason(&mut document, state.reason);
     document.set("event.category", vec!["process"]);
     document.set("event.type", vec![state.change.event_type()]);
     document.set("event.action", state.change.as_str());
@@ -166,13 +171,65 @@ pub fn pipeline_error(loss: &Loss<'_>, origin: &Origin) -> Document {
         LossKind::Fault => loss.reason.to_owned(),
         kind => format!("{events} {}: {}", kind.as_str(), loss.reason),
     };
-    let mut document = head(loss.time, "pipeline_error", &message, loss.reason, origin);
+    let what = [loss.kind.as_str(), loss.code];
+    let mut document = head(loss.time, "pipeline_error", &what, &message, origin);
+    set_reason(&mut document, loss.reason);
     document.set("event.action", loss.kind.as_str());
     document.set("event.code", loss.code);
     document.set("event.outcome", "failure");
     document.set("event.start", loss.since.map(value::time));
     document.set("event.end", value::time(loss.time));
     document.set("ssh_keywatch.loss.count", loss.count);
+    document
+}
+
+/// The document of events that were counted instead of told, for they were a flood.
+#[must_use]
+pub fn flood(flood: &Flood<Attribution>, time: SystemTime, origin: &Origin) -> Document {
+    let counts = &flood.counts;
+    let kinds = [
+        ("creation", counts.creations),
+        ("rename", counts.renames),
+        ("modification", counts.modifications),
+        ("deletion", counts.deletions),
+        ("open", counts.opens),
+    ];
+    let kinds = kinds.into_iter().filter(|(_, count)| *count > 0);
+    let named = kinds.clone().map(|(kind, count)| match count {
+        1 => format!("1 {kind}"),
+        count => format!("{count} {kind}s"),
+    });
+    let named: Vec<String> = named.collect();
+    let place = value::exact(flood.home.as_os_str());
+    let over = if flood.over {
+        "it is over"
+    } else {
+        "it goes on"
+    };
+    let reason = format!(
+        "a flood in {place}: {} were counted and not told one by one; {over}",
+        named.join(", ")
+    );
+    let loss = Loss {
+        time,
+        since: Some(flood.since),
+        kind: LossKind::Dropped,
+        code: "flood",
+        count: Some(counts.total()),
+        reason: &reason,
+    };
+    let mut document = pipeline_error(&loss, origin);
+    document.set("message", text::printable(&reason).into_owned());
+    document.set("event.end", value::time(flood.until));
+    document.set("file.path", place);
+    document.set("ssh_keywatch.path_raw", value::raw(&flood.home));
+    process(&mut document, &flood.writer, origin);
+    attribution(&mut document, &flood.writer, origin);
+    for (kind, count) in kinds {
+        document.set(&format!("ssh_keywatch.flood.{kind}s"), count);
+    }
+    document.set("ssh_keywatch.flood.over", flood.over);
+    document.move_last("ssh_keywatch");
     document
 }
 
@@ -185,9 +242,16 @@ pub fn suppressed(suppressed: &Suppressed, time: SystemTime, origin: &Origin) ->
         count => format!("{count} alerts were"),
     };
     let (code, reason) = match &suppressed.cause {
-        Cause::MaxSignals(most) => (
+        Cause::MaxSignals(most, None) => (
             "max_signals",
             format!("the rule raises at most {most} in its interval"),
+        ),
+        Cause::MaxSignals(most, Some(home)) => (
+            "max_signals",
+            format!(
+                "the rule raises at most {most} of one home in its interval ({})",
+                value::exact(home.as_os_str())
+            ),
         ),
         Cause::Alike(group) => {
             let fields: Vec<_> = group
@@ -203,7 +267,9 @@ pub fn suppressed(suppressed: &Suppressed, time: SystemTime, origin: &Origin) ->
     };
     let rule = &suppressed.rule_name;
     let message = format!("{alerts} suppressed of the rule {rule}: {reason}");
-    let mut document = head(time, "state", &message, &reason, origin);
+    let what = ["suppressed", code, &suppressed.rule_id];
+    let mut document = head(time, "state", &what, &message, origin);
+    set_reason(&mut document, &reason);
     document.set("event.category", vec!["process"]);
     document.set("event.type", vec!["info"]);
     document.set("event.action", "suppressed");
@@ -226,6 +292,12 @@ pub fn suppressed(suppressed: &Suppressed, time: SystemTime, origin: &Origin) ->
     document
 }
 
+fn set_reason(document: &mut Document, reason: &str) {
+    if !reason.is_empty() {
+        document.set("event.reason", reason);
+    }
+}
+
 fn said(state: &State<'_>) -> String {
     let failed = match state.outcome {
         Outcome::Success => "",
@@ -239,18 +311,23 @@ fn said(state: &State<'_>) -> String {
     }
 }
 
-fn head(time: SystemTime, kind: &str, message: &str, reason: &str, origin: &Origin) -> Document {
+/// What every word of the daemon about itself begins with. Its `event.id` is
+/// derived from the host, `what` it is about, when, and what is said: who gets
+/// the same document twice can tell.
+fn head(time: SystemTime, kind: &str, what: &[&str], message: &str, origin: &Origin) -> Document {
     let mut document = Document::new();
     let time = value::time(time);
+    let message = text::printable(message).into_owned();
+    let host = origin.host.id.as_str();
+    let said = [host, kind, &time, &message];
+    let id = value::digest(said.into_iter().chain(what.iter().copied()));
     document.set("@timestamp", time.as_str());
-    document.set("message", text::printable(message).into_owned());
+    document.set("message", message);
     document.set("event.kind", kind);
+    document.set("event.id", id);
     document.set("event.module", MODULE);
     document.set("event.dataset", DATASET);
     document.set("event.created", time);
-    if !reason.is_empty() {
-        document.set("event.reason", reason);
-    }
     occurrence::host(&mut document, &origin.host, origin);
     occurrence::mode(&mut document, origin);
     document

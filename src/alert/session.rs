@@ -105,6 +105,7 @@ pub fn set_logins(document: &mut Document, logins: &[Login]) {
             out.set("tty", login.line.clone());
             out.set("ip", login.ip.map(|ip| ip.to_string()));
             out.set("host", login.host.clone());
+            out.set("from", login.from.as_str());
             out.into_map().into()
         })
         .collect();

@@ -329,7 +329,7 @@ impl<W: Write> Replay<W> {
         for rule in decision.matches {
             if let Some(suppressor) = &mut self.suppressor {
                 // What ended is in the total, and a summary tells no windows.
-                let verdict = suppressor.admit(rule, &event, time);
+                let verdict = suppressor.admit(rule, None, &event, time);
                 suppressor.ended(time);
                 if verdict == Verdict::Suppress {
                     continue;
@@ -337,7 +337,7 @@ impl<W: Write> Replay<W> {
             }
             self.counts.alerts += 1;
             *self.counts.rules.entry(rule.name.clone()).or_default() += 1;
-            write_alert(&mut self.out, &alert::alert(&event, rule))?;
+            write_alert(&mut self.out, &alert::alert(event.clone(), rule))?;
         }
         self.progress.clear();
         if self.live {

@@ -265,11 +265,20 @@ fn counters(page: &mut Page, status: &Map<String, Value>) {
     page.line(
         "events",
         &format!(
-            "{} dropped, {} overflows of the kernel's queue",
+            "{} dropped, {} counted in floods, {} overflows of the kernel's queue",
             at("events_dropped"),
+            at("events_flooded"),
             at("queue_overflows")
         ),
     );
+    if let Some(Value::Object(losses)) = field(status, "counters.losses")
+        && !losses.is_empty()
+    {
+        let named = losses
+            .iter()
+            .map(|(code, count)| format!("{} {count}", printable(code)));
+        page.line("losses", &named.collect::<Vec<_>>().join(", "));
+    }
     let last =
         moment(status, "last_alert").map_or_else(String::new, |last| format!(", the last {last}"));
     page.line(

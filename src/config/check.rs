@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::snippet::{Fault, Source, nearest};
-use super::{Config, Exception};
+use super::{Config, Exception, Watch};
 
 /// How many bytes the path of the control socket may have.
 const MAX_SOCKET: usize = 96;
@@ -202,6 +202,24 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// What one home may take.
+    fn shares(&mut self, watch: &Watch) {
+        for (key, value, least) in [
+            ("home_directories", watch.home_directories, 2),
+            ("home_files", watch.home_files, 16),
+            ("home_events", watch.home_events, 1),
+        ] {
+            if value < least {
+                let span = self.value("watch", key);
+                self.report(
+                    span,
+                    format!("{key} is {value}, with which no home could be watched"),
+                    &format!("write {least} or more, or leave it out for the default"),
+                );
+            }
+        }
+    }
+
     fn config(&mut self, config: &Config) {
         let watch = &config.watch;
         for (index, glob) in watch.homes.iter().enumerate() {
@@ -228,6 +246,7 @@ impl Check<'_> {
                 "leave it out for the default of 65536",
             );
         }
+        self.shares(watch);
         self.paths("rules", "directories", &config.rules.directories);
         if config.rules.directories.is_empty() {
             let span = self.value("rules", "directories");

@@ -70,6 +70,13 @@ pub struct Watch {
     pub process_table: bool,
     /// At most so many directories are watched.
     pub max_directories: u32,
+    /// At most so many directories are watched in one home.
+    pub home_directories: u32,
+    /// At most so many files of one home are remembered.
+    pub home_files: u32,
+    /// At most so many events of one home are told one by one in five minutes;
+    /// beyond it is a flood, which is one alert and counts.
+    pub home_events: u32,
     /// Programs that are recorded when they are executed.
     pub key_tools: Vec<PathBuf>,
 }
@@ -84,6 +91,9 @@ impl Default for Watch {
             hold: Hold::New,
             process_table: true,
             max_directories: 65_536,
+            home_directories: 4096,
+            home_files: 16_384,
+            home_events: 5000,
             key_tools: vec![
                 "/usr/bin/ssh-keygen".into(),
                 "/usr/bin/dropbearkey".into(),

@@ -68,6 +68,9 @@ fn every_key_is_read() {
         hold = "all"
         process_table = false
         max_directories = 7
+        home_directories = 8
+        home_files = 90
+        home_events = 10
         key_tools = []
         [rules]
         directories = ["/opt/rules"]
@@ -100,10 +103,10 @@ fn every_key_is_read() {
     let sites = &config.exceptions[0];
     assert_eq!(
         sites.when_site.as_ref().unwrap().position(),
-        (34, 16),
+        (37, 16),
         "where the condition stands"
     );
-    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (33, 16));
+    assert_eq!(sites.rule_site.as_ref().unwrap().position(), (36, 16));
     let expected = Config {
         watch: Watch {
             homes: vec!["/srv/*/home-[ab]".into()],
@@ -113,6 +116,9 @@ fn every_key_is_read() {
             hold: Hold::All,
             process_table: false,
             max_directories: 7,
+            home_directories: 8,
+            home_files: 90,
+            home_events: 10,
             key_tools: vec![],
         },
         rules: Rules {
@@ -163,7 +169,7 @@ error: unknown key `home` in [watch]; did you mean `homes`?
 2 | home = []
   | ^^^^
   |
-  = help: the keys of [watch] are backend, directories, hold, homes, key_tools, max_directories, passwd_homes, process_table",
+  = help: the keys of [watch] are backend, directories, hold, home_directories, home_events, home_files, homes, key_tools, max_directories, passwd_homes, process_table",
     );
     refuses(
         "[journal]\nxyz = 1\n",

@@ -28,7 +28,7 @@ use serde_json::{Map, Value, json};
 
 use self::serve::{Access, Server};
 use self::socket::Listener;
-use super::{Fatal, access, build};
+use super::{Fatal, access, build, confine};
 use crate::config;
 
 /// The version of the protocol: it rises when an old client could not
@@ -130,7 +130,10 @@ impl Control {
             group: config.group.clone(),
         };
         let server = Server::new(Arc::clone(&listener), Arc::clone(&stop), access, status);
-        build::spawn("control", move || server.run())?;
+        let places = [confine::parent(&config.socket).to_owned()];
+        confine::within(&places, || build::spawn("control", move || server.run()))
+            .map_err(Fatal::system("cannot start a thread"))
+            .flatten()?;
         Ok(Self { stop, listener })
     }
 }

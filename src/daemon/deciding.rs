@@ -23,10 +23,12 @@ use super::keys::Keys;
 use super::mounts::Mounts;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
+use super::turns::Turns;
 use crate::alert::{
     self, Acts, Change, Document, Gap, KeyReport, Loss, LossKind, Origin, Outcome, State,
 };
 use crate::event::assemble::Assembled;
+use crate::event::flood::Flood;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
 use crate::resolve::clients::Clients;
 use crate::resolve::logins::Login;
@@ -51,8 +53,10 @@ pub enum Message {
     Event(Box<Assembled<Attribution>>),
     /// Something happened that nobody saw.
     Missed(Box<Missed>),
-    /// Watching had a problem.
-    Problem(SystemTime, Box<Problem>),
+    /// So much was counted instead of told.
+    Flood(Box<Flood<Attribution>>),
+    /// Watching had a problem: when, since when if that is known, and which.
+    Problem(SystemTime, Option<SystemTime>, Box<Problem>),
     /// Something else failed: a stable name, and what it means.
     Fault(&'static str, String),
     /// New rules.
@@ -64,7 +68,9 @@ pub enum Message {
     /// Openers waited for the answering thread longer than they should.
     Overdue(Overdue),
     /// So many events were dropped, for this thread was too far behind.
-    Dropped(u64),
+    Dropped(u64, SystemTime),
+    /// Something was lost elsewhere.
+    Lost(Lost),
     /// Nobody is held any more, for this reason; it will be tried again after a while.
     Released(String, Duration),
     /// Openers are held again.
@@ -95,6 +101,21 @@ pub struct Said {
     pub changes: Value,
 }
 
+/// A loss that another thread noticed.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// A stable name.
+    pub code: &'static str,
+    /// Whether somebody lost something, or something merely failed.
+    pub kind: LossKind,
+    /// How many, if that is known.
+    pub count: Option<u64>,
+    /// Since when.
+    pub since: Option<SystemTime>,
+    /// What it means.
+    pub reason: String,
+}
+
 /// The thread.
 pub struct Deciding {
     rules: RuleSet,
@@ -118,6 +139,15 @@ pub struct Deciding {
     raised: u64,
     beat: Arc<Beat>,
     standing: Standing,
+    /// What waits to be decided.
+    turns: Turns<Happening>,
+    ended: bool,
+}
+
+/// What is to be decided.
+enum Happening {
+    Event(Box<Assembled<Attribution>>),
+    Missed(Box<Missed>),
 }
 
 impl Deciding {
@@ -152,6 +182,8 @@ impl Deciding {
             raised: 0,
             beat: Arc::default(),
             standing: Standing::default(),
+            turns: Turns::default(),
+            ended: false,
         })
     }
 
@@ -165,16 +197,29 @@ impl Deciding {
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
-        loop {
+        while !self.ended {
             self.beat.tick();
-            match inbox.recv_timeout(TICK) {
-                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(message) => self.take(message),
+            let patience = if self.turns.is_empty() {
+                TICK
+            } else {
+                Duration::ZERO
+            };
+            match inbox.recv_timeout(patience) {
+                Ok(message) => self.sort(message),
+                Err(RecvTimeoutError::Disconnected) => self.sort(Message::End),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            // All that has come, before the next one is chosen.
+            while !self.ended
+                && let Ok(message) = inbox.try_recv()
+            {
+                self.sort(message);
+            }
+            self.next();
             if looked.elapsed() >= TICK {
                 looked = Instant::now();
                 self.suppressed(|suppressor| suppressor.ended(SystemTime::now()));
+                self.untold_problems(false);
             }
             self.sink_reports();
         }
@@ -182,29 +227,60 @@ impl Deciding {
         self.sink_reports();
     }
 
+    /// Decides what is next, if there is something; says whether there was.
+    fn next(&mut self) -> bool {
+        match self.turns.pop() {
+            Some(Happening::Event(assembled)) => self.decide(*assembled, None, None),
+            Some(Happening::Missed(missed)) => self.missed(*missed),
+            None => return false,
+        }
+        true
+    }
+
+    /// Lets events wait for their turn, and takes everything else at once. What
+    /// speaks of all before it waits for that.
+    fn sort(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => {
+                let home = event.home.clone();
+                self.turns.push(home, Happening::Event(event));
+            }
+            Message::Missed(missed) => {
+                let home = missed.assembled.home.clone();
+                self.turns.push(home, Happening::Missed(missed));
+            }
+            Message::Rules(_) | Message::State { .. } | Message::Tried(_) | Message::End => {
+                while self.next() {
+                    self.beat.tick();
+                }
+                self.ended = matches!(message, Message::End);
+                self.take(message);
+            }
+            other => self.take(other),
+        }
+    }
+
     fn take(&mut self, message: Message) {
         match message {
-            Message::Event(assembled) => self.decide(*assembled, None, None),
-            Message::Missed(missed) => self.missed(*missed),
+            // They have their turns.
+            Message::Event(_) | Message::Missed(_) | Message::End => {}
+            Message::Flood(flood) => self.flood(*flood),
             Message::Fault(code, reason) => {
                 tracing::error!("{reason}");
+                self.standing.lost(code, 1);
                 self.fault(code, None, &reason);
             }
-            Message::Problem(time, problem) => {
-                tracing::warn!("{problem}");
-                self.standing.problem(&problem, time);
-                let lost = matches!(*problem, Problem::Overflow);
+            Message::Problem(time, since, problem) => self.problem(time, since, &problem),
+            Message::Lost(lost) => {
+                tracing::warn!("{}", lost.reason);
+                self.standing.lost(lost.code, lost.count.unwrap_or(1));
                 self.loss(&Loss {
-                    time,
-                    since: None,
-                    kind: if lost {
-                        LossKind::Lost
-                    } else {
-                        LossKind::Fault
-                    },
-                    code: problem.name(),
-                    count: None,
-                    reason: &problem.to_string(),
+                    time: SystemTime::now(),
+                    since: lost.since,
+                    kind: lost.kind,
+                    code: lost.code,
+                    count: lost.count,
+                    reason: &lost.reason,
                 });
             }
             Message::Rules(rules) => {
@@ -225,6 +301,7 @@ impl Deciding {
                     changes,
                 } = *said;
                 if change == Change::Stop {
+                    self.untold_problems(true);
                     // What was suppressed until now is told before the last word.
                     self.suppressed(Suppressor::finish);
                 }
@@ -246,12 +323,12 @@ impl Deciding {
                 };
                 self.out(alert::state(&state, &self.origin));
             }
-            Message::Dropped(count) => {
+            Message::Dropped(count, since) => {
                 let reason = "they came faster than they could be decided";
                 tracing::error!("{count} events were dropped: {reason}");
                 self.loss(&Loss {
                     time: SystemTime::now(),
-                    since: None,
+                    since: Some(since),
                     kind: LossKind::Dropped,
                     code: "events_dropped",
                     count: Some(count),
@@ -284,7 +361,44 @@ impl Deciding {
                     &format!("nothing is watched any more: {error}"),
                 );
             }
-            Message::End => {}
+        }
+    }
+
+    fn problem(&mut self, time: SystemTime, since: Option<SystemTime>, problem: &Problem) {
+        self.standing.problem(problem, time);
+        if !self.standing.may_say(problem.name(), Instant::now(), time) {
+            return;
+        }
+        tracing::warn!("{problem}");
+        let lost = matches!(problem, Problem::Overflow);
+        self.loss(&Loss {
+            time,
+            since,
+            kind: if lost {
+                LossKind::Lost
+            } else {
+                LossKind::Fault
+            },
+            code: problem.name(),
+            count: None,
+            reason: &problem.to_string(),
+        });
+    }
+
+    /// Tells how many problems were not told one by one.
+    fn untold_problems(&mut self, all: bool) {
+        let time = SystemTime::now();
+        for (code, count, since) in self.standing.untold(Instant::now(), all) {
+            let reason =
+                format!("{count} further problems of the kind {code} were not told one by one");
+            self.loss(&Loss {
+                time,
+                since: Some(since),
+                kind: LossKind::Fault,
+                code,
+                count: Some(count),
+                reason: &reason,
+            });
         }
     }
 
@@ -294,9 +408,21 @@ impl Deciding {
             gap,
             told,
             before,
+            waiting: _waiting,
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
         self.decide(assembled, gap, told.as_ref());
+    }
+
+    /// Tells how much was counted, and whether it is over.
+    fn flood(&mut self, mut flood: Flood<Attribution>) {
+        self.name(&mut flood.writer);
+        if flood.counts.total() == 0 {
+            return;
+        }
+        let document = alert::flood(&flood, SystemTime::now(), &self.origin);
+        tracing::warn!("{}", document.str("message").unwrap_or_default());
+        self.out(document);
     }
 
     fn fault(&self, code: &str, count: Option<u64>, reason: &str) {
@@ -365,7 +491,13 @@ impl Deciding {
     }
 
     fn decide(&mut self, assembled: Assembled<Attribution>, gap: Option<Gap>, told: Option<&Told>) {
-        let Assembled { mut event, object } = assembled;
+        // The room that it takes is given back at the end.
+        let Assembled {
+            mut event,
+            object,
+            home,
+            ticket: _ticket,
+        } = assembled;
         let place = match &event.final_path {
             Some(FinalPath::Renamed(path)) => path.as_path(),
             _ => event.path.as_path(),
@@ -419,24 +551,36 @@ impl Deciding {
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
-        let mut alerts = Vec::new();
+        let mut raising = Vec::new();
         for rule in decision.matches {
-            let alert = alert::alert(&document, rule);
-            if told.is_some_and(|told| told.has(&alert)) {
+            if let Some(told) = told
+                && told.has(&alert::event_id(&document, rule))
+            {
                 continue;
             }
-            match self.suppressor.admit(rule, &document, event.time) {
+            let place = home.as_deref();
+            match self.suppressor.admit(rule, place, &document, event.time) {
                 Verdict::Raise => {
                     self.standing.raised(&rule.id, event.time);
-                    alerts.push(alert);
+                    raising.push(rule);
                 }
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        let made = match told {
-            Some(told) => told.made().clone(),
-            None => baseline::made(&document, alerts.first()),
+        let (made, alerts) = match raising.split_last() {
+            None => (baseline::made(&document), Vec::new()),
+            Some((last, others)) => {
+                let others = others.iter();
+                let mut alerts: Vec<Document> = others
+                    .map(|rule| alert::alert(document.clone(), rule))
+                    .collect();
+                let last = alert::alert(document, last);
+                let made = baseline::made(alerts.first().unwrap_or(&last));
+                alerts.push(last);
+                (made, alerts)
+            }
         };
+        let made = told.map_or(made, |told| told.made().clone());
         let receipt = (!alerts.is_empty()).then(Receipt::default);
         if let Some(receipt) = &receipt {
             self.raise(alerts, receipt, &session, &event, key.as_ref());
@@ -493,8 +637,11 @@ impl Deciding {
         let process = event.writer.process.as_ref();
         let acting = process.and_then(|process| process.credentials.as_ref());
         let acting = acting.map(|credentials| &credentials.real_user);
-        let name = login.or(acting).and_then(|account| account.name.as_deref());
-        name.map(|name| self.sessions.logins(name, event.time))
+        let Some(account) = login.or(acting) else {
+            return Vec::new();
+        };
+        let name = account.name.as_deref();
+        name.map(|name| self.sessions.logins(name, account.id, event.time))
             .unwrap_or_default()
     }
 
@@ -569,6 +716,7 @@ impl Deciding {
         for report in self.fanout.take_reports() {
             let (code, count, since) = match &report.kind {
                 ReportKind::Failing { .. } => ("sink_failing", None, None),
+                ReportKind::Hanging { .. } => ("sink_hanging", None, None),
                 ReportKind::Overrun => ("sink_overrun", None, None),
                 ReportKind::Recovered { dropped, since } => {
                     ("sink_recovered", Some(*dropped), Some(*since))

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_chan
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::epoll::Epoll;
 use nix::sys::eventfd::EventFd;
 
 use super::build::{Orders, event_fd, spawn};
@@ -63,6 +64,8 @@ struct Turn {
     stop: Arc<AtomicBool>,
     control: Arc<EventFd>,
     deadline: Arc<Deadline>,
+    /// What wakes the supervisor.
+    watch: Arc<Epoll>,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
     /// Why it ended, if it was an error.
@@ -135,6 +138,9 @@ impl Turn {
         let control = event_fd()?;
         let stop = Arc::new(AtomicBool::new(false));
         let deadline = Arc::new(Deadline::new().map_err(Fatal::system("cannot make a timer"))?);
+        let watch = deadline
+            .watch(&parts.permission)
+            .map_err(Fatal::system("cannot supervise the permission group"))?;
         let hold = Hold {
             permission: Arc::clone(&parts.permission),
             notification: Arc::clone(&parts.notification),
@@ -168,6 +174,7 @@ impl Turn {
             stop,
             control,
             deadline,
+            watch: Arc::new(watch),
             ended,
             error,
         };
@@ -195,16 +202,17 @@ impl Keeper {
     fn run(self) {
         let mut pause = PAUSE;
         loop {
-            let (deadline, stop, error) = {
+            let (deadline, watch, stop, error) = {
                 let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
                 (
                     Arc::clone(&turn.deadline),
+                    Arc::clone(&turn.watch),
                     Arc::clone(&turn.stop),
                     Arc::clone(&turn.error),
                 )
             };
             let began = Instant::now();
-            let supervised = deadline.supervise(&self.parts.permission, |overdue| {
+            let supervised = deadline.supervise(&self.parts.permission, &watch, |overdue| {
                 // Full only if the deciding thread hangs; the counters tell it later.
                 let _ = self.parts.messages.try_send(Message::Overdue(overdue));
             });

@@ -15,6 +15,8 @@ mod access;
 mod accounts;
 mod baseline;
 mod build;
+mod clock;
+mod confine;
 pub mod control;
 mod deciding;
 mod guard;
@@ -22,6 +24,7 @@ mod holding;
 mod host;
 mod keys;
 mod lock;
+mod losses;
 mod mounts;
 mod privilege;
 mod programs;
@@ -29,6 +32,7 @@ mod reload;
 pub mod selftest;
 mod standing;
 mod status;
+mod turns;
 mod watchdog;
 mod watching;
 
@@ -49,6 +53,7 @@ use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
+use crate::watch::home::Limits;
 use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
@@ -204,6 +209,10 @@ impl Plan {
         Scope {
             patterns: self.patterns.clone(),
             limit: self.config.watch.max_directories as usize,
+            homes: Limits {
+                directories: self.config.watch.home_directories as usize,
+                files: self.config.watch.home_files as usize,
+            },
             opens: Box::new(move |directory| opens.below(directory)),
         }
     }
@@ -272,6 +281,7 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     }
     privilege::raise_descriptors();
     privilege::be_prompt();
+    privilege::give_up(&plan.config, outlets.dry);
     crate::sys::memory::keep_heaps();
     let _lock = if outlets.dry {
         None
@@ -288,6 +298,10 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
     let daemon = Daemon::start(plan, sinks, outlets.dry)?;
     // It watches already; what it says of itself waits for the trial.
     daemon.tried(selftest::run(&config, actor));
+    // The trial was the last that runs a program.
+    if let Err(error) = confine::forbid_calls() {
+        tracing::warn!("system calls that are not needed stay possible: {error}");
+    }
     daemon.serve(signals, &*outlets.plan)
 }
 
@@ -326,9 +340,13 @@ impl Daemon {
         let proc = Proc::open(Path::new("/proc")).map_err(Fatal::system("cannot read /proc"))?;
         let identifier =
             Identifier::new(Arc::new(proc)).map_err(Fatal::system("cannot start threads"))?;
+        let sinks = build::sinks(&config, extra, dry)?;
         let fanout = Arc::new(
-            Fanout::start(build::sinks(&config, extra, dry)?)
-                .map_err(Fatal::system("cannot start the sinks"))?,
+            confine::within(&confine::log_places(&config.log.file), || {
+                Fanout::start(sinks)
+            })
+            .flatten()
+            .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
         let baseline = if dry {
@@ -337,9 +355,16 @@ impl Daemon {
             keep_baseline(&config, &messages, &fanout)
         };
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
+        for (name, purpose) in privilege::missing() {
+            let reason = format!("the privilege {name} is missing, {purpose}");
+            // The queue was made just now.
+            let _ = messages.try_send(Message::Fault("permission_missing", reason));
+        }
 
         // Before the first mark: a change meanwhile is told with the next one.
-        let keys = keys::Keys::start(&patterns).map_err(Fatal::system("cannot start threads"))?;
+        let keys = confine::within(&[], || keys::Keys::start(&patterns))
+            .flatten()
+            .map_err(Fatal::system("cannot start threads"))?;
         let build::Pipeline {
             mut watching,
             hold,
@@ -354,6 +379,8 @@ impl Daemon {
             &build::fence_places(&config.state.directory, dry),
         )?;
         watching.keep(ledger.clone());
+        watching.limit(config.watch.home_events);
+        watching.count(hold.as_ref().map(|hold| Arc::clone(&hold.counters)));
         if mode == Mode::Inotify && !rules.asked_opens().is_empty() {
             tracing::warn!("rules ask who opens files, which inotify does not tell");
         }
@@ -469,11 +496,13 @@ impl Daemon {
                 let changes = self.in_force.reload(&plan);
                 let watched = plan.watched();
                 let scope = plan.scope();
+                let events = plan.config.watch.home_events;
                 let rules = Message::Rules(Box::new(plan.rules));
                 if self.gauges.messages.send(rules).is_err() {
                     tracing::error!("the deciding thread is gone");
                 }
                 self.gauges.orders.give(Command::Scope(scope));
+                self.gauges.orders.give(Command::Events(events));
                 self.gauges.asked().watched = watched;
                 let reason = changes.sentence();
                 if changes.is_pending() {
@@ -551,7 +580,8 @@ fn keep_baseline(
 ) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
     let fanout = Arc::clone(fanout);
-    let start = |probe| {
+    let start = || {
+        let probe = baseline::Keeper::probe(directory)?;
         baseline::Keeper::start(baseline::Parts {
             probe,
             directory: directory.clone(),
@@ -560,8 +590,8 @@ fn keep_baseline(
             messages: messages.clone(),
         })
     };
-    baseline::Keeper::probe(directory)
-        .and_then(start)
+    confine::within(std::slice::from_ref(directory), start)
+        .flatten()
         .map_err(|error| {
             let reason = baseline::unusable(directory, &error.to_string());
             // The queue was made just now.

@@ -1,56 +1,47 @@
 //! What the process may do, and what it needs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
+use nix::unistd::{AccessFlags, Gid};
 
-use super::Fatal;
+use super::{Fatal, access};
+use crate::config::{Backend, Config};
 
 /// A capability (capabilities(7)) and what it is needed for.
 struct Need {
-    number: u32,
-    name: &'static str,
+    capability: Capability,
     purpose: &'static str,
 }
 
 const NEEDS: [Need; 3] = [
     Need {
-        number: 21,
-        name: "CAP_SYS_ADMIN",
+        capability: Capability::CAP_SYS_ADMIN,
         purpose: "to watch with fanotify and hold writers while they are identified",
     },
     Need {
-        number: 19,
-        name: "CAP_SYS_PTRACE",
+        capability: Capability::CAP_SYS_PTRACE,
         purpose: "to see what other users' processes run",
     },
     Need {
-        number: 2,
-        name: "CAP_DAC_READ_SEARCH",
+        capability: Capability::CAP_DAC_READ_SEARCH,
         purpose: "to enter homes and ~/.ssh",
     },
 ];
 
 /// The capabilities that are needed and missing, each with its purpose.
 #[must_use]
-pub fn missing() -> Vec<(&'static str, &'static str)> {
-    let effective = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| effective(&status))
-        .unwrap_or(0);
+pub fn missing() -> Vec<(String, &'static str)> {
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
     NEEDS
         .iter()
-        .filter(|need| effective & (1 << need.number) == 0)
-        .map(|need| (need.name, need.purpose))
+        .filter(|need| !effective.contains(&need.capability))
+        .map(|need| (need.capability.to_string(), need.purpose))
         .collect()
-}
-
-/// `CapEff` of `proc_pid_status(5)`.
-fn effective(status: &str) -> Option<u64> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(value.trim(), 16).ok()
 }
 
 /// # Errors
@@ -103,13 +94,179 @@ pub fn be_prompt() {
     }
 }
 
+/// Gives up for good what root has and a running daemon does not use: it
+/// keeps what the unit gives it (`CapabilityBoundingSet`). What is needed once
+/// is done before. To be called before the first thread starts, for each thread
+/// has capabilities of its own.
+pub fn give_up(config: &Config, dry: bool) {
+    let mut keep: CapsHashSet = NEEDS.iter().map(|need| need.capability).collect();
+    if config.watch.backend == Backend::Inotify {
+        keep.remove(&Capability::CAP_SYS_ADMIN);
+    }
+    // Instead of CAP_SYS_NICE and CAP_IPC_LOCK: real-time priority, and the
+    // rings of a machine with many processors.
+    for (limit, value, capability) in [
+        (Resource::RLIMIT_RTPRIO, PRIORITY, Capability::CAP_SYS_NICE),
+        (
+            Resource::RLIMIT_MEMLOCK,
+            RLIM_INFINITY,
+            Capability::CAP_IPC_LOCK,
+        ),
+    ] {
+        if !raise(limit, value) {
+            keep.insert(capability);
+        }
+    }
+    if !dry && !join([&config.log.group, &config.control.group]) {
+        keep.insert(Capability::CAP_CHOWN);
+    }
+    if let Err(error) = keep_only(&mut keep, &written(config, dry)) {
+        tracing::warn!("privileges that are not needed stay: {error}");
+    }
+    if let Err(error) = nix::sys::prctl::set_no_new_privs() {
+        tracing::warn!("programs could still give privileges: {error}");
+    }
+}
+
+/// The highest that a thread asks for.
+const PRIORITY: rlim_t = 3;
+
+/// Whether the limit is at least `value` now.
+fn raise(limit: Resource, value: rlim_t) -> bool {
+    let enough = |limit: rlim_t| limit == RLIM_INFINITY || limit >= value;
+    getrlimit(limit).is_ok_and(|(soft, hard)| {
+        enough(soft) || setrlimit(limit, value, if enough(hard) { hard } else { value }).is_ok()
+    })
+}
+
+/// Makes the process a member of these groups, so that it may give them files
+/// without `CAP_CHOWN`. Whether it is one of all that exist.
+fn join(groups: [&String; 2]) -> bool {
+    let names: BTreeSet<&String> = groups.into_iter().filter(|name| !name.is_empty()).collect();
+    let wanted: Vec<Gid> = names
+        .into_iter()
+        .filter_map(|name| access::group(name))
+        .map(Gid::from_raw)
+        .collect();
+    let Ok(mut all) = nix::unistd::getgroups() else {
+        return false;
+    };
+    let before = all.len();
+    for group in wanted {
+        if group != nix::unistd::getegid() && !all.contains(&group) {
+            all.push(group);
+        }
+    }
+    all.len() == before || nix::unistd::setgroups(&all).is_ok()
+}
+
+/// What will be written to.
+fn written(config: &Config, dry: bool) -> Vec<PathBuf> {
+    if dry {
+        return Vec::new();
+    }
+    let (log, state) = (&config.log.file, &config.state.directory);
+    let parents = [log, &config.control.socket].map(|file| file.parent());
+    let parents = parents.into_iter().flatten().map(Path::to_owned);
+    let places = parents.chain([log.clone(), state.clone(), state.join("lock")]);
+    places.filter_map(|place| existing(&place)).collect()
+}
+
+/// The path, or of its directories the last that exists.
+fn existing(path: &Path) -> Option<PathBuf> {
+    let mut above = path.ancestors();
+    above.find(|path| path.exists()).map(Path::to_owned)
+}
+
+fn can_write(path: &PathBuf) -> bool {
+    nix::unistd::faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// Sets the capabilities of the calling thread to those of `keep` that it has.
+/// Where what is written to belongs to another user, root could not do so
+/// without `CAP_DAC_OVERRIDE`: then that is kept as well.
+fn keep_only(keep: &mut CapsHashSet, written: &[PathBuf]) -> Result<(), caps::errors::CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let override_ = Capability::CAP_DAC_OVERRIDE;
+    if permitted.contains(&override_) {
+        let writable: Vec<_> = written.iter().filter(|path| can_write(path)).collect();
+        caps::drop(None, CapSet::Effective, override_)?;
+        if let Some(other) = writable.into_iter().find(|path| !can_write(path)) {
+            tracing::info!(
+                "CAP_DAC_OVERRIDE is kept: {} could not be written without it",
+                other.display()
+            );
+            keep.insert(override_);
+        }
+        caps::raise(None, CapSet::Effective, override_)?;
+    }
+    // Needs CAP_SETPCAP; under systemd it is done already.
+    if permitted.contains(&Capability::CAP_SETPCAP) {
+        for capability in caps::runtime::thread_all_supported() {
+            if !keep.contains(&capability) {
+                caps::drop(None, CapSet::Bounding, capability)?;
+            }
+        }
+    }
+    let left: CapsHashSet = permitted.intersection(keep).copied().collect();
+    // Not asked for in vain: the unit forbids capset(2).
+    for (set, wanted) in [
+        (CapSet::Inheritable, &CapsHashSet::new()),
+        (CapSet::Effective, &left),
+        (CapSet::Permitted, &left),
+    ] {
+        let mut now = caps::read(None, set)?;
+        let before = now.len();
+        now.retain(|capability| wanted.contains(capability));
+        if now.len() < before {
+            caps::set(None, set, &now)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const KEPT: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
+
+    /// What a thread has left that keeps [`KEPT`] and writes to `place`.
+    fn left(place: &Path) -> [CapsHashSet; 3] {
+        let written = [place.to_owned()];
+        let thread = std::thread::spawn(move || {
+            keep_only(&mut KEPT.into_iter().collect(), &written).unwrap();
+            [CapSet::Effective, CapSet::Permitted, CapSet::Bounding]
+                .map(|set| caps::read(None, set).unwrap())
+        });
+        thread.join().unwrap()
+    }
+
     #[test]
-    fn the_effective_set_is_read_as_hexadecimal() {
-        let status = "Name:\tx\nCapPrm:\t0\nCapEff:\t00000000a80425fb\n";
-        assert_eq!(effective(status), Some(0xa804_25fb));
+    fn no_more_is_kept_than_what_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        for set in left(directory.path()) {
+            assert_eq!(set, KEPT.into_iter().collect());
+        }
+        let all = caps::read(None, CapSet::Effective).unwrap();
+        assert!(all.len() > KEPT.len(), "only that thread");
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_can_still_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(directory.path(), Some(4001), None).unwrap();
+        let mut kept: CapsHashSet = KEPT.into_iter().collect();
+        kept.insert(Capability::CAP_DAC_OVERRIDE);
+        for set in left(directory.path()) {
+            assert_eq!(set, kept);
+        }
+    }
+
+    #[test]
+    fn the_last_directory_that_exists_is_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("a/b/log");
+        assert_eq!(existing(&missing).as_deref(), Some(directory.path()));
     }
 }

@@ -14,11 +14,14 @@ use crate::rule::Rule;
 use crate::text::printable;
 
 /// The keys that a reload applies; any other waits for a restart.
-pub const RELOADED: [&str; 6] = [
+pub const RELOADED: [&str; 9] = [
     "watch.homes",
     "watch.passwd_homes",
     "watch.directories",
     "watch.max_directories",
+    "watch.home_directories",
+    "watch.home_files",
+    "watch.home_events",
     "rules.directories",
     "rules.watch",
 ];

@@ -29,6 +29,7 @@ use crate::event::Event;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::resolve::{Attribution, Image};
+use crate::watch::home::Limits;
 use crate::watch::pattern::Pattern;
 use crate::watch::tree::Scope;
 
@@ -188,6 +189,10 @@ fn trial(config: &Config, actor: &mut Actor) -> Result<Vec<String>, Box<dyn std:
     let scope = Scope {
         patterns: vec![Pattern::literal(&place.0.join("watched"))?],
         limit: config.watch.max_directories as usize,
+        homes: Limits {
+            directories: config.watch.home_directories as usize,
+            files: config.watch.home_files as usize,
+        },
         opens: Box::new(|_| false),
     };
     let build::Pipeline {

@@ -3,9 +3,9 @@
 //! Owns counters by rule and what went wrong with which directory. Bounded: by
 //! the rules in force, and by a number of troubles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -14,6 +14,11 @@ use crate::watch::Problem;
 
 /// How many troubles are kept; further ones are counted.
 const TROUBLES: usize = 100;
+/// How many of one kind: whoever makes many of one leaves room for others.
+const ALIKE: usize = 25;
+/// How many problems of one kind are told in [`WINDOW`]; further ones are counted.
+const PROBLEMS: u64 = 20;
+const WINDOW: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
 struct Raised {
@@ -45,6 +50,18 @@ pub(super) struct Standing {
     overdue: u64,
     troubles: Vec<Trouble>,
     more_troubles: u64,
+    /// Problems that were told of late, by kind.
+    problems: HashMap<&'static str, Told>,
+    /// What was lost, by kind.
+    losses: BTreeMap<&'static str, u64>,
+}
+
+/// Problems of one kind.
+#[derive(Debug)]
+struct Told {
+    begun: Instant,
+    since: SystemTime,
+    count: u64,
 }
 
 /// The deciding thread's answer to a question for the status.
@@ -56,6 +73,7 @@ pub struct Decided {
     pub(super) more_troubles: u64,
     pub(super) overflows: u64,
     pub(super) overdue: u64,
+    pub(super) losses: BTreeMap<&'static str, u64>,
     pub(super) alerts: u64,
     pub(super) suppressed: u64,
     pub(super) last_alert: Option<SystemTime>,
@@ -97,8 +115,43 @@ impl Standing {
             | Problem::TooMany { path, .. }
             | Problem::TooDeep { path, .. }
             | Problem::Unlisted { path, .. } => Some(path.clone()),
+            Problem::HomeDirectories { home, .. }
+            | Problem::HomeFiles { home, .. }
+            | Problem::Unscanned { home } => Some(home.clone()),
         };
         self.trouble(problem.name(), path, problem.to_string(), time);
+    }
+
+    /// Something was lost.
+    pub(super) fn lost(&mut self, code: &'static str, count: u64) {
+        *self.losses.entry(code).or_default() += count;
+    }
+
+    /// Whether a problem of this kind is told by itself; else it is counted.
+    pub(super) fn may_say(&mut self, code: &'static str, now: Instant, time: SystemTime) -> bool {
+        let told = self.problems.entry(code).or_insert(Told {
+            begun: now,
+            since: time,
+            count: 0,
+        });
+        told.count += 1;
+        told.count <= PROBLEMS
+    }
+
+    /// How many of each kind were only counted, and since when, in windows that
+    /// have ended, or in `all`.
+    pub(super) fn untold(
+        &mut self,
+        now: Instant,
+        all: bool,
+    ) -> Vec<(&'static str, u64, SystemTime)> {
+        let ended = self
+            .problems
+            .extract_if(|_, told| all || now.saturating_duration_since(told.begun) >= WINDOW)
+            .filter(|(_, told)| told.count > PROBLEMS);
+        ended
+            .map(|(code, told)| (code, told.count - PROBLEMS, told.since))
+            .collect()
     }
 
     /// Openers were let go unidentified.
@@ -115,9 +168,11 @@ impl Standing {
         since: SystemTime,
     ) {
         let known = |trouble: &&mut Trouble| trouble.code == code && trouble.path == path;
+        let alike = self.troubles.iter().filter(|trouble| trouble.code == code);
+        let room = self.troubles.len() < TROUBLES && alike.count() < ALIKE;
         if let Some(trouble) = self.troubles.iter_mut().find(known) {
             trouble.message = message;
-        } else if self.troubles.len() < TROUBLES {
+        } else if room {
             self.troubles.push(Trouble {
                 since,
                 code,
@@ -149,6 +204,7 @@ impl Standing {
             more_troubles: self.more_troubles,
             overflows: self.overflows,
             overdue: self.overdue,
+            losses: self.losses.clone(),
             alerts,
             suppressed,
             last_alert: self.last_alert,
@@ -206,11 +262,37 @@ mod tests {
                 standing.problem(&problem(number), SystemTime::UNIX_EPOCH);
             }
         }
-        assert_eq!(standing.troubles.len(), TROUBLES);
-        assert_eq!(standing.more_troubles, 10);
+        assert_eq!(standing.troubles.len(), ALIKE);
+        assert_eq!(standing.more_troubles, 2 * (TROUBLES + 5 - ALIKE) as u64);
+        for number in 0..TROUBLES {
+            let problem = Problem::Unlisted {
+                path: format!("/home/u{number}/.ssh").into(),
+                reason: "no space".to_owned(),
+            };
+            standing.problem(&problem, SystemTime::UNIX_EPOCH);
+        }
+        assert_eq!(standing.troubles.len(), 2 * ALIKE, "room for other kinds");
         let (first, second) = (&standing.troubles[0], &standing.troubles[1]);
         assert_eq!(first.code, "directory_unwatched");
         assert_ne!(first.path, second.path);
+    }
+
+    #[test]
+    fn problems_without_end_are_told_at_first_and_counted_then() {
+        let mut standing = Standing::default();
+        let (now, time) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let mut say = |count, now| {
+            (0..count)
+                .filter(|_| standing.may_say("depth_limit", now, time))
+                .count() as u64
+        };
+        assert_eq!(say(1000, now), PROBLEMS);
+        assert!(standing.may_say("other", now, time));
+        assert_eq!(standing.untold(now, false), []);
+        let told = standing.untold(now + WINDOW, false);
+        assert_eq!(told, [("depth_limit", 1000 - PROBLEMS, time)]);
+        assert_eq!(standing.untold(now + WINDOW, true), []);
+        assert!(standing.may_say("depth_limit", now + WINDOW, time));
     }
 
     #[test]

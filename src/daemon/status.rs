@@ -158,8 +158,10 @@ impl Gauges {
         json!({
             "hold": self.held(),
             "hold_overdue": decided.map(|decided| decided.overdue),
+            "losses": decided.map(|decided| &decided.losses),
             "queue_overflows": decided.map(|decided| decided.overflows),
             "events_dropped": coverage.map(|coverage| coverage.dropped),
+            "events_flooded": coverage.map(|coverage| coverage.flooded),
             "process_table": coverage.and_then(|coverage| coverage.table).map(|(moments, counters)| json!({
                 "moments": moments.as_str(),
                 "records": counters.records,
@@ -209,6 +211,15 @@ impl Gauges {
                 let reason = "forks and execs cannot be followed: who renames or links a file and exits at once may go unnamed";
                 say("no_process_table", reason.to_owned(), Some(self.started));
             }
+        }
+        let floods = coverage.map_or(&[][..], |coverage| &coverage.floods);
+        for flood in floods.iter().take(NAMED) {
+            let reason = format!(
+                "a flood in {}: {} events were counted and not told one by one",
+                escape_path(&flood.home),
+                flood.count
+            );
+            say("flood", reason, Some(flood.since));
         }
         if let Some(decided) = decided {
             for trouble in &decided.troubles {

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,9 +19,12 @@ use nix::sys::time::TimeSpec;
 use serde_json::json;
 
 use super::baseline::{Cause, Ledger, Snapshot};
-use super::deciding::Message;
-use crate::alert::Unseen;
+use super::clock::ClockWatch;
+use super::deciding::{Lost, Message};
+use super::losses::Counter;
+use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
+use crate::event::flood::{Flood, Present};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::resolve::identify::Identity;
@@ -38,6 +42,8 @@ use crate::watch::{Change, Notice, Problem, What, Writer};
 const HELD_TIME: Duration = Duration::from_micros(500);
 /// How often the queue is read before what was read is worked off.
 const READS: usize = 16;
+/// How long what is queued is still read at the end.
+const END_TIME: Duration = Duration::from_secs(3);
 /// How often ended processes are forgotten.
 const PRUNE: Duration = Duration::from_secs(1);
 /// How soon after a directory was moved the baseline follows, and how often at most.
@@ -187,6 +193,10 @@ pub struct Coverage {
     pub directories: usize,
     /// Events that could not be handed on.
     pub dropped: u64,
+    /// Floods that go on.
+    pub floods: Vec<Present>,
+    /// Events that were counted in floods instead of told.
+    pub flooded: u64,
     /// The process table: how exact it is, and what it has lost.
     pub table: Option<(Moments, Counters)>,
 }
@@ -216,6 +226,7 @@ impl Coverage {
             "roots": roots,
             "directories": self.directories,
             "events_dropped": self.dropped,
+            "events_flooded": self.flooded,
             "process_table": self.table.map(|(moments, counters)| json!({
                 "moments": moments.as_str(),
                 "lost": counters.lost,
@@ -231,6 +242,8 @@ pub enum Command {
     Scope(Scope),
     /// Say how many directories are watched.
     Directories(SyncSender<usize>),
+    /// So many events of each home are told one by one from now on.
+    Events(u32),
     /// Say what is watched.
     Coverage(SyncSender<Coverage>),
     /// Nobody is held any more.
@@ -273,6 +286,10 @@ impl FileSystems {
 impl Subject for Attribution {
     /// Pid and start of the process; device and inode of what it runs.
     type Actor = [Option<u64>; 4];
+
+    fn unknown() -> Self {
+        Self::none()
+    }
 
     fn actor(&self) -> Self::Actor {
         let Some(process) = &self.process else {
@@ -355,8 +372,9 @@ pub struct Watching {
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
     dropped: u64,
-    /// Of those, how many the deciding thread has not been told of.
+    /// Of those, how many the deciding thread has not been told of, and since when.
     untold: u64,
+    untold_since: Option<SystemTime>,
     stopping: bool,
     beat: Arc<Beat>,
     /// Where the baseline is kept.
@@ -369,6 +387,15 @@ pub struct Watching {
     emptied: SystemTime,
     /// Since when nobody is held.
     released: Option<SystemTime>,
+    clock: Option<ClockWatch>,
+    hold: Option<Arc<hold::Counters>>,
+    /// Identities that came too fast, and records of processes that were lost.
+    unheard: Counter,
+    unrecorded: Counter,
+    /// When processes that have ended were last forgotten.
+    pruned: Instant,
+    /// When to end, whatever is still queued.
+    end: Option<Instant>,
 }
 
 impl Watching {
@@ -384,6 +411,7 @@ impl Watching {
             unheld: VecDeque::new(),
             dropped: 0,
             untold: 0,
+            untold_since: None,
             stopping: false,
             ledger: None,
             moves: 0,
@@ -391,12 +419,28 @@ impl Watching {
             followed: Instant::now(),
             emptied: SystemTime::now(),
             released: None,
+            clock: clock(),
+            hold: None,
+            unheard: Counter::default(),
+            unrecorded: Counter::default(),
+            pruned: Instant::now(),
+            end: None,
         }
+    }
+
+    /// What the hold counts.
+    pub(super) fn count(&mut self, hold: Option<Arc<hold::Counters>>) {
+        self.hold = hold;
     }
 
     /// Has the baseline compared with what is found.
     pub(super) fn keep(&mut self, ledger: Option<Ledger>) {
         self.ledger = ledger;
+    }
+
+    /// How many events of each home are told one by one in five minutes.
+    pub(super) fn limit(&mut self, events: u32) {
+        self.assembler.limit(events);
     }
 
     /// Ticks while the thread gets on.
@@ -407,7 +451,6 @@ impl Watching {
 
     /// Runs until it is told to stop, or the source fails.
     pub fn run(mut self) {
-        let mut pruned = Instant::now();
         if let Some(table) = self.resolver.table_mut() {
             table.attach(self.inputs.source.queue());
         }
@@ -420,25 +463,9 @@ impl Watching {
                 return;
             }
             self.obey();
-            loop {
-                match self.read() {
-                    Ok(empty) => {
-                        self.turn();
-                        if empty {
-                            self.emptied = SystemTime::now();
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        self.send(Message::WatchEnded(error.to_string()));
-                        return;
-                    }
-                }
-            }
-            self.follow_moves();
-            if pruned.elapsed() > PRUNE {
-                pruned = Instant::now();
-                self.resolver.prune();
+            if let Err(error) = self.work() {
+                self.send(Message::WatchEnded(error.to_string()));
+                return;
             }
         }
         self.assembler.flush();
@@ -446,6 +473,109 @@ impl Watching {
         if self.follow.is_some() || self.inputs.source.tree().moves() != self.moves {
             self.compare(Cause::Moved);
         }
+    }
+
+    /// Reads and works off all that is queued. In a flood that may never be all: what
+    /// else is to be done is done meanwhile.
+    fn work(&mut self) -> io::Result<()> {
+        loop {
+            let empty = self.read()?;
+            self.turn();
+            self.keep_house();
+            if empty {
+                self.emptied = SystemTime::now();
+                return Ok(());
+            }
+            self.obey();
+            if self.end.is_some_and(|end| end <= Instant::now()) {
+                tracing::error!("the kernel's queue could not be read to its end in time");
+                return Ok(());
+            }
+        }
+    }
+
+    /// What has to be done now and then.
+    fn keep_house(&mut self) {
+        self.follow_moves();
+        self.look_at_clock();
+        if self.pruned.elapsed() <= PRUNE {
+            return;
+        }
+        self.pruned = Instant::now();
+        self.resolver.prune();
+        let tree = self.inputs.source.tree_mut();
+        tree.catch_up(self.pruned, &mut self.inputs.notices);
+        self.turn();
+        self.tell_losses();
+    }
+
+    /// Times before and after a jump cannot be compared.
+    fn look_at_clock(&mut self) {
+        let Some(jump) = self.clock.as_mut().and_then(ClockWatch::jumped) else {
+            return;
+        };
+        let direction = if jump.forwards {
+            "forwards"
+        } else {
+            "backwards"
+        };
+        let reason = format!(
+            "the clock was set {direction} by {} seconds: times before and after do not fit \
+             together, and every file is compared with what was known of it",
+            jump.by.as_secs()
+        );
+        self.send(Message::Lost(Lost {
+            code: "clock_jumped",
+            kind: LossKind::Fault,
+            count: None,
+            since: Some(jump.from),
+            reason,
+        }));
+        let since = self.emptied.min(SystemTime::now());
+        self.compare(Cause::Lost(Unseen::ClockSet, since));
+    }
+
+    /// What is counted elsewhere is told, too.
+    fn tell_losses(&mut self) {
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let (unheard, unrecorded) = self.counted();
+        let identities = self.unheard.news(unheard, now, time);
+        let records = self.unrecorded.news(unrecorded, now, time);
+        let losses = [
+            (
+                "identities_dropped",
+                LossKind::Dropped,
+                identities,
+                "openers were identified faster than it could be taken down: what they made \
+                 may be laid to nobody",
+            ),
+            (
+                "process_records_lost",
+                LossKind::Lost,
+                records,
+                "records of forks and execs: who renames or links may go unnamed for a moment",
+            ),
+        ];
+        for (code, kind, news, reason) in losses {
+            let Some((count, since)) = news else { continue };
+            self.send(Message::Lost(Lost {
+                code,
+                kind,
+                count: Some(count),
+                since: Some(since),
+                reason: reason.to_owned(),
+            }));
+        }
+    }
+
+    /// Identities that came too fast, and records of processes that were lost.
+    fn counted(&self) -> (u64, u64) {
+        let dropped = |hold: &Arc<hold::Counters>| hold.dropped.load(Relaxed);
+        let table = self.resolver.table();
+        (
+            self.hold.as_ref().map_or(0, dropped),
+            table.map_or(0, |table| table.counters().lost),
+        )
     }
 
     /// Reads what is queued; says whether that was all. The process table must
@@ -485,7 +615,7 @@ impl Watching {
     }
 
     fn poll(&self) -> io::Result<()> {
-        let mut fds = Vec::with_capacity(3);
+        let mut fds = Vec::with_capacity(4);
         // First, for the process table: from where poll(2) has looked at the
         // queue, each record wakes us.
         if let Source::Fanotify(watch) = &self.inputs.source {
@@ -495,9 +625,16 @@ impl Watching {
         if let Some(table) = self.resolver.table() {
             fds.push(PollFd::new(table.as_fd(), PollFlags::POLLIN));
         }
+        if let Some(clock) = &self.clock {
+            fds.push(PollFd::new(clock.as_fd(), PollFlags::POLLIN));
+        }
         let read = self.unheld.front().map(|(due, _)| *due);
         let due = self.assembler.next_due().into_iter();
-        let due = due.chain(read).chain(self.follow).min();
+        let (unheard, unrecorded) = self.counted();
+        let untold = [self.unheard.due(unheard), self.unrecorded.due(unrecorded)];
+        let owes = self.inputs.source.tree().owes() || untold.iter().any(Option::is_some);
+        let owed = owes.then(|| Instant::now() + PRUNE);
+        let due = due.chain(read).chain(self.follow).chain(owed).min();
         let left = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             TimeSpec::from_duration(left)
@@ -521,12 +658,16 @@ impl Watching {
                 Command::Directories(reply) => {
                     let _ = reply.try_send(self.inputs.source.tree().watched());
                 }
+                Command::Events(events) => self.assembler.limit(events),
                 Command::Coverage(reply) => {
+                    let (floods, flooded) = self.assembler.flooded();
                     let tree = self.inputs.source.tree();
                     let _ = reply.try_send(Coverage {
                         roots: self.inputs.source.roots(),
                         directories: tree.watched(),
                         dropped: self.dropped,
+                        floods,
+                        flooded,
                         table: self
                             .resolver
                             .table()
@@ -546,7 +687,10 @@ impl Watching {
                         self.compare(Cause::Lost(Unseen::Released, since));
                     }
                 }
-                Command::Stop => self.stopping = true,
+                Command::Stop => {
+                    self.stopping = true;
+                    self.end.get_or_insert(Instant::now() + END_TIME);
+                }
             }
         }
     }
@@ -586,8 +730,10 @@ impl Watching {
                         .take(change, time, now, |change| attribute(resolver, change));
                 }
                 Notice::Problem(problem) => {
-                    overflow |= problem == Problem::Overflow;
-                    self.send(Message::Problem(time, Box::new(problem)));
+                    let lost = problem == Problem::Overflow;
+                    overflow |= lost;
+                    let since = lost.then_some(self.emptied);
+                    self.send(Message::Problem(time, since, Box::new(problem)));
                 }
                 Notice::Fence(number) => {
                     self.resolver.fence(number);
@@ -628,10 +774,17 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
-            if !matches!(event.action, Action::Deletion | Action::Open) {
+            if !matches!(
+                event.action,
+                Action::Deletion | Action::Open | Action::Flood
+            ) {
                 self.inputs.source.tree_mut().settle(settled);
             }
             self.send(Message::Event(Box::new(assembled)));
+        }
+        let floods: Vec<Flood<Attribution>> = self.assembler.floods().collect();
+        for flood in floods {
+            self.send(Message::Flood(Box::new(flood)));
         }
     }
 
@@ -670,17 +823,28 @@ impl Watching {
         if self.untold > 0
             && self
                 .messages
-                .try_send(Message::Dropped(self.untold))
+                .try_send(Message::Dropped(
+                    self.untold,
+                    self.untold_since.unwrap_or_else(SystemTime::now),
+                ))
                 .is_ok()
         {
             self.untold = 0;
+            self.untold_since = None;
             self.compare(Cause::Lost(Unseen::Lost, self.emptied));
         }
         if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
             self.dropped += 1;
             self.untold += 1;
+            self.untold_since.get_or_insert_with(SystemTime::now);
         }
     }
+}
+
+fn clock() -> Option<ClockWatch> {
+    ClockWatch::start()
+        .map_err(|error| tracing::warn!("that the clock is set will go unnoticed: {error}"))
+        .ok()
 }
 
 fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {

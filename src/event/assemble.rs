@@ -12,15 +12,19 @@
 //! moment the record is taken. Everything kept is bounded; at the bound the
 //! oldest is finished early, never dropped.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::ffi::OsStr;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::flood::{self, Flood, Floods, Present, Ticket};
 use super::opens::{Opens, Verdict};
 use super::{Action, Event, Evidence, FinalPath};
 use crate::sys::ObjectId;
+use crate::watch::home::Home;
 use crate::watch::{Change, What};
 
 /// The longest an event waits for its file to settle.
@@ -37,6 +41,8 @@ pub trait Subject: Clone {
     /// What tells one program of one process from others.
     type Actor: Clone + Eq + Hash;
 
+    /// Nothing is known.
+    fn unknown() -> Self;
     /// The program that acted, as far as it is known.
     fn actor(&self) -> Self::Actor;
     /// Its process id, if it is known.
@@ -66,6 +72,10 @@ pub struct Assembled<W> {
     pub event: Event<W>,
     /// Its object.
     pub object: Option<ObjectId>,
+    /// The home that it happened in, as far as events of one home wait for each other.
+    pub home: Option<Home>,
+    /// Its room on the way.
+    pub ticket: Option<Arc<Ticket>>,
 }
 
 struct Pending<W> {
@@ -80,6 +90,8 @@ struct Pending<W> {
     written: bool,
     /// Of a file that a scan found, the first process that wrote to it.
     wrote: Option<i32>,
+    home: Home,
+    ticket: Arc<Ticket>,
 }
 
 struct Hold<W> {
@@ -102,6 +114,8 @@ pub struct Assembler<W: Subject> {
     untold_opens: u64,
     sequence: u64,
     out: Vec<Assembled<W>>,
+    floods: Floods<W>,
+    counted: Vec<Flood<W>>,
 }
 
 impl<W: Subject> Default for Assembler<W> {
@@ -117,6 +131,8 @@ impl<W: Subject> Default for Assembler<W> {
             untold_opens: 0,
             sequence: 0,
             out: Vec::new(),
+            floods: Floods::default(),
+            counted: Vec::new(),
         }
     }
 }
@@ -133,10 +149,27 @@ impl<W: Subject> Assembler<W> {
         std::mem::take(&mut self.untold_opens)
     }
 
+    /// How many events of each home are told one by one in [`flood::WINDOW`].
+    pub fn limit(&mut self, events: u32) {
+        self.floods.limit(events);
+    }
+
+    /// Takes the counts of floods that are to be told.
+    pub fn floods(&mut self) -> std::vec::Drain<'_, Flood<W>> {
+        self.counted.drain(..)
+    }
+
+    /// The floods that go on, and how many events were counted instead of told in all.
+    #[must_use]
+    pub fn flooded(&self) -> (Vec<Present>, u64) {
+        (self.floods.present(), self.floods.total())
+    }
+
     /// When [`Assembler::expire`] has something to do next.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        self.order.front().map(|(due, _, _)| *due)
+        let pending = self.order.front().map(|(due, _, _)| *due);
+        pending.into_iter().chain(self.floods.next_due()).min()
     }
 
     /// The writer of the event that waits at `path`, if it was not held.
@@ -163,9 +196,11 @@ impl<W: Subject> Assembler<W> {
             return;
         }
         let until = now + HOLD_KEPT;
-        self.hold_order.push_back((until, object.clone()));
         // The first opener of a new file is its maker.
-        self.holds.entry(object).or_insert(Hold { writer, until });
+        if let Entry::Vacant(hold) = self.holds.entry(object) {
+            self.hold_order.push_back((until, hold.key().clone()));
+            hold.insert(Hold { writer, until });
+        }
         while self.holds.len() > MAX_HOLDS {
             let Some((_, oldest)) = self.hold_order.pop_front() else {
                 break;
@@ -195,19 +230,88 @@ impl<W: Subject> Assembler<W> {
                     self.finish(from, Some(FinalPath::Renamed(to)));
                 }
                 self.finish(&change.path, None);
-                let writer = attribute(&change);
-                self.push(Action::Rename, change, from, time, writer);
+                let admitted = self.admit(Action::Rename, &change, time, now, attribute);
+                if let Some((ticket, attribute)) = admitted {
+                    let writer = attribute(&change);
+                    self.push(Action::Rename, change, from, time, writer, ticket);
+                }
             }
             What::Deleted => {
                 self.finish(&change.path, None);
-                let writer = attribute(&change);
-                self.push(Action::Deletion, change, None, time, writer);
+                let admitted = self.admit(Action::Deletion, &change, time, now, attribute);
+                if let Some((ticket, attribute)) = admitted {
+                    let writer = attribute(&change);
+                    self.push(Action::Deletion, change, None, time, writer, ticket);
+                }
             }
+        }
+    }
+
+    /// Room for the event that a change makes, and `attribute` back; without room it
+    /// is counted.
+    fn admit<F: FnOnce(&Change) -> W>(
+        &mut self,
+        action: Action,
+        change: &Change,
+        time: SystemTime,
+        now: Instant,
+        attribute: F,
+    ) -> Option<(Arc<Ticket>, F)> {
+        let verdict = self
+            .floods
+            .admit(&change.home, &change.path, action, time, now);
+        match verdict {
+            flood::Verdict::Tell(ticket) => return Some((Arc::new(ticket), attribute)),
+            flood::Verdict::Begin => {
+                let writer = attribute(change);
+                let home = &change.home;
+                self.floods.began(home, action, time, now, writer.clone());
+                self.tell(Action::Flood, home, home.to_path_buf(), time, writer);
+            }
+            flood::Verdict::Count => {}
+        }
+        // Its hold is of no use any more.
+        if let Some(object) = &change.object {
+            self.holds.remove(object);
+        }
+        None
+    }
+
+    /// Tells what is told in any case.
+    fn tell(&mut self, action: Action, home: &Home, path: PathBuf, time: SystemTime, writer: W) {
+        self.sequence += 1;
+        self.out.push(Assembled {
+            ticket: self.floods.ticket(home).map(Arc::new),
+            home: Some(Arc::clone(home)),
+            object: None,
+            event: Event {
+                sequence: self.sequence,
+                time,
+                action,
+                path,
+                original_path: None,
+                final_path: None,
+                facts: None,
+                object_id: String::new(),
+                evidence: Evidence::Fanotify,
+                writer,
+            },
+        });
+    }
+
+    /// Tells the counts of floods, and what became of names that are looked for.
+    fn tell_floods(&mut self, now: Instant, end: bool) {
+        let (floods, owed) = self.floods.due(now, end);
+        self.counted.extend(floods);
+        for owed in owed {
+            let (action, time) = (owed.action, owed.time);
+            self.tell(action, &owed.home, owed.path, time, W::unknown());
         }
     }
 
     /// Finishes what has waited long enough.
     pub fn expire(&mut self, now: Instant) {
+        self.tell_floods(now, false);
         while let Some((due, sequence, path)) = self.order.front() {
             let waits = self
                 .pending
@@ -236,6 +340,7 @@ impl<W: Subject> Assembler<W> {
 
     /// Finishes everything: the daemon ends.
     pub fn flush(&mut self) {
+        self.tell_floods(Instant::now(), true);
         while let Some((_, sequence, path)) = self.order.pop_front() {
             if self
                 .pending
@@ -264,9 +369,13 @@ impl<W: Subject> Assembler<W> {
             // At the bound an open more is told, and nothing is lost.
             self.makers.admit(&change.path, pid, now);
         }
+        let admitted = self.admit(Action::Creation, &change, time, now, attribute);
+        let Some((ticket, attribute)) = admitted else {
+            return;
+        };
         let hold = self.matching_hold(change.object.as_ref(), pid);
         let writer = surest(hold, || attribute(&change));
-        self.wait(Action::Creation, change, time, now, pid, writer);
+        self.wait(Action::Creation, change, time, now, pid, writer, ticket);
     }
 
     /// The hold of `object`, if its opener is who the record names.
@@ -312,9 +421,13 @@ impl<W: Subject> Assembler<W> {
             improve(pending, &change, attribute);
             return;
         }
+        let admitted = self.admit(Action::Modification, &change, time, now, attribute);
+        let Some((ticket, attribute)) = admitted else {
+            return;
+        };
         let pid = change.writer.as_ref().map(|writer| writer.pid);
         let writer = attribute(&change);
-        self.wait(Action::Modification, change, time, now, pid, writer);
+        self.wait(Action::Modification, change, time, now, pid, writer, ticket);
     }
 
     fn closed(&mut self, change: &Change, attribute: impl FnOnce(&Change) -> W) {
@@ -352,12 +465,21 @@ impl<W: Subject> Assembler<W> {
         }
         let writer = attribute(&change);
         match self.opens.admit(&change.path, writer.actor(), now) {
-            Verdict::Tell => self.push(Action::Open, change, None, time, writer),
+            Verdict::Tell => {
+                let admitted = self.admit(Action::Open, &change, time, now, |_| writer.clone());
+                if let Some((ticket, _)) = admitted {
+                    self.push(Action::Open, change, None, time, writer, ticket);
+                }
+            }
             Verdict::Told => {}
             Verdict::TooMany => self.untold_opens += 1,
         }
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of what a pending event is made of"
+    )]
     fn wait(
         &mut self,
         action: Action,
@@ -366,6 +488,7 @@ impl<W: Subject> Assembler<W> {
         now: Instant,
         pid: Option<i32>,
         writer: W,
+        ticket: Arc<Ticket>,
     ) {
         self.sequence += 1;
         let due = now + SETTLE;
@@ -386,6 +509,8 @@ impl<W: Subject> Assembler<W> {
                 writer,
                 written: action == Action::Modification,
                 wrote: None,
+                home: change.home,
+                ticket,
             },
         );
     }
@@ -422,6 +547,8 @@ impl<W: Subject> Assembler<W> {
                 writer: pending.writer,
             },
             object: pending.object,
+            home: Some(pending.home),
+            ticket: Some(pending.ticket),
         });
     }
 
@@ -432,6 +559,7 @@ impl<W: Subject> Assembler<W> {
         original_path: Option<PathBuf>,
         time: SystemTime,
         writer: W,
+        ticket: Arc<Ticket>,
     ) {
         self.sequence += 1;
         self.out.push(Assembled {
@@ -448,6 +576,8 @@ impl<W: Subject> Assembler<W> {
                 writer,
             },
             object: change.object,
+            home: Some(change.home),
+            ticket: Some(ticket),
         });
     }
 }

@@ -4,6 +4,7 @@
 //! the moment it has settled. Must not do I/O: clocks and facts are given.
 
 pub mod assemble;
+pub mod flood;
 mod opens;
 
 use std::ffi::OsString;
@@ -27,6 +28,8 @@ pub enum Action {
     Deletion,
     /// The file was opened; told where a rule asks for it.
     Open,
+    /// So much happened in a home that it is no longer told one by one.
+    Flood,
 }
 
 impl Action {
@@ -39,6 +42,7 @@ impl Action {
             Self::Modification => "modification",
             Self::Deletion => "deletion",
             Self::Open => "open",
+            Self::Flood => "flood",
         }
     }
 
@@ -50,6 +54,7 @@ impl Action {
             Self::Rename | Self::Modification => "change",
             Self::Deletion => "deletion",
             Self::Open => "access",
+            Self::Flood => "info",
         }
     }
 }

@@ -525,6 +525,20 @@ impl Table {
         Some(programs)
     }
 
+    /// What process `id` runs now; `None` if it has ended, or its last exec may be
+    /// among what was lost.
+    #[must_use]
+    pub fn runs(&self, id: Id) -> Option<Arc<Program>> {
+        let known = self.generations.get(&id)?;
+        if known.exit.is_some() || self.complete_since > known.birth.max(known.known_since) {
+            return None;
+        }
+        match &known.phases.last()?.running {
+            Running::Known(program) => Some(Arc::clone(program)),
+            Running::Starting | Running::Unknown => None,
+        }
+    }
+
     /// Who made process `id`, with what it ran when it did.
     #[must_use]
     pub fn parent(&self, id: Id) -> Option<(Id, Known)> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clients::Clients;
-use super::proc::{Entry, Proc, Stat, image, place_image};
+use super::proc::{Entry, Proc, image, place_image};
 use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
 use super::{Image, Process};
@@ -30,8 +30,10 @@ const EXEC_TIME: Duration = Duration::from_millis(200);
 pub struct Identity {
     /// The process; at exec with the image it is about to run.
     pub process: Process,
-    /// Its parent at that moment.
+    /// At exec: its parent at that moment.
     pub parent: Option<Process>,
+    /// At open: its parent and its control groups, which are read as it goes on.
+    pub around: Option<Answer<Around>>,
     /// The inode of its mount namespace.
     pub namespace: Option<u64>,
     /// The process itself, if it runs a key tool.
@@ -42,8 +44,6 @@ pub struct Identity {
     pub late: Option<Answer<Option<Called>>>,
     /// At exec: its parent's arguments.
     pub parent_args: Option<Answer<Option<Vec<OsString>>>>,
-    /// Its control groups, which it may have left by the time they are read.
-    pub cgroup: Option<Answer<Option<Vec<u8>>>>,
     /// Nothing could have changed between the act and the reading.
     pub verified: bool,
     /// The held thread, until that is sure.
@@ -222,35 +222,52 @@ impl Identifier {
 
     /// Has read aside what else is wanted of a held process: in parallel, for
     /// the opener waits.
-    fn ask_aside(&self, entry: &Entry, stat: &Stat) -> Option<Answer<Aside>> {
+    fn ask_aside(&self, entry: &Entry) -> Option<Answer<Aside>> {
         let entry = entry.try_clone().ok()?;
         let proc = Arc::clone(&self.proc);
-        let (pid, start) = (stat.parent, stat.start_ticks);
         let files = self.files.clone();
-        self.pool.ask(move || Aside {
-            file: files.keep(&entry).ok(),
-            parent: parent(&proc, Some(pid), Some(start)),
-            login_uid: entry.login_uid(),
-            audit_session: entry.audit_session(),
-            args: entry.args(),
-        })
-    }
-
-    /// Reading it takes the kernel's lock of all control groups, which may be
-    /// held for a while: nobody waits for it here.
-    fn ask_cgroup(&self, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
-        let entry = entry.try_clone().ok()?;
-        self.placements.ask(move || entry.cgroup())
+        let placements = self.placements.clone();
+        let (reply, aside) = Answer::promised();
+        self.pool.ask(move || {
+            let (around, answer) = Answer::promised();
+            let _ = reply.send(Aside {
+                file: files.keep(&entry).ok(),
+                audit_session: entry.audit_session(),
+                args: entry.args(),
+                around: answer,
+            });
+            let cgroup = ask_cgroup(&placements, &entry);
+            let stat = entry.stat().ok();
+            let parent =
+                stat.and_then(|stat| parent(&proc, Some(stat.parent), Some(stat.start_ticks)));
+            let _ = around.send(Around { parent, cgroup });
+        })?;
+        Some(aside)
     }
 }
 
-/// What is read aside of a held process.
+/// Reading it takes the kernel's lock of all control groups, which may be held
+/// for a while: nobody waits for it here.
+fn ask_cgroup(pool: &Pool, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
+    let entry = entry.try_clone().ok()?;
+    pool.ask(move || entry.cgroup())
+}
+
+/// What is read aside of a held process: what its end would take away.
 struct Aside {
-    parent: Option<Process>,
-    login_uid: Option<u32>,
     audit_session: Option<u32>,
     args: Option<Vec<OsString>>,
     file: Option<Arc<ImageFile>>,
+    around: Answer<Around>,
+}
+
+/// What is read a moment later, when the process may go on already.
+#[derive(Debug)]
+pub struct Around {
+    /// Its parent.
+    pub parent: Option<Process>,
+    /// Its control groups.
+    pub cgroup: Option<Answer<Option<Vec<u8>>>>,
 }
 
 fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
@@ -265,9 +282,8 @@ impl Identify for Identifier {
 
     fn opener(&mut self, tid: i32) -> Option<Identity> {
         let entry = self.proc.entry(tid).ok()?;
+        let aside = self.ask_aside(&entry);
         let stat = entry.stat().ok()?;
-        let aside = self.ask_aside(&entry, &stat);
-        let cgroup = self.ask_cgroup(&entry);
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
         let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
@@ -282,27 +298,27 @@ impl Identify for Identifier {
             // A thread's stat gives the thread's start, not the process's.
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
+        process.login_uid = entry.login_uid();
         let namespace = entry.mount_namespace();
-        let (mut parent, mut file) = (None, None);
-        if let Some(aside) = aside.and_then(|aside| aside.until(Instant::now() + ARGS_TIME)) {
+        let (mut file, mut around) = (None, None);
+        if let Some(aside) = aside.and_then(|aside| aside.soon(Instant::now() + ARGS_TIME)) {
             process.args = aside.args;
-            process.login_uid = aside.login_uid;
             process.audit_session = aside.audit_session;
-            parent = aside.parent;
             file = aside.file;
+            around = Some(aside.around);
         }
         Some(Identity {
             alone,
             verified: false,
             held: process.image.is_some().then_some(entry),
             process,
-            parent,
+            parent: None,
+            around,
             namespace,
             pidfd: None,
             before: None,
             late: None,
             parent_args: None,
-            cgroup,
             file,
             read: proctable::now(),
         })
@@ -354,7 +370,7 @@ impl Identify for Identifier {
                 before,
                 late,
                 parent_args,
-                cgroup: None,
+                around: None,
                 file: None,
                 read: proctable::now(),
             },

@@ -1,16 +1,21 @@
-//! Logins: what systemd-logind knows of a session, and what wtmp remembers.
+//! Logins: what systemd-logind knows of a session, and what wtmp and lastlog
+//! remember.
 //!
-//! Owns the parsing of logind's state (`/run/systemd/sessions/ID`) and of
-//! `struct utmp` (utmp(5)), both written by root alone. Bounded: of wtmp the end
-//! is read, backwards in time until enough is found.
+//! Owns the parsing of logind's state (`/run/systemd/sessions/ID`), of `struct
+//! utmp` (utmp(5)) and of `struct lastlog`, all written by root alone. Bounded:
+//! of wtmp the end is read, backwards in time until enough is found; of lastlog
+//! one record; of logind as many sessions as [`MAX_SESSIONS`]. Must not know
+//! `SQLite`, in which wtmpdb and lastlog2 keep theirs.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+mod lastlog;
 
 /// How many logins are told.
 pub const MAX_LOGINS: usize = 5;
@@ -18,12 +23,41 @@ pub const MAX_LOGINS: usize = 5;
 pub const PERIOD: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How much of the end of wtmp is read: some thousand logins.
 const MAX_WTMP: u64 = 1 << 20;
+/// How many sessions of logind are looked at.
+const MAX_SESSIONS: usize = 512;
+/// What is written of one login in two places has times this close.
+const SAME: Duration = Duration::from_secs(10);
 /// How much of a session's state is read.
 const MAX_STATE: u64 = 16 * 1024;
+
+/// Who remembers a login (`ssh_keywatch.session.recent_logins.from`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RememberedBy {
+    /// wtmp, utmp(5).
+    Wtmp,
+    /// lastlog(8): the last login alone.
+    Lastlog,
+    /// systemd-logind, while the session is open.
+    Logind,
+}
+
+impl RememberedBy {
+    /// `wtmp`, `lastlog` or `logind`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wtmp => "wtmp",
+            Self::Lastlog => "lastlog",
+            Self::Logind => "logind",
+        }
+    }
+}
 
 /// A login of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
+    /// Who remembers it.
+    pub from: RememberedBy,
     /// When.
     pub time: SystemTime,
     /// At which line, such as `pts/3`.
@@ -32,6 +66,20 @@ pub struct Login {
     pub ip: Option<IpAddr>,
     /// From which host, where the record has no address.
     pub host: Option<String>,
+}
+
+impl Login {
+    /// Whether two places speak of one login, each as far as it knows it.
+    fn is(&self, other: &Self) -> bool {
+        let apart = match self.time.duration_since(other.time) {
+            Ok(apart) => apart,
+            Err(error) => error.duration(),
+        };
+        let lines = self.line.as_ref().zip(other.line.as_ref());
+        apart <= SAME
+            && (self.ip, &self.host) == (other.ip, &other.host)
+            && lines.is_none_or(|(one, other)| one == other)
+    }
 }
 
 /// A session of systemd-logind, as far as it says where it comes from.
@@ -43,6 +91,12 @@ pub struct LogindSession {
     pub service: Option<String>,
     /// The remote host's name or address.
     pub remote_host: Option<String>,
+    /// Such as `user`, or `background` of what cron runs.
+    pub class: Option<String>,
+    /// The terminal, where it had one when it was opened.
+    pub tty: Option<String>,
+    /// When it was opened, in microseconds since the epoch.
+    pub realtime: Option<u64>,
 }
 
 impl LogindSession {
@@ -72,10 +126,104 @@ impl LogindSession {
                 "USER" => session.user = value,
                 "SERVICE" => session.service = value,
                 "REMOTE_HOST" => session.remote_host = value,
+                "CLASS" => session.class = value,
+                "TTY" => session.tty = value,
+                "REALTIME" => session.realtime = value.and_then(|value| value.parse().ok()),
                 _ => {}
             }
         }
         session
+    }
+
+    /// The login that opened it; none where a program did, such as cron.
+    fn login(self) -> Option<Login> {
+        self.class.filter(|class| class.starts_with("user"))?;
+        let time = Duration::from_micros(self.realtime?);
+        let (ip, host) = ip_or_host(self.remote_host);
+        Some(Login {
+            from: RememberedBy::Logind,
+            time: SystemTime::UNIX_EPOCH.checked_add(time)?,
+            line: self.tty,
+            ip,
+            host,
+        })
+    }
+}
+
+/// Where logins are remembered. What a host does not keep tells nothing.
+#[derive(Clone, Debug)]
+pub struct Records {
+    /// systemd-logind's directory of sessions.
+    pub logind: PathBuf,
+    /// wtmp.
+    pub wtmp: PathBuf,
+    /// lastlog.
+    pub lastlog: PathBuf,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self {
+            logind: "/run/systemd/sessions".into(),
+            wtmp: "/var/log/wtmp".into(),
+            lastlog: "/var/log/lastlog".into(),
+        }
+    }
+}
+
+impl Records {
+    /// The last logins of a user within [`PERIOD`] before `now`, the latest
+    /// first; what several remember, once.
+    #[must_use]
+    pub fn recent(&self, user: &str, uid: u32, now: SystemTime) -> Vec<Login> {
+        let mut found = recent(&self.wtmp, user, now).unwrap_or_default();
+        let last = lastlog::read(&self.lastlog, uid).ok().flatten();
+        for more in [open(&self.logind, user), last.into_iter().collect()] {
+            // Two logins of one place are never the same.
+            let mut left = found.clone();
+            for login in more.into_iter().filter(|login| is_told(login.time, now)) {
+                match left.iter().position(|known| known.is(&login)) {
+                    Some(same) => drop(left.swap_remove(same)),
+                    None => found.push(login),
+                }
+            }
+        }
+        found.sort_by_key(|login| std::cmp::Reverse(login.time));
+        found.truncate(MAX_LOGINS);
+        found
+    }
+}
+
+/// Whether it is neither too long ago nor in the future, which is a clock that
+/// was set back.
+fn is_told(time: SystemTime, now: SystemTime) -> bool {
+    let since = now.checked_sub(PERIOD).unwrap_or(SystemTime::UNIX_EPOCH);
+    time >= since && time <= now
+}
+
+/// The sessions of `user` that are open, the earliest first.
+fn open(directory: &Path, user: &str) -> Vec<Login> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut found: Vec<Login> = names
+        .take(MAX_SESSIONS)
+        // Fifos and what is being written have a dot in their names.
+        .filter_map(|name| LogindSession::read(directory, name.to_str()?).ok())
+        .filter(|session| session.user.as_deref() == Some(user))
+        .filter_map(LogindSession::login)
+        .collect();
+    // A directory has no order.
+    found.sort_by_key(|login| login.time);
+    found
+}
+
+/// An address where the text is one, else a host's name.
+fn ip_or_host(text: Option<String>) -> (Option<IpAddr>, Option<String>) {
+    match text.as_deref().map(str::parse::<IpAddr>) {
+        Some(Ok(ip)) => (Some(ip.to_canonical()), None),
+        _ => (None, text),
     }
 }
 
@@ -84,7 +232,7 @@ impl LogindSession {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn recent(path: &Path, user: &str, now: SystemTime) -> io::Result<Vec<Login>> {
+fn recent(path: &Path, user: &str, now: SystemTime) -> io::Result<Vec<Login>> {
     let file = File::open(path)?;
     let record = size_of::<libc::utmpx>() as u64;
     let length = file.metadata()?.len();
@@ -97,12 +245,10 @@ pub fn recent(path: &Path, user: &str, now: SystemTime) -> io::Result<Vec<Login>
 }
 
 fn search(bytes: &[u8], user: &str, now: SystemTime) -> Vec<Login> {
-    let since = now.checked_sub(PERIOD).unwrap_or(SystemTime::UNIX_EPOCH);
     let records = bytes.chunks_exact(size_of::<libc::utmpx>()).rev();
     records
         .filter_map(|record| login(record, user))
-        // One of the future is a clock that was set back.
-        .filter(|login| login.time >= since && login.time <= now)
+        .filter(|login| is_told(login.time, now))
         .take(MAX_LOGINS)
         .collect()
 }
@@ -137,6 +283,7 @@ fn login(record: &[u8], user: &str) -> Option<Login> {
     };
     let host = text(field(offset_of!(libc::utmpx, ut_host), 256)?);
     Some(Login {
+        from: RememberedBy::Wtmp,
         time: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?,
         line: text(field(offset_of!(libc::utmpx, ut_line), 32)?),
         host: host.filter(|_| ip.is_none()),
@@ -152,109 +299,4 @@ fn text(field: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Command, Stdio};
-
-    use super::*;
-
-    /// As utmpdump(1), the C library's own, writes what it reads as text.
-    fn wtmp(text: &str) -> Vec<u8> {
-        use std::io::Write as _;
-        let mut child = Command::new("utmpdump")
-            .arg("-r")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("this test needs utmpdump; tests/run installs it");
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(text.as_bytes()).unwrap();
-        drop(stdin);
-        child.wait_with_output().unwrap().stdout
-    }
-
-    fn at(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    const LOGINS: &str = "\
-[2] [00000] [~~  ] [reboot  ] [~           ] [6.1.0       ] [0.0.0.0        ] [2026-10-01T08:00:00,000000+00:00]
-[7] [00400] [ts/0] [bob     ] [pts/0       ] [10.1.2.3    ] [10.1.2.3       ] [2026-10-01T10:00:00,000000+00:00]
-[7] [00500] [tty1] [bob     ] [tty1        ] [            ] [0.0.0.0        ] [2026-11-20T10:00:00,000000+00:00]
-[8] [00500] [tty1] [bob     ] [tty1        ] [            ] [0.0.0.0        ] [2026-11-20T11:00:00,000000+00:00]
-[7] [00600] [ts/1] [ann     ] [pts/1       ] [10.9.9.9    ] [10.9.9.9       ] [2026-11-21T10:00:00,000000+00:00]
-[7] [00700] [ts/2] [bob     ] [pts/2       ] [2001:db8::5 ] [2001:db8::5    ] [2026-11-22T10:00:00,000000+00:00]
-[7] [00800] [ts/3] [bob     ] [pts/3       ] [host.example] [0.0.0.0        ] [2026-11-23T10:00:00,000000+00:00]
-";
-
-    #[test]
-    fn the_last_logins_of_one_user() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("wtmp");
-        let mut bytes = wtmp(LOGINS);
-        assert_eq!(bytes.len(), 7 * size_of::<libc::utmpx>());
-        // A record that was cut off.
-        bytes.extend([7; 100]);
-        std::fs::write(&path, &bytes).unwrap();
-        // 2026-11-24T00:00:00Z
-        let now = at(1_795_478_400);
-        let found = recent(&path, "bob", now).unwrap();
-        let shown: Vec<_> = found
-            .iter()
-            .map(|login| {
-                let ip = login.ip.map(|ip| ip.to_string());
-                (login.line.as_deref(), ip, login.host.as_deref())
-            })
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                (Some("pts/3"), None, Some("host.example")),
-                (Some("pts/2"), Some("2001:db8::5".to_owned()), None),
-                // The one of October is too long ago.
-                (Some("tty1"), None, None),
-            ]
-        );
-        // 2026-11-23T10:00:00Z
-        assert_eq!(found[0].time, at(1_795_428_000));
-        let before = recent(&path, "bob", at(1_795_428_000 - 1)).unwrap();
-        assert_eq!(before, found[1..], "what is yet to come is not told");
-        assert_eq!(recent(&path, "bo", now).unwrap(), []);
-        assert!(recent(&dir.path().join("none"), "bob", now).is_err());
-    }
-
-    #[test]
-    fn many_logins_are_bounded() {
-        let line = LOGINS.lines().last().unwrap();
-        let one = wtmp(&format!("{line}\n"));
-        let bytes = one.repeat(6000);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("wtmp");
-        std::fs::write(&path, &bytes).unwrap();
-        let found = recent(&path, "bob", at(1_795_478_400)).unwrap();
-        assert_eq!(found.len(), MAX_LOGINS);
-    }
-
-    #[test]
-    fn any_bytes_are_read() {
-        proptest::proptest!(|(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..1200))| {
-            let _ = search(&bytes, "bob", at(1_795_478_400));
-        });
-    }
-
-    #[test]
-    fn sessions_of_logind() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = "# This is private data. Do not parse.\nUID=1001\nUSER=bob\nACTIVE=1\nREMOTE=1\nTTY=pts/0\nSERVICE=sshd\nREMOTE_HOST=10.1.2.3\nREMOTE_USER=\n";
-        std::fs::write(dir.path().join("c4"), state).unwrap();
-        let expected = LogindSession {
-            user: Some("bob".into()),
-            service: Some("sshd".into()),
-            remote_host: Some("10.1.2.3".into()),
-        };
-        assert_eq!(LogindSession::read(dir.path(), "c4").unwrap(), expected);
-        for id in ["", "5", "../c4", "c4/", "."] {
-            assert!(LogindSession::read(dir.path(), id).is_err(), "{id}");
-        }
-    }
-}
+mod tests;

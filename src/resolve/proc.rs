@@ -18,7 +18,7 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::{Account, Credentials, Image, ImageState, Process};
-use crate::sys::stat::{FileIdentity, identity_of};
+use crate::sys::stat::{FileIdentity, identity_of, link_of};
 
 /// How much of a small file of `/proc` is read.
 const SMALL: usize = 4096;
@@ -218,7 +218,7 @@ impl Entry {
     /// Where a link of the entry leads.
     #[must_use]
     pub fn link(&self, name: &CStr) -> Option<PathBuf> {
-        readlinkat(&self.dir, name).ok().map(PathBuf::from)
+        link_of(self.dir.as_fd(), name).ok().map(PathBuf::from)
     }
 
     /// The image that runs; `None` for a zombie or a kernel thread.
@@ -282,18 +282,28 @@ impl Entry {
     /// ever: call it on a [`super::slow::Pool`].
     #[must_use]
     pub fn args(&self) -> Option<Vec<OsString>> {
-        let mut buffer = vec![0u8; MAX_ARGS_BYTES];
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let file = openat(&self.dir, c"cmdline", flags, Mode::empty()).ok()?;
-        let mut length = 0;
-        while length < buffer.len() {
-            match nix::unistd::read(&file, &mut buffer[length..]).ok()? {
+        let mut buffer = [0u8; SMALL];
+        let first = nix::unistd::read(&file, &mut buffer).ok()?;
+        // A zombie and a kernel thread have none.
+        if first == 0 {
+            return None;
+        }
+        // It comes as long as there is room (fs/proc/base.c).
+        if first < buffer.len() {
+            return Some(split_args(&buffer[..first]));
+        }
+        let mut long = buffer.to_vec();
+        long.resize(MAX_ARGS_BYTES, 0);
+        let mut length = first;
+        while length < long.len() {
+            match nix::unistd::read(&file, &mut long[length..]).ok()? {
                 0 => break,
                 count => length += count,
             }
         }
-        // A zombie and a kernel thread have none.
-        (length > 0).then(|| split_args(&buffer[..length]))
+        Some(split_args(&long[..length]))
     }
 
     /// Another descriptor for the same entry.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::identify::{Identifier, Identity};
 use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts, tabled};
-use crate::proctable::ProcTable;
+use crate::proctable::{self, ProcTable};
 use crate::sys::PidFd;
 use crate::watch::Writer;
 
@@ -22,8 +22,9 @@ const AFTERLIFE: Duration = Duration::from_millis(300);
 const FORGET: Duration = Duration::from_secs(5);
 /// How long one is remembered whose end was not told though it should have been.
 const LOST: Duration = Duration::from_secs(30);
-/// How long control groups are waited for, whose reading began in the hold.
-const CGROUP_TIME: Duration = Duration::from_millis(2);
+/// How long it is waited for what is around a process, whose reading began in
+/// the hold.
+const AROUND_TIME: Duration = Duration::from_millis(2);
 /// Of how many parents it is remembered that their session was looked into,
 /// and for how long.
 const MAX_FORESEEN: usize = 64;
@@ -32,6 +33,8 @@ const FORESEEN_TIME: Duration = Duration::from_secs(1);
 const MAX_ANCESTORS: usize = 32;
 /// Snapshots of ancestors kept for the next event.
 const MAX_CACHED: usize = 512;
+/// So long one is as good as new if its process has run no other program since.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// A process that was held at the exec of a key tool.
 struct Recorded {
@@ -45,11 +48,23 @@ struct Recorded {
     last_alive: Instant,
 }
 
+/// An ancestor as it was found last.
+struct Snapshot {
+    process: Process,
+    checked: Instant,
+}
+
+impl Snapshot {
+    fn is_fresh(&self) -> bool {
+        self.checked.elapsed() < FRESH
+    }
+}
+
 /// Resolves writers.
 pub struct Resolver {
     identifier: Identifier,
     recorded: HashMap<i32, Recorded>,
-    ancestors: HashMap<(i32, u64), Process>,
+    ancestors: HashMap<(i32, u64), Snapshot>,
     table: Option<ProcTable>,
     /// Parents of writers whose sessions were looked into, and when.
     foreseen: VecDeque<(i32, Instant)>,
@@ -237,15 +252,16 @@ impl Resolver {
     pub fn opening(&mut self, identity: Identity) -> Attribution {
         let Identity {
             mut process,
-            mut parent,
             mut verified,
             namespace,
-            cgroup,
+            around,
             file,
             read,
             ..
         } = identity;
-        let due = Instant::now() + CGROUP_TIME;
+        let due = Instant::now() + AROUND_TIME;
+        let around = around.and_then(|answer| answer.until(due));
+        let (mut parent, cgroup) = around.map_or((None, None), |it| (it.parent, it.cgroup));
         process.cgroup = cgroup.and_then(|answer| answer.until(due)?);
         self.foresee(&process);
         if let Some(image) = &mut process.image {
@@ -528,7 +544,9 @@ impl Resolver {
         if let Some(parent) = attribution.ancestors.first_mut()
             && parent.args.is_none()
             && let Some(start) = parent.start_ticks
-            && let Some(now) = self.ancestor(parent.pid, start)
+            && let Some(now) = self
+                .fresh_ancestor(parent.pid, start, parent.image.as_ref())
+                .or_else(|| self.ancestor(parent.pid, start))
             && same_file(now.image.as_ref(), parent.image.as_ref())
         {
             *parent = now;
@@ -564,7 +582,19 @@ impl Resolver {
 
     /// Who made `child`, whether it lives or not.
     fn ancestor_in_table(&mut self, child: &Process) -> Option<Process> {
-        let (_, known) = tabled::parent(self.table.as_ref()?, child)?;
+        let table = self.table.as_ref()?;
+        let (id, known) = tabled::parent(table, child)?;
+        let ticks = proctable::to_ticks(known.birth);
+        let running = tabled::running(table, id);
+        let fresh = [ticks, ticks.saturating_sub(1), ticks + 1]
+            .into_iter()
+            .find_map(|start| self.fresh_ancestor(known.pid, start, running.as_ref()));
+        if let Some(fresh) = fresh {
+            return Some(Process {
+                parent_pid: Some(known.parent_pid),
+                ..fresh
+            });
+        }
         let ended = tabled::from_table(&known);
         if !known.ended
             && let Ok(start) = self.identifier.start_ticks(known.pid)
@@ -577,10 +607,9 @@ impl Resolver {
             return Some(ancestor);
         }
         // What an earlier event told of it, if it ran the same program then.
-        let ticks = ended.start_ticks.unwrap_or_default();
         let before = [ticks, ticks.saturating_sub(1), ticks + 1]
             .into_iter()
-            .find_map(|start| self.ancestors.get(&(known.pid, start)))
+            .find_map(|start| Some(&self.ancestors.get(&(known.pid, start))?.process))
             .filter(|before| same_file(before.image.as_ref(), ended.image.as_ref()));
         Some(before.map_or(ended.clone(), |before| Process {
             parent_pid: ended.parent_pid,
@@ -588,12 +617,21 @@ impl Resolver {
         }))
     }
 
+    /// What was found of process `pid` a moment ago, if it runs `image` now as it
+    /// did then: in a burst the same few ancestors are asked for each time.
+    fn fresh_ancestor(&self, pid: i32, start: u64, image: Option<&Image>) -> Option<Process> {
+        let known = self.ancestors.get(&(pid, start))?;
+        let is_it = known.is_fresh() && same_file(known.process.image.as_ref(), image);
+        is_it.then(|| known.process.clone())
+    }
+
     /// A snapshot of the living process `pid` that started at `start`.
     fn ancestor(&mut self, pid: i32, start: u64) -> Option<Process> {
-        if let Some(known) = self.ancestors.get(&(pid, start))
-            && known.image == self.identifier.image(pid)
+        if let Some(known) = self.ancestors.get_mut(&(pid, start))
+            && known.process.image == self.identifier.image(pid)
         {
-            return Some(known.clone());
+            known.checked = Instant::now();
+            return Some(known.process.clone());
         }
         let new = self.identifier.snapshot(pid).ok()?;
         if new.start_ticks != Some(start) {
@@ -602,7 +640,10 @@ impl Resolver {
         if self.ancestors.len() >= MAX_CACHED {
             self.ancestors.clear();
         }
-        self.ancestors.insert((pid, start), new.clone());
+        let checked = Instant::now();
+        let process = new.clone();
+        let snapshot = Snapshot { process, checked };
+        self.ancestors.insert((pid, start), snapshot);
         Some(new)
     }
 

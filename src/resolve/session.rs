@@ -7,17 +7,16 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::clients::Clients;
 use super::entry::{self, Entry, Kind};
-use super::logins::{self, Login, LogindSession};
+use super::logins::{Login, LogindSession, Records};
 use super::slow::{Pool, Size};
 use super::unit::Placement;
 use super::{Account, Attribution, Process};
 
-/// How long wtmp is waited for.
+/// How long the records of logins are waited for.
 const READ_TIME: Duration = Duration::from_millis(250);
 /// How many users' logins are remembered.
 const MAX_KEPT: usize = 512;
@@ -99,8 +98,7 @@ pub struct Session {
 pub struct Sessions {
     clients: Clients,
     pool: Pool,
-    logind: PathBuf,
-    wtmp: PathBuf,
+    records: Records,
     logins: HashMap<String, (Vec<Login>, Instant)>,
 }
 
@@ -110,14 +108,10 @@ impl Sessions {
     /// # Errors
     /// The threads for slow reads cannot be started.
     pub fn start(clients: Clients) -> io::Result<Self> {
-        Self::at(
-            clients,
-            Path::new("/run/systemd/sessions"),
-            Path::new("/var/log/wtmp"),
-        )
+        Self::at(clients, Records::default())
     }
 
-    fn at(clients: Clients, logind: &Path, wtmp: &Path) -> io::Result<Self> {
+    fn at(clients: Clients, records: Records) -> io::Result<Self> {
         let size = Size {
             threads: 2,
             backlog: 6,
@@ -126,8 +120,7 @@ impl Sessions {
         Ok(Self {
             clients,
             pool: Pool::start(size)?,
-            logind: logind.to_owned(),
-            wtmp: wtmp.to_owned(),
+            records,
             logins: HashMap::new(),
         })
     }
@@ -192,7 +185,7 @@ impl Sessions {
         let Some(id) = session.placement.logind.clone().or(audit) else {
             return;
         };
-        let Ok(known) = LogindSession::read(&self.logind, &id) else {
+        let Ok(known) = LogindSession::read(&self.records.logind, &id) else {
             return;
         };
         if matches!(session.kind, None | Some(Kind::Init)) {
@@ -219,19 +212,17 @@ impl Sessions {
     }
 
     /// The last logins of `user` within a month, the latest first.
-    pub fn logins(&mut self, user: &str, now: SystemTime) -> Vec<Login> {
+    pub fn logins(&mut self, user: &str, uid: u32, now: SystemTime) -> Vec<Login> {
         if let Some((logins, since)) = self.logins.get(user)
             && since.elapsed() < LOGINS_KEPT
         {
             return logins.clone();
         }
-        let (path, name) = (self.wtmp.clone(), user.to_owned());
-        let answer = self.pool.ask(move || logins::recent(&path, &name, now));
+        let (records, name) = (self.records.clone(), user.to_owned());
+        let answer = self.pool.ask(move || records.recent(&name, uid, now));
         let Some(found) = answer.and_then(|answer| answer.until(Instant::now() + READ_TIME)) else {
             return Vec::new();
         };
-        // A host need not keep a wtmp.
-        let found = found.unwrap_or_default();
         if self.logins.len() >= MAX_KEPT {
             self.logins.clear();
         }

@@ -10,9 +10,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// About how long it takes until a thread that is woken runs.
+const WAKE_TIME: Duration = Duration::from_micros(50);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -42,6 +45,13 @@ pub struct Size {
 pub struct Answer<T>(std::sync::mpsc::Receiver<T>);
 
 impl<T> Answer<T> {
+    /// One that a job gives besides its own.
+    #[must_use]
+    pub fn promised() -> (SyncSender<T>, Self) {
+        let (reply, answer) = sync_channel(1);
+        (reply, Self(answer))
+    }
+
     /// Takes it if it is there.
     #[must_use]
     pub fn now(&self) -> Option<T> {
@@ -55,6 +65,21 @@ impl<T> Answer<T> {
     pub fn wait(self, deadline: Instant) -> Result<T, Self> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.0.recv_timeout(left).map_err(|_| self)
+    }
+
+    /// Waits for it until `deadline`; at first without sleep, for where somebody
+    /// waits and to be woken takes longer than the job.
+    #[must_use]
+    pub fn soon(self, deadline: Instant) -> Option<T> {
+        let sleep = Instant::now() + WAKE_TIME;
+        while Instant::now() < sleep {
+            match self.0.try_recv() {
+                Ok(answer) => return Some(answer),
+                Err(TryRecvError::Empty) => std::hint::spin_loop(),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+        self.until(deadline)
     }
 
     /// Waits for it until `deadline`.
@@ -113,7 +138,7 @@ impl Pool {
             self.pending.fetch_sub(1, Ordering::Release);
             return None;
         }
-        let (reply, answer) = sync_channel(1);
+        let (reply, answer) = Answer::promised();
         let job: Job = Box::new(move || {
             // The caller may have gone on without it.
             let _ = reply.send(read());
@@ -122,7 +147,7 @@ impl Pool {
             self.pending.fetch_sub(1, Ordering::Release);
             return None;
         }
-        Some(Answer(answer))
+        Some(answer)
     }
 }
 

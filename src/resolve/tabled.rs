@@ -89,6 +89,11 @@ pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> 
     table.table().parent(id)
 }
 
+/// What process `id`, which lives, runs now; `None` where that is not sure.
+pub(super) fn running(table: &ProcTable, id: Id) -> Option<Image> {
+    table.table().runs(id).as_deref().map(unplaced)
+}
+
 /// Whether `process`, which was read while a thread of it was held, cannot have
 /// changed meanwhile: nobody but the held thread could have done it.
 pub(super) fn is_alone(table: &ProcTable, process: &Process) -> bool {

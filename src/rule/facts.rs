@@ -121,7 +121,7 @@ pub struct Rule {
     pub threat: Vec<Threat>,
     /// Free words to group by.
     pub tags: Vec<String>,
-    /// Pages to read.
+    /// Pages to read; the first is `rule.reference` of the alert.
     pub references: Vec<String>,
     /// Who wrote it.
     pub author: Vec<String>,

@@ -16,12 +16,22 @@ pub(super) const PATH: &str = "file.path";
 const VALUES: [(&str, &[&str]); 6] = [
     (
         "event.action",
-        &["creation", "rename", "modification", "deletion", "open"],
+        &[
+            "creation",
+            "rename",
+            "modification",
+            "deletion",
+            "open",
+            "flood",
+        ],
     ),
     ("event.category", &["file"]),
     ("event.module", &["ssh_keywatch"]),
     ("event.outcome", &["success"]),
-    ("event.type", &["creation", "change", "deletion", "access"]),
+    (
+        "event.type",
+        &["creation", "change", "deletion", "access", "info"],
+    ),
     ("host.os.type", &["linux"]),
 ];
 

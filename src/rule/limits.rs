@@ -5,9 +5,10 @@
 //! at a clock: the time is given, and may also go backwards, as it does in
 //! exports that begin with the latest event. Cannot fail; what is suppressed is
 //! counted, and told once when its window has ended ([`Suppressor::ended`]).
-//! Memory is bounded by [`MAX_GROUPS`] for each rule.
+//! Memory is bounded by [`MAX_GROUPS`] for each rule, of groups and of homes.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
@@ -67,8 +68,9 @@ pub enum Verdict {
 /// Why alerts were suppressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// There were more than this in an interval (`max_signals`).
-    MaxSignals(u64),
+    /// There were more than this in an interval (`max_signals`), in this home if
+    /// homes are told apart.
+    MaxSignals(u64, Option<PathBuf>),
     /// They were like one that was raised: names and values of the fields.
     Alike(Vec<(String, Vec<String>)>),
 }
@@ -103,12 +105,18 @@ pub struct Suppressor {
 #[derive(Debug, Default)]
 struct State {
     name: String,
-    raised: Option<Window>,
-    /// How many alerts `raised` counts, those suppressed not among them.
-    count: u64,
+    /// By home: one that floods leaves the others theirs.
+    raised: HashMap<Option<PathBuf>, Raised>,
     max_signals: u64,
     group_by: Vec<Field>,
     groups: HashMap<Group, Window>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Raised {
+    window: Window,
+    /// How many alerts it counts, those suppressed not among them.
+    count: u64,
 }
 
 /// The values of the fields that alerts are grouped by; none where one is missing.
@@ -147,11 +155,13 @@ impl Suppressor {
         Self::default()
     }
 
-    /// Decides on an alert of this rule on this document. One that is alike to
-    /// another does not count against `max_signals`.
+    /// Decides on an alert of this rule on this document, about something in `home`.
+    /// One that is alike to another does not count against `max_signals`. Each home has
+    /// its own, up to [`MAX_GROUPS`] of them; further ones share one.
     pub fn admit(
         &mut self,
         rule: &Rule,
+        home: Option<&Path>,
         document: &impl eql::Document,
         now: SystemTime,
     ) -> Verdict {
@@ -178,25 +188,31 @@ impl Suppressor {
             }
             let window = state.groups.remove_entry(group);
             self.told.extend(
-                window.and_then(|(group, window)| state.told(&rule.id, Some(group), window)),
+                window.and_then(|(group, window)| state.told_group(&rule.id, group, window)),
             );
         }
-        match &mut state.raised {
-            Some(window) if window.holds(now) => {
-                if state.count >= limits.max_signals {
-                    window.suppressed += 1;
-                    self.total += 1;
-                    return Verdict::Suppress;
-                }
-            }
-            ended => {
-                let ended = ended.replace(Window::new(now, limits.interval));
-                state.count = 0;
-                self.told
-                    .extend(ended.and_then(|window| state.told(&rule.id, None, window)));
-            }
+        let mut home = home.map(Path::to_owned);
+        if state.raised.len() >= MAX_GROUPS && !state.raised.contains_key(&home) {
+            state.end_raised(&rule.id, &mut self.told, |window| !window.holds(now));
+            home = home.filter(|_| state.raised.len() < MAX_GROUPS);
         }
-        state.count += 1;
+        let new = Raised {
+            window: Window::new(now, limits.interval),
+            count: 0,
+        };
+        let raised = state.raised.entry(home.clone()).or_insert(new);
+        if raised.window.holds(now) {
+            if raised.count >= limits.max_signals {
+                raised.window.suppressed += 1;
+                self.total += 1;
+                return Verdict::Suppress;
+            }
+            raised.count += 1;
+        } else {
+            let ended = std::mem::replace(raised, Raised { count: 1, ..new });
+            self.told
+                .extend(state.told_raised(&rule.id, home, ended.window));
+        }
         if let Some((group, length)) = group {
             if state.groups.len() >= MAX_GROUPS {
                 state.end_groups(&rule.id, &mut self.told, |window| !window.holds(now));
@@ -228,10 +244,8 @@ impl Suppressor {
         let mut told = std::mem::take(&mut self.told);
         self.rules.retain(|id, state| {
             state.end_groups(id, &mut told, &ends);
-            if let Some(window) = state.raised.take_if(|window| ends(window)) {
-                told.extend(state.told(id, None, window));
-            }
-            state.raised.is_some() || !state.groups.is_empty()
+            state.end_raised(id, &mut told, &ends);
+            !state.raised.is_empty() || !state.groups.is_empty()
         });
         told.sort_by(|left, right| (left.start, &left.rule_id).cmp(&(right.start, &right.rule_id)));
         told
@@ -254,18 +268,28 @@ impl State {
     fn end_groups(&mut self, id: &str, told: &mut Vec<Suppressed>, ends: impl Fn(&Window) -> bool) {
         let ended: Vec<_> = self.groups.extract_if(|_, window| ends(window)).collect();
         for (group, window) in ended {
-            told.extend(self.told(id, Some(group), window));
+            told.extend(self.told_group(id, group, window));
         }
     }
 
-    fn told(&self, id: &str, group: Option<Group>, window: Window) -> Option<Suppressed> {
-        let cause = match group {
-            None => Cause::MaxSignals(self.max_signals),
-            Some(group) => {
-                let names = self.group_by.iter().map(|field| field.name().to_owned());
-                Cause::Alike(names.zip(group).collect())
-            }
-        };
+    fn end_raised(&mut self, id: &str, told: &mut Vec<Suppressed>, ends: impl Fn(&Window) -> bool) {
+        let ended = self.raised.extract_if(|_, raised| ends(&raised.window));
+        let ended: Vec<_> = ended.collect();
+        for (home, raised) in ended {
+            told.extend(self.told_raised(id, home, raised.window));
+        }
+    }
+
+    fn told_raised(&self, id: &str, home: Option<PathBuf>, window: Window) -> Option<Suppressed> {
+        self.told(id, Cause::MaxSignals(self.max_signals, home), window)
+    }
+
+    fn told_group(&self, id: &str, group: Group, window: Window) -> Option<Suppressed> {
+        let names = self.group_by.iter().map(|field| field.name().to_owned());
+        self.told(id, Cause::Alike(names.zip(group).collect()), window)
+    }
+
+    fn told(&self, id: &str, cause: Cause, window: Window) -> Option<Suppressed> {
         (window.suppressed > 0).then(|| Suppressed {
             rule_id: id.to_owned(),
             rule_name: self.name.clone(),

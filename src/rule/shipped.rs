@@ -24,6 +24,7 @@ macro_rules! shipped {
 
 shipped! {
     "ssh_client_configuration_changed.toml",
+    "ssh_directory_flooded.toml",
     "ssh_file_written_by_hidden_program.toml",
     "ssh_host_key_replaced.toml",
     "ssh_key_added_to_authorized_keys.toml",

@@ -6,7 +6,8 @@
 //!
 //! | what | then | counted as |
 //! |---|---|---|
-//! | the queue is full (the sink hangs) | the line passes this sink by | dropped |
+//! | one call takes longer than [`HANG_AFTER`] | lines wait in the queue | – |
+//! | the queue is full | the line passes this sink by | dropped |
 //! | a write errs | spooled, offered again with each line and each second | failed |
 //! | the spool is full | the newest line passes by: the first ones show how it began | dropped |
 //! | `BrokenPipe` | the sink is stopped for good | – |
@@ -29,6 +30,10 @@ use super::{Line, Sink};
 
 /// Lines that may wait for one sink's thread.
 const QUEUE: usize = 4096;
+
+/// A sink that is at one call for so long hangs, as a disk does that does not
+/// answer, or a terminal that is stopped (`Ctrl-S`).
+const HANG_AFTER: Duration = Duration::from_secs(10);
 
 /// All sinks, each on its own thread.
 #[derive(Debug)]
@@ -77,6 +82,10 @@ pub(super) struct Outage {
     /// The queue was full and has not been empty since: when that began, and
     /// what had been dropped before.
     pub(super) overrun: Option<(SystemTime, u64)>,
+    /// Since when the thread is at its present work.
+    pub(super) busy_since: Option<Instant>,
+    /// That is too long, and has been told; as in `overrun`.
+    pub(super) hang: Option<(SystemTime, u64)>,
 }
 
 /// A panic of another holder is no reason not to go on: nothing is left half done.
@@ -183,7 +192,24 @@ impl Fanout {
     /// What the sinks had to tell since the last call, oldest first.
     #[must_use]
     pub fn take_reports(&self) -> Vec<Report> {
+        self.look_for_hangs(HANG_AFTER);
         self.reports.take()
+    }
+
+    fn look_for_hangs(&self, after: Duration) {
+        for Lane { shared, .. } in &self.lanes {
+            let mut outage = lock(&shared.outage);
+            let busy = outage.busy_since.map(|since| since.elapsed());
+            let Some(busy) = busy.filter(|busy| *busy >= after && outage.hang.is_none()) else {
+                continue;
+            };
+            let since = SystemTime::now().checked_sub(busy);
+            let since = since.unwrap_or(SystemTime::UNIX_EPOCH);
+            outage.hang = Some((since, shared.dropped.load(SeqCst)));
+            outage.last_error = Some("it hangs".to_owned());
+            drop(outage);
+            self.reports.push(shared.name, ReportKind::Hanging { busy });
+        }
     }
 
     /// Lets every sink write what waits for it and ends their threads. What is
@@ -217,7 +243,7 @@ impl Shared {
         let outage = lock(&self.outage);
         let state = if self.stopped.load(SeqCst) {
             SinkState::Stopped
-        } else if self.failing.load(SeqCst) || outage.overrun.is_some() {
+        } else if self.failing.load(SeqCst) || outage.overrun.is_some() || outage.hang.is_some() {
             SinkState::Failing
         } else {
             SinkState::Ok

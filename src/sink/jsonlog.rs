@@ -16,37 +16,46 @@
 //! Each line has its place in a chain ([`chain`]), by which a log that was changed
 //! by others is known.
 //!
+//! What the disk refuses when it is forced to it is written once more ([`unsynced`]).
+//!
 //! A last line without its newline, found when opening, is
 //! - completed, if it is a whole JSON object (only the newline was lost);
 //! - moved to `<log>.torn`, if it is not, and cut from the log;
 //! - ended with a newline where that is impossible (`chattr +a`): then that one
 //!   line does not parse, and readers skip it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::{Gid, Group};
 use serde_json::{Map, Value};
 
 use self::chain::Chain;
+use self::open::{at, open_or_create};
 use self::reserve::Reserve;
 use self::rotate::Rotator;
+use self::unsynced::Unsynced;
 use super::{Line, Sink, Spool};
 use crate::text::escape_path;
 
 mod archive;
 mod chain;
+mod open;
 mod reserve;
 mod rotate;
+mod unsynced;
 
 pub use chain::{Flaw, Link, Verifier, last_written};
 pub use rotate::Rotation;
 pub(crate) use rotate::{LAST_NUMBER, rotated};
+
+/// So long after a rename logrotate's `create` has time to make the log. Where
+/// we had made it, it would move ours out of its way, to where nobody looks.
+const LET_CREATE: Duration = Duration::from_millis(50);
 
 /// A torn line longer than this is not read into memory, only ended.
 const TORN_LIMIT: u64 = 16 << 20;
@@ -95,7 +104,10 @@ pub struct JsonLog {
     since: Option<SystemTime>,
     /// A fragment stands at the end that could not be taken out.
     unterminated: bool,
+    /// Since when the log is not there.
+    absent_since: Option<Instant>,
     dirty: bool,
+    unsynced: Unsynced,
     group_refused: bool,
     notes: Vec<String>,
 }
@@ -134,7 +146,9 @@ impl JsonLog {
             rotator: Rotator::new(path, &options.rotation),
             since: None,
             unterminated: false,
+            absent_since: None,
             dirty: false,
+            unsynced: Unsynced::default(),
             group_refused: false,
             notes: Vec::new(),
         };
@@ -153,7 +167,7 @@ impl JsonLog {
     fn open_anew(&mut self) -> io::Result<()> {
         let (file, created) = open_or_create(&self.path, self.mode)?;
         if self.dirty
-            && let Err(error) = self.file.sync_data()
+            && let Err(error) = self.unsynced.force(&self.file)
         {
             // The old file is out of our hands; say it, and go on with the new.
             self.notes.push(format!(
@@ -163,6 +177,7 @@ impl JsonLog {
         self.reserve.release(&self.file);
         self.file = file;
         self.dirty = false;
+        self.unsynced.clear();
         self.unterminated = false;
         self.take_over(created)
     }
@@ -288,16 +303,30 @@ impl JsonLog {
 
     /// Opens the path anew if it no longer names our file. Gives the file's size.
     fn follow_rotation(&mut self) -> io::Result<u64> {
-        match fs::symlink_metadata(&self.path) {
+        let mut found = fs::symlink_metadata(&self.path);
+        while let Err(error) = &found
+            && is_absence(error)
+        {
+            // Once: a log that cannot be made must not cost each line this time.
+            let since = *self.absent_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= LET_CREATE {
+                break;
+            }
+            thread::sleep(LET_CREATE / 25);
+            found = fs::symlink_metadata(&self.path);
+        }
+        match found {
             Ok(meta) if (meta.dev(), meta.ino()) == self.identity => {
+                self.absent_since = None;
                 self.expect(meta.len());
                 return Ok(meta.len());
             }
             Ok(_) => self.open_anew()?,
             Err(error) if is_absence(&error) => self.open_anew()?,
             // The path cannot be looked at, but the descriptor is still good.
-            Err(_) => {}
+            Err(_) => return Ok(self.file.metadata()?.len()),
         }
+        self.absent_since = None;
         Ok(self.file.metadata()?.len())
     }
 
@@ -357,6 +386,9 @@ impl Sink for JsonLog {
         }
         bytes.extend_from_slice(json.as_bytes());
         bytes.push(b'\n');
+        if self.unsynced.is_full(bytes.len()) {
+            self.settle()?;
+        }
         self.reserve
             .cover(&self.file, len, bytes.len() as u64)
             .map_err(|error| at(&self.path, "cannot write", &error))?;
@@ -366,6 +398,7 @@ impl Sink for JsonLog {
                 self.dirty = true;
                 self.end = self.end.map(|end| end + bytes.len() as u64);
                 self.chain.wrote(&json);
+                self.unsynced.push(len, &bytes);
                 Ok(())
             }
             Err((written, error)) => {
@@ -378,12 +411,10 @@ impl Sink for JsonLog {
 
     fn settle(&mut self) -> io::Result<()> {
         if self.dirty {
-            // After an error the kernel holds the pages for clean: asking again
-            // would only hide it.
-            self.dirty = false;
-            self.file
-                .sync_data()
+            self.unsynced
+                .force(&self.file)
                 .map_err(|error| at(&self.path, "cannot force it to disk", &error))?;
+            self.dirty = false;
             self.chain.settled();
         }
         Ok(())
@@ -465,67 +496,6 @@ fn first_time(file: &File) -> Option<SystemTime> {
     let document: Map<String, Value> = serde_json::from_slice(line).ok()?;
     let time: jiff::Timestamp = super::text(&document, "@timestamp")?.parse().ok()?;
     time.try_into().ok()
-}
-
-/// Opens a regular file for appending; true if it was made.
-fn open_or_create(path: &Path, mode: u32) -> io::Result<(File, bool)> {
-    // NONBLOCK and NOCTTY: should a FIFO or a terminal stand there, do not wait
-    // for it and do not adopt it before it is refused below.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .append(true)
-        .custom_flags(flags)
-        .mode(mode);
-    // More than one turn only if the file comes and goes meanwhile.
-    for _ in 0..8 {
-        match options.create_new(false).open(path) {
-            Ok(file) => {
-                if !file.metadata()?.is_file() {
-                    let why =
-                        io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-                    return Err(at(path, "cannot log to it", &why));
-                }
-                return Ok((file, false));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-                let why =
-                    io::Error::new(error.kind(), "it is a symbolic link; name the file itself");
-                return Err(at(path, "cannot log to it", &why));
-            }
-            Err(error) => return Err(at(path, "cannot open the log", &error)),
-        }
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(parent)
-                .map_err(|error| at(parent, "cannot make the log's directory", &error))?;
-        }
-        match options.create_new(true).open(path) {
-            Ok(file) => return Ok((file, true)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(at(path, "cannot make the log", &error)),
-        }
-    }
-    Err(at(
-        path,
-        "cannot open the log",
-        &io::Error::other("it keeps appearing and vanishing"),
-    ))
-}
-
-/// An error that names the file.
-fn at(path: &Path, what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("{}: {what}: {error}", escape_path(path)),
-    )
 }
 
 #[cfg(test)]

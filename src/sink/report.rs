@@ -9,7 +9,7 @@ use std::io;
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::fanout::lock;
 
@@ -77,6 +77,11 @@ pub enum ReportKind {
         /// Why.
         error: String,
     },
+    /// It does not come back from one call; lines wait in its queue.
+    Hanging {
+        /// How long it has been at that.
+        busy: Duration,
+    },
     /// Its queue is full: it hangs, or too much comes at once.
     Overrun,
     /// It works again.
@@ -99,7 +104,9 @@ impl Report {
     fn say(&self) {
         let message = self.message();
         match self.kind {
-            ReportKind::Failing { .. } | ReportKind::Overrun => tracing::error!("{message}"),
+            ReportKind::Failing { .. } | ReportKind::Hanging { .. } | ReportKind::Overrun => {
+                tracing::error!("{message}");
+            }
             ReportKind::Note { .. } => tracing::warn!("{message}"),
             ReportKind::Recovered { .. } | ReportKind::Stopped => tracing::info!("{message}"),
         }
@@ -111,6 +118,10 @@ impl Report {
         let sink = self.sink;
         match &self.kind {
             ReportKind::Failing { error } => format!("sink {sink} cannot write: {error}"),
+            ReportKind::Hanging { busy } => format!(
+                "sink {sink} hangs: it has been writing for {} s; lines wait for it in memory",
+                busy.as_secs()
+            ),
             ReportKind::Overrun => {
                 format!("sink {sink} hangs or is too slow: its queue is full, lines are dropped")
             }

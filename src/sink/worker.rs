@@ -68,6 +68,7 @@ impl Worker {
                     .orders
                     .recv_timeout(at.saturating_duration_since(Instant::now())),
             };
+            lock(&self.shared.outage).busy_since = Some(Instant::now());
             match order {
                 Ok(Order::Line(line, slip)) => self.take(line, slip),
                 Ok(Order::Wake) | Err(RecvTimeoutError::Timeout) => {}
@@ -83,6 +84,7 @@ impl Worker {
             if self.settle_at.is_some_and(|at| at <= Instant::now()) {
                 self.settle();
             }
+            lock(&self.shared.outage).busy_since = None;
             self.end_overrun();
             if self.shared.closing.load(SeqCst) {
                 break;
@@ -170,11 +172,8 @@ impl Worker {
         }
         let flushed = self.flush_spool();
         match self.sink.settle() {
-            Err(error) => {
-                // Which of them are on the disk, nobody knows.
-                self.unsettled.clear();
-                self.fail(&error);
-            }
+            // They wait for the next time.
+            Err(error) => self.fail(&error),
             Ok(()) => {
                 self.unsettled.drain(..).for_each(Slip::keep);
                 if flushed {
@@ -183,7 +182,8 @@ impl Worker {
             }
         }
         self.tell_notes();
-        if !self.spool.is_empty() {
+        // Also where all is written, and the disk has refused it.
+        if !self.spool.is_empty() || self.failing_since.is_some() {
             self.settle_soon();
         }
     }
@@ -219,12 +219,15 @@ impl Worker {
         }
     }
 
-    /// The queue has been emptied after it had been full.
+    /// The queue has been emptied after it had been full, or had hung.
     fn end_overrun(&self) {
         if self.shared.queued.load(SeqCst) > 0 {
             return;
         }
-        let begun = lock(&self.shared.outage).overrun.take();
+        let mut outage = lock(&self.shared.outage);
+        let begun = outage.hang.take();
+        let begun = outage.overrun.take().or(begun);
+        drop(outage);
         if let Some((since, before)) = begun {
             let dropped = self.shared.dropped.load(SeqCst).saturating_sub(before);
             self.reports

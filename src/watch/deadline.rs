@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::beat::Beat;
 use crate::sys::fanotify::PermissionGroup;
 
 /// The longest that an opener waits.
@@ -41,7 +42,7 @@ pub struct Deadline {
     /// The descriptors of those that are kept besides; -1 is a free place.
     kept: [AtomicI32; FLIGHTS],
     /// Signs of life while somebody waits, and records done with.
-    beats: AtomicU64,
+    beats: Beat,
     served: AtomicU64,
     stop: AtomicBool,
     wake: EventFd,
@@ -60,7 +61,7 @@ impl Deadline {
             began: AtomicU64::new(0),
             fd: AtomicI32::new(-1),
             kept: [const { AtomicI32::new(-1) }; FLIGHTS],
-            beats: AtomicU64::new(0),
+            beats: Beat::default(),
             served: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -87,13 +88,13 @@ impl Deadline {
 
     /// The answering thread looks after those that it keeps.
     pub fn beat(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
+        self.beats.tick();
     }
 
     /// How many signs of life it has given.
     #[must_use]
     pub fn beats(&self) -> u64 {
-        self.beats.load(Ordering::Relaxed)
+        self.beats.count()
     }
 
     /// It has answered it.
@@ -138,23 +139,30 @@ impl Deadline {
         let _ = self.wake.write(1);
     }
 
-    /// Supervises until it is stopped, or the answering thread is stuck: then it
-    /// closes the group. Tells of each time that it let openers go.
+    /// What wakes the supervisor; made before the answering thread looks at the
+    /// group, since the kernel wakes whoever came last first.
+    ///
+    /// # Errors
+    /// The errno of epoll(7): the group cannot be supervised.
+    pub fn watch(&self, group: &PermissionGroup) -> io::Result<Epoll> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(group.as_fd(), once())?;
+        epoll.add(&self.wake, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        Ok(epoll)
+    }
+
+    /// Supervises `group`, which `epoll` watches, until it is stopped, or the
+    /// answering thread is stuck: then it closes the group. Tells of each time
+    /// that it let openers go.
     ///
     /// # Errors
     /// The errno of epoll(7): the group cannot be supervised.
     pub fn supervise(
         &self,
         group: &PermissionGroup,
+        epoll: &Epoll,
         mut tell: impl FnMut(Overdue),
     ) -> io::Result<()> {
-        const GROUP: u64 = 0;
-        // Woken once, then it looks by the clock: a record must not cost a
-        // wake-up of this thread as well.
-        let once = || EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, GROUP);
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(group.as_fd(), once())?;
-        epoll.add(&self.wake, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
         let (mut misses, mut served) = (0, 0);
         // The beat at which somebody was first seen waiting, and how many looks
         // ago that was.
@@ -171,7 +179,7 @@ impl Deadline {
             if self.stop.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let beat = self.beats.load(Ordering::SeqCst);
+            let beat = self.beats.count();
             let began = self.began.load(Ordering::SeqCst);
             let waiting = woken || self.keeps() || is_readable(group);
             still = if waiting && still.0 == beat {
@@ -232,6 +240,12 @@ impl Deadline {
         }) {}
         count
     }
+}
+
+/// Woken once, then it looks by the clock: a record must not cost a wake-up of
+/// the supervisor as well.
+fn once() -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, 0)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -12,6 +12,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::home::Home;
 use crate::sys::{ObjectId, PidFd};
 
 pub mod beat;
@@ -19,6 +20,7 @@ pub mod deadline;
 pub mod fanotify;
 pub mod fence;
 pub mod hold;
+pub mod home;
 pub mod inotify;
 pub mod pattern;
 pub mod tree;
@@ -90,6 +92,8 @@ pub struct Change {
     pub what: What,
     /// Its path, below the path its directory is watched under.
     pub path: PathBuf,
+    /// The home that it lies in.
+    pub home: Home,
     /// Which object it is; `None` where the file system or the fallback gives no identity.
     pub object: Option<ObjectId>,
     /// A scan found it in a directory that was moved there, with all in it.
@@ -127,6 +131,28 @@ pub enum Problem {
         /// The limit.
         limit: usize,
     },
+    /// A home has more directories than one may have.
+    #[error("{} has more than {limit} directories: what happens in further ones goes unseen (watch.home_directories)", home.display())]
+    HomeDirectories {
+        /// Which.
+        home: PathBuf,
+        /// The limit.
+        limit: usize,
+    },
+    /// A home has more files than are remembered of one.
+    #[error("{} has more than {limit} files: further ones are told when they change, but not remembered, and not compared after a gap (watch.home_files)", home.display())]
+    HomeFiles {
+        /// Which.
+        home: PathBuf,
+        /// The limit.
+        limit: usize,
+    },
+    /// Somebody moves directories so fast that they cannot be looked into each time.
+    #[error("directories in {} come and go faster than they can be looked into: it is made up for within seconds", home.display())]
+    Unscanned {
+        /// Where.
+        home: PathBuf,
+    },
     /// A tree is nested too deeply.
     #[error("{} is not watched: it is nested more than {limit} directories deep", path.display())]
     TooDeep {
@@ -156,6 +182,9 @@ impl Problem {
             Self::Unwatched { .. } => "directory_unwatched",
             Self::Unheld { .. } => "directory_unheld",
             Self::TooMany { .. } => "directory_limit",
+            Self::HomeDirectories { .. } => "home_directory_limit",
+            Self::HomeFiles { .. } => "home_file_limit",
+            Self::Unscanned { .. } => "home_unscanned",
             Self::TooDeep { .. } => "depth_limit",
             Self::Unlisted { .. } => "directory_unlisted",
             Self::Overflow => "queue_overflow",

@@ -44,6 +44,12 @@ impl<'h> Builder<'h> {
         self
     }
 
+    /// Options of setpriv(1).
+    pub fn privileges<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, options: I) -> Self {
+        self.cmd = self.cmd.privileges(options);
+        self
+    }
+
     /// Its configuration file.
     pub fn config(self, text: &str) -> Self {
         self.host.write("/etc/ssh-keywatch/config.toml", text);
@@ -218,16 +224,12 @@ impl Daemon<'_> {
 
     #[track_caller]
     pub fn end(mut self, signal: Signal) -> Ended {
-        self.process.signal(signal);
-        let status = self.process.end(SOON);
-        let stderr = self.stderr.all(SOON);
+        let (status, stderr) = self.end_unread(signal);
         assert!(
             status.success(),
             "{signal} ended it with {status}:\n  {}",
             stderr.join("\n  ")
         );
-        let panics = stderr.iter().any(|line| line.contains("panicked"));
-        assert!(!panics, "{}", stderr.join("\n  "));
         let bytes = std::fs::read(self.host.path(self.log)).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.ends_with('\n'), "the log does not end with a newline");
@@ -237,6 +239,17 @@ impl Daemon<'_> {
             stdout: self.stdout.all(SOON),
             stderr,
         }
+    }
+
+    /// Ends it, and leaves its log alone. Gives what it said, too.
+    #[track_caller]
+    pub fn end_unread(&mut self, signal: Signal) -> (ExitStatus, Vec<String>) {
+        self.process.signal(signal);
+        let status = self.process.end(SOON);
+        let stderr = self.stderr.all(SOON);
+        let panics = stderr.iter().any(|line| line.contains("panicked"));
+        assert!(!panics, "{}", stderr.join("\n  "));
+        (status, stderr)
     }
 
     /// Ends it by SIGKILL, as a crash would.

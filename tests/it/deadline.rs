@@ -33,9 +33,10 @@ impl Bench {
         let deadline = Arc::new(Deadline::new().unwrap());
         let (tell, misses) = channel();
         let (supervisor, supervised) = (Arc::clone(&deadline), Arc::clone(&group));
+        let watch = deadline.watch(&group).unwrap();
         std::thread::spawn(move || {
             supervisor
-                .supervise(&supervised, |miss| tell.send(miss).unwrap())
+                .supervise(&supervised, &watch, |miss| tell.send(miss).unwrap())
                 .unwrap();
         });
         Self {

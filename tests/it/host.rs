@@ -22,11 +22,13 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 pub const TOOLS: &str = "/run/it/tools";
 
 /// Their sources, below `tests`.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 8] = [
     "it/flush.c",
     "it/creator.c",
     "workload/act.c",
     "workload/adversary.c",
+    "workload/disk.c",
+    "workload/flood.c",
     "workload/spawn.c",
     "workload/stall.c",
 ];
@@ -274,6 +276,16 @@ impl Cmd<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        Process::spawn(&mut command)
+    }
+
+    /// Starts it, with standard input as a pipe, too.
+    pub fn spawn_talking(&self) -> Process {
+        let mut command = self.build();
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
         Process::spawn(&mut command)
     }
 

@@ -9,14 +9,14 @@ use crate::host::{ANN, Host};
 use crate::process::{Process, SOON};
 
 /// A systemd-journald in the namespace, and journalctl that follows it.
-struct Journald {
+pub struct Journald {
     _server: Process,
     _reader: Process,
     entries: Follow<Document>,
 }
 
 impl Journald {
-    fn start(host: &Host) -> Self {
+    pub fn start(host: &Host) -> Self {
         let journald = "/usr/lib/systemd/systemd-journald";
         for program in [journald, "/usr/bin/journalctl"] {
             assert!(
@@ -63,7 +63,7 @@ impl Journald {
 
     /// Waits for the entry of a document of the alert log.
     #[track_caller]
-    fn entry(&self, what: &str, is: impl Fn(&Document) -> bool) -> Document {
+    pub fn entry(&self, what: &str, is: impl Fn(&Document) -> bool) -> Document {
         self.entries
             .wait(SOON, |entries| {
                 entries.iter().find(|entry| is(entry)).cloned()

@@ -21,11 +21,14 @@
 
 mod attribution;
 mod baseline;
+mod confined;
 mod control;
 mod daemon;
 mod deadline;
 mod discovery;
+mod disk;
 mod document;
+mod floods;
 mod follow;
 mod forward;
 mod harm;
@@ -37,6 +40,7 @@ mod journal;
 mod keygen;
 mod killer;
 mod lifecycle;
+mod logrotate;
 mod opens;
 mod others;
 mod process;

@@ -43,6 +43,7 @@ fn it_holds_the_files_of_a_good_daemon_and_no_more() {
         "./usr/share/man/man5/ssh-keywatch-rules.5.gz",
         "./usr/share/man/man5/ssh-keywatch.toml.5.gz",
         "./usr/share/man/man8/ssh-keywatch.8.gz",
+        "./usr/share/ssh-keywatch/guides/ssh_key_generated_via_ssh_keygen.md",
         "./usr/share/ssh-keywatch/rules/ssh_key_generated_via_ssh_keygen.toml",
         "./usr/share/zsh/vendor-completions/_ssh-keywatch",
     ] {
@@ -53,6 +54,19 @@ fn it_holds_the_files_of_a_good_daemon_and_no_more() {
             "{file}: {files:#?}"
         );
     }
+    // The page that each rule's alerts lead to (tests/guides.rs).
+    let below = |directory: &str, extension: &str| -> Vec<String> {
+        let names = files.iter().filter_map(|file| file.strip_prefix(directory));
+        let names = names.filter_map(|name| name.strip_suffix(extension));
+        names
+            .filter(|name| !name.contains('/'))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(
+        below("./usr/share/ssh-keywatch/guides/", ".md"),
+        below("./usr/share/ssh-keywatch/rules/", ".toml")
+    );
     assert!(contents.contains(" ./etc/ssh-keywatch/rules.d/\n"));
     for line in contents.lines() {
         assert!(line.contains(" root/root "), "{line}");

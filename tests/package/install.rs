@@ -1,5 +1,7 @@
 //! A fresh installation: it watches at once, and all ways to see an alert work.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::machine::{CONFIG, LOG, Machine};
@@ -96,6 +98,21 @@ fn the_sandbox_hides_nothing() {
     std::fs::write(host.path("/etc/ssh-keywatch/rules.d/any.toml"), rule).unwrap();
     host.sh("systemctl reload ssh-keywatch").ok();
     host.wait("reload", || !host.states("reload").is_empty());
+    // The unit's own filters leave room for those that the daemon adds.
+    let pid = host.pid().unwrap();
+    let status = host.sh(&format!("cat /proc/{pid}/task/*/status")).text();
+    let of_all = |field: &str| {
+        let values = status.lines().filter_map(|line| line.strip_prefix(field));
+        values.map(str::trim).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(of_all("CapEff:"), ["0000000000280004"].into());
+    assert_eq!(of_all("CapBnd:"), ["0000000000280004"].into());
+    assert_eq!(of_all("NoNewPrivs:"), ["1"].into());
+    assert_eq!(of_all("Seccomp:"), ["2"].into());
+    let journal = host.sh("journalctl --unit ssh-keywatch --output cat");
+    for lack in ["stay possible", "not confined", "that are not needed stay"] {
+        assert!(!journal.stdout.contains(lack), "{}", journal.stdout);
+    }
     // Programs below /tmp, which a unit likes to have for itself.
     host.login(
         "ann",

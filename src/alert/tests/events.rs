@@ -162,7 +162,7 @@ fn a_program_that_is_known_by_another_name_keeps_its_own() {
     let below = |name: &str| document.str(&format!("ssh_keywatch.attribution.{name}"));
     assert_eq!(below("known_as"), Some("/usr/bin/ssh-keygen"));
     assert_eq!(below("known_by"), Some("content"));
-    let alert = alert(&document, &rule());
+    let alert = alert(document.clone(), &rule());
     let sentence = alert.str("message").unwrap();
     let copy = "/tmp/vim (a copy of /usr/bin/ssh-keygen) created";
     assert!(sentence.starts_with(copy), "{sentence}");
@@ -179,7 +179,7 @@ fn a_program_that_poses_as_another_is_told_by_its_own_name() {
     assert_eq!(document.str("process.executable"), Some("/tmp/evil"));
     let claimed = document.str("ssh_keywatch.attribution.claimed_executable");
     assert_eq!(claimed, Some("/usr/bin/ssh-keygen"));
-    let alert = alert(&document, &rule());
+    let alert = alert(document.clone(), &rule());
     let sentence = alert.str("message").unwrap();
     let posing = "/tmp/evil (posing as /usr/bin/ssh-keygen) created";
     assert!(sentence.starts_with(posing), "{sentence}");
@@ -241,7 +241,7 @@ fn an_event_decides_what_its_rule_lets_it_decide() {
         name: field("file.name"),
     };
     let document = event_document(&event(), &origin());
-    let alert = alert(&document, &rule);
+    let alert = alert(document.clone(), &rule);
     assert_eq!(alert.number("event.severity"), Some(99));
     assert_eq!(
         alert.number("event.risk_score"),

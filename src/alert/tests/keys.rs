@@ -291,7 +291,10 @@ fn rules_may_ask_for_every_field_of_a_key() {
 fn message(report: &KeyReport, action: &str) -> String {
     let mut document = with(report);
     document.set("event.action", action);
-    let message = alert(&document, &rule()).str("message").unwrap().to_owned();
+    let message = alert(document.clone(), &rule())
+        .str("message")
+        .unwrap()
+        .to_owned();
     let start = "/usr/bin/ssh-keygen ";
     let end = message.find(" as alice").unwrap();
     message[start.len()..end].to_owned()

@@ -9,12 +9,13 @@ mod sessions;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::event::flood::{Counts, Flood};
 use crate::event::{Action, Event, Evidence, FileFacts, FileKind, FinalPath, Mount};
 use crate::resolve::{
     Account, Attribution, Credentials, Image, ImageState, KnownAs, KnownBy, Method, Process,
@@ -226,7 +227,7 @@ fn document() -> Document {
 #[test]
 fn an_alert_adds_what_the_rule_says() {
     let document = document();
-    let alert = alert(&document, &rule());
+    let alert = alert(document.clone(), &rule());
     let mut expected = json!({
         "@timestamp": "2026-09-21T14:13:20.001500Z",
         "message": "/usr/bin/ssh-keygen created /home/alice/.ssh/id_ed25519.pub as alice \
@@ -283,13 +284,14 @@ fn an_alert_adds_what_the_rule_says() {
         keys[..6],
         ["@timestamp", "message", "event", "rule", "threat", "tags"]
     );
+    expected["ssh_keywatch"]["rule"] = json!({"references": ["https://example.org/b"]});
     assert_eq!(Value::Object(alert.into_map()), expected);
 }
 
 #[test]
 fn the_same_creation_has_the_same_id_and_no_other_has() {
     let id = |event: &Event<Attribution>, rule: &Rule| {
-        let alert = alert(&event_document(event, &origin()), rule);
+        let alert = alert(event_document(event, &origin()), rule);
         alert.str("event.id").unwrap().to_owned()
     };
     let first = id(&event(), &rule());
@@ -356,6 +358,23 @@ fn lost() -> Document {
     )
 }
 
+fn flooded() -> Flood<Attribution> {
+    Flood {
+        home: Path::new("/home/alice").into(),
+        since: at(1),
+        until: at(5),
+        counts: Counts {
+            creations: 7000,
+            renames: 2,
+            modifications: 3,
+            deletions: 4,
+            opens: 1,
+        },
+        over: true,
+        writer: writer(),
+    }
+}
+
 /// Calls `check` with every leaf of a document: its dotted name, its value.
 fn leaves(prefix: &str, value: &Value, check: &mut dyn FnMut(&str, &Value)) {
     match value {
@@ -392,7 +411,7 @@ fn every_field_is_one_of_ecs() {
     let mut rename = event_document(&rename, &origin());
     set_session(&mut rename, &sessions::session(), &origin());
     let mut seen = 0;
-    for document in [alert(&rename, &rule()), started(), lost()] {
+    for document in [alert(rename, &rule()), started(), lost()] {
         leaves(
             "",
             &Value::Object(document.into_map()),
@@ -488,7 +507,7 @@ fn the_seed_rule_alerts_on_what_ssh_keygen_makes() {
         let document = event_document(event, &origin());
         let decision = rules.decide(&document, jiff::civil::date(2027, 1, 1));
         let matches = decision.matches.into_iter();
-        matches.map(|rule| alert(&document, rule)).collect()
+        matches.map(|rule| alert(document.clone(), rule)).collect()
     };
     let made = alerts(&event());
     assert_eq!(made.len(), 1);

@@ -45,7 +45,7 @@ fn examples() -> Vec<Document> {
     let mut document = event_document(&full, &origin());
     set_session(&mut document, &sessions::session(), &origin());
     sessions::add_what_alerts_have(&mut document);
-    let mut out = vec![alert(&document, &rule)];
+    let mut out = vec![alert(document.clone(), &rule)];
     out.extend(keys::full());
     let told = Suppressed {
         rule_id: "r".into(),
@@ -57,7 +57,7 @@ fn examples() -> Vec<Document> {
     };
     let mut degraded = origin();
     degraded.degraded = vec!["no holds".into()];
-    out.push(alert(&event_document(&event(), &degraded), &super::rule()));
+    out.push(alert(event_document(&event(), &degraded), &super::rule()));
     let reload = State {
         time: at(0),
         change: Change::Reload,
@@ -72,6 +72,7 @@ fn examples() -> Vec<Document> {
         started(),
         lost(),
         suppressed(&told, at(301_000_000), &origin()),
+        flood(&flooded(), at(9), &origin()),
     ]);
     out
 }

@@ -1,6 +1,9 @@
 //! States and losses.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::rule::{Cause, Suppressed};
 
 #[test]
 fn a_state_document() {
@@ -13,6 +16,7 @@ fn a_state_document() {
         document.get("event"),
         Some(&json!({
             "kind": "state",
+            "id": document.str("event.id").unwrap(),
             "module": "ssh_keywatch",
             "dataset": "ssh_keywatch.alerts",
             "created": "2026-09-21T14:13:20.000000Z",
@@ -54,6 +58,24 @@ fn a_state_document() {
 }
 
 #[test]
+fn a_flood_document() {
+    let document = flood(&flooded(), at(9), &origin());
+    assert_eq!(
+        document.str("message"),
+        Some(
+            "a flood in /home/alice: 7000 creations, 2 renames, 3 modifications, 4 deletions, \
+             1 open were counted and not told one by one; it is over"
+        )
+    );
+    assert_eq!(document.str("event.kind"), Some("pipeline_error"));
+    assert_eq!(document.str("event.code"), Some("flood"));
+    assert_eq!(document.str("file.path"), Some("/home/alice"));
+    assert_eq!(document.number("ssh_keywatch.loss.count"), Some(7010));
+    assert_eq!(document.number("ssh_keywatch.flood.creations"), Some(7000));
+    assert!(document.str("process.executable").is_some(), "who began it");
+}
+
+#[test]
 fn a_loss_document() {
     let document = lost();
     assert_eq!(
@@ -64,6 +86,7 @@ fn a_loss_document() {
         document.get("event"),
         Some(&json!({
             "kind": "pipeline_error",
+            "id": document.str("event.id").unwrap(),
             "module": "ssh_keywatch",
             "dataset": "ssh_keywatch.alerts",
             "created": "2026-09-21T14:13:20.000005Z",
@@ -79,12 +102,55 @@ fn a_loss_document() {
 }
 
 #[test]
+fn the_same_word_has_the_same_id_and_no_other_has() {
+    let id = |document: &Document| document.str("event.id").unwrap().to_owned();
+    // Pinned, as the ids of alerts are.
+    assert_eq!(id(&started()), "a445063fa638896d1258f412ffb10e33");
+    assert_eq!(id(&lost()), "a30fafbd51ee2dffad85fcdc9b9ba4b4");
+    let loss = |time, code, count, reason| {
+        let loss = Loss {
+            time: at(time),
+            since: None,
+            kind: LossKind::Lost,
+            code,
+            count,
+            reason,
+        };
+        id(&pipeline_error(&loss, &origin()))
+    };
+    let others = [
+        loss(0, "a", None, "x"),
+        loss(1, "a", None, "x"),
+        loss(0, "b", None, "x"),
+        loss(0, "a", Some(1), "x"),
+        loss(0, "a", None, "y"),
+    ];
+    let different: BTreeSet<_> = others.iter().collect();
+    assert_eq!(different.len(), others.len());
+    let mut elsewhere = origin();
+    elsewhere.host.id = "another".into();
+    let of = |rule: &str, origin: &Origin| {
+        let told = Suppressed {
+            rule_id: rule.into(),
+            rule_name: "One name".into(),
+            cause: Cause::MaxSignals(100, None),
+            count: 12,
+            start: at(0),
+            end: at(1),
+        };
+        id(&suppressed(&told, at(2), origin))
+    };
+    assert_eq!(of("r", &origin()), of("r", &origin()));
+    assert_ne!(of("r", &origin()), of("s", &origin()));
+    assert_ne!(of("r", &origin()), of("r", &elsewhere));
+}
+
+#[test]
 fn suppressed_alerts_are_told_with_their_reason() {
-    use crate::rule::{Cause, Suppressed};
     let mut told = Suppressed {
         rule_id: "r".into(),
         rule_name: "A key was made".into(),
-        cause: Cause::MaxSignals(100),
+        cause: Cause::MaxSignals(100, None),
         count: 12,
         start: at(0),
         end: at(300_000_000),

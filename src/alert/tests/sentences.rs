@@ -3,7 +3,7 @@
 use super::*;
 
 fn message(event: &Event<Attribution>) -> String {
-    let alert = alert(&event_document(event, &origin()), &rule());
+    let alert = alert(event_document(event, &origin()), &rule());
     alert.str("message").unwrap().to_owned()
 }
 
@@ -49,7 +49,7 @@ fn the_sentence_names_the_kind_of_key_where_it_is_known() {
     let mut document = document();
     document.set("ssh_keywatch.key.kind", "public");
     assert!(
-        alert(&document, &rule())
+        alert(document.clone(), &rule())
             .str("message")
             .unwrap()
             .contains("created the public key /home/alice/.ssh/id_ed25519.pub as")
@@ -115,7 +115,7 @@ fn the_sentence_says_as_whom() {
 fn a_name_cannot_forge_a_sentence_or_a_line() {
     let mut event = event();
     event.path = "/root/.ssh/x\n\u{1b}[2Jall is well\u{202e}".into();
-    let alert = alert(&event_document(&event, &origin()), &rule());
+    let alert = alert(event_document(&event, &origin()), &rule());
     assert!(
         !alert
             .str("message")

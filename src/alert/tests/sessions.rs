@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::resolve::entry::Kind;
-use crate::resolve::logins::Login;
+use crate::resolve::logins::{Login, RememberedBy};
 use crate::resolve::session::{LoginFrom, Session, Source, SourceFrom};
 use crate::resolve::unit::{Container, Placement};
 
@@ -41,6 +41,7 @@ pub(super) fn add_what_alerts_have(document: &mut Document) {
             line: Some("pts/0".into()),
             ip: Some([10, 1, 2, 3].into()),
             host: Some("client".into()),
+            from: RememberedBy::Wtmp,
         }],
     );
     document.set("event.id", "1");
@@ -104,7 +105,8 @@ fn a_session_in_full() {
                 "time": "2026-09-21T14:13:20.000000Z",
                 "tty": "pts/0",
                 "ip": "10.1.2.3",
-                "host": "client"
+                "host": "client",
+                "from": "wtmp"
             }]
         })
     );
@@ -183,7 +185,7 @@ fn the_sentence_says_from_where() {
             ..session()
         };
         change(&mut session);
-        let alert = alert(&with(&session), &rule());
+        let alert = alert(with(&session), &rule());
         let message = alert.str("message").unwrap();
         let (_, rest) = message.split_once(" as alice").unwrap();
         rest.split_once(" (pid").unwrap().0.to_owned()

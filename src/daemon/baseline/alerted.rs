@@ -117,7 +117,7 @@ impl Alerted {
             action: text("event.action").unwrap_or_default(),
             evidence: text("ssh_keywatch.evidence").unwrap_or_default(),
             ids: Vec::new(),
-            made: made(document, Some(document)),
+            made: made(document),
         };
         let renamed = text("ssh_keywatch.file.final.path");
         if let Some(path) = renamed.or_else(|| text("file.path")) {

@@ -31,6 +31,8 @@ const SECOND_LOOK: Duration = Duration::from_secs(3);
 const MOST_DEFERRED: usize = 64 * 1024;
 /// Change times are as coarse as the kernel's clock tick.
 const TICK: Duration = Duration::from_millis(20);
+/// How many differences may wait to be decided.
+const MOST_TOLD: usize = 1024;
 /// How many names are looked at in one go.
 const CHUNK: usize = 256;
 
@@ -92,6 +94,8 @@ pub(super) struct Books {
     pub(super) alerted: Option<Alerted>,
     pub(super) looker: Looker,
     pub(super) messages: SyncSender<Message>,
+    /// As many as wait to be decided, and one more, refer to it.
+    pub(super) waiting: Arc<()>,
     pub(super) dropped: Arc<AtomicU64>,
     pub(super) told_dropped: u64,
     pub(super) failing: bool,
@@ -636,11 +640,20 @@ impl Books {
         let object_id = record
             .and_then(|record| record.object.clone())
             .unwrap_or_default();
+        while Arc::strong_count(&self.waiting) > MOST_TOLD {
+            self.drain(Duration::from_millis(5));
+            if self.ending {
+                return;
+            }
+        }
         let missed = Missed {
+            waiting: Arc::clone(&self.waiting),
             gap,
             told,
             before,
             assembled: Assembled {
+                home: None,
+                ticket: None,
                 object: now.and_then(|now| now.object),
                 event: Event {
                     sequence: 0,

@@ -73,8 +73,8 @@ pub(in crate::daemon) fn update(
     })
 }
 
-/// Who made a file, as its event's document says.
-pub(in crate::daemon) fn made(document: &Document, alert: Option<&Document>) -> Made {
+/// Who made a file, as its event's document or an alert about it says.
+pub(in crate::daemon) fn made(document: &Document) -> Made {
     let text = |name: &str| document.str(name).map(str::to_owned);
     let certain = document.get("ssh_keywatch.attribution.certain");
     Made {
@@ -84,7 +84,7 @@ pub(in crate::daemon) fn made(document: &Document, alert: Option<&Document>) -> 
         user: text("user.name").or_else(|| text("user.id")),
         method: text("ssh_keywatch.attribution.method"),
         certain: certain == Some(&serde_json::Value::Bool(true)),
-        alert: alert.and_then(|alert| alert.str("event.id").map(str::to_owned)),
+        alert: text("event.id"),
     }
 }
 
@@ -116,10 +116,9 @@ impl Told {
         );
     }
 
-    /// Whether an alert stands in the log.
-    pub(in crate::daemon) fn has(&self, alert: &Document) -> bool {
-        let id = alert.str("event.id");
-        id.is_some_and(|id| self.ids.iter().any(|known| known == id))
+    /// Whether the alert with this `event.id` stands in the log.
+    pub(in crate::daemon) fn has(&self, id: &str) -> bool {
+        self.ids.iter().any(|known| known == id)
     }
 
     /// Who made the file.

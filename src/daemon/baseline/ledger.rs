@@ -84,6 +84,8 @@ pub struct Missed {
     pub(in crate::daemon) told: Option<Told>,
     /// What a list held before, if that is known.
     pub(in crate::daemon) before: Option<Vec<Entry>>,
+    /// Shared by all that wait to be decided.
+    pub(in crate::daemon) waiting: Arc<()>,
 }
 
 /// What the thread is to do.

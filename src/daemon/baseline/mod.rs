@@ -196,6 +196,7 @@ fn open(
         alerted: None,
         looker,
         messages: parts.messages,
+        waiting: Arc::default(),
         dropped,
         told_dropped: 0,
         failing: false,

@@ -12,6 +12,9 @@ struct Who {
 impl Subject for Who {
     type Actor = i32;
 
+    fn unknown() -> Self {
+        Self { pid: 0, how: "" }
+    }
     fn actor(&self) -> i32 {
         self.pid
     }
@@ -49,6 +52,7 @@ fn change(what: What, path: &str, pid: i32) -> Change {
     Change {
         what,
         path: path.into(),
+        home: Path::new("/home/ann").into(),
         object: Some(object(1)),
         moved: false,
         writer: Some(Arc::new(Writer { pid, pidfd: None })),

@@ -26,7 +26,12 @@ impl Host {
         let proc = Arc::new(Proc::open(&self.dir.path().join("proc")).unwrap());
         let path = |name: &str| self.dir.path().join(name);
         let clients = Clients::start(proc).unwrap();
-        Sessions::at(clients, &path("sessions"), &path("wtmp")).unwrap()
+        let records = Records {
+            logind: path("sessions"),
+            wtmp: path("wtmp"),
+            lastlog: path("lastlog"),
+        };
+        Sessions::at(clients, records).unwrap()
     }
 
     /// A process with sockets of these inodes.
@@ -224,7 +229,7 @@ fn what_is_remembered_is_bounded() {
     let host = Host::new();
     let mut sessions = host.sessions();
     for user in 0..2000 {
-        sessions.logins(&format!("u{user}"), SystemTime::now());
+        sessions.logins(&format!("u{user}"), 1, SystemTime::now());
     }
     assert!(sessions.logins.len() <= MAX_KEPT);
 }

@@ -50,11 +50,11 @@ fn a_rule_for_what_never_happens_is_inert() {
             "event.action",
             vec!["opened-file", "wrote-to-file"],
         ),
-        (r#""info" == event.type"#, "event.type", vec!["info"]),
+        (r#""denied" == event.type"#, "event.type", vec!["denied"]),
         (r#"host.os.type : "WIN*""#, "host.os.type", vec!["WIN*"]),
         (r#"event.outcome != "success""#, "event.outcome", vec![]),
         (
-            r#"event.action != "rename" and not event.action in~ ("CREATION", "modification", "deletion")"#,
+            r#"event.action != "rename" and not event.action in~ ("CREATION", "modification", "deletion", "flood")"#,
             "event.action",
             vec![],
         ),

@@ -1,5 +1,6 @@
 //! Suppression: what is raised, what is counted, what is told and when.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -28,7 +29,7 @@ fn user(name: &str) -> Value {
 fn a_rule_raises_no_more_than_it_may_in_an_interval() {
     let rule = rule("max_signals = 2\ninterval = '1m'");
     let mut suppressor = Suppressor::new();
-    let mut verdict = |seconds| suppressor.admit(&rule, &keygen(), at(seconds));
+    let mut verdict = |seconds| suppressor.admit(&rule, None, &keygen(), at(seconds));
     assert_eq!(verdict(0), Verdict::Raise);
     assert_eq!(verdict(59), Verdict::Raise);
     assert_eq!(verdict(59), Verdict::Suppress);
@@ -41,7 +42,7 @@ fn a_rule_raises_no_more_than_it_may_in_an_interval() {
     let told = |count, start| Suppressed {
         rule_id: "id".to_owned(),
         rule_name: "N".to_owned(),
-        cause: Cause::MaxSignals(2),
+        cause: Cause::MaxSignals(2, None),
         count,
         start: at(start),
         end: at(start + 60),
@@ -51,7 +52,10 @@ fn a_rule_raises_no_more_than_it_may_in_an_interval() {
     assert_eq!(suppressor.ended(at(120)), [told(1, 60)]);
     assert_eq!(suppressor.total(), 4);
     // Nothing was suppressed in the third, so there is nothing to tell.
-    assert_eq!(suppressor.admit(&rule, &keygen(), at(500)), Verdict::Raise);
+    assert_eq!(
+        suppressor.admit(&rule, None, &keygen(), at(500)),
+        Verdict::Raise
+    );
     assert_eq!(suppressor.finish(), []);
 }
 
@@ -61,11 +65,17 @@ fn rules_do_not_count_against_each_other_and_reloads_change_nothing() {
     let mut other = one.clone();
     other.id = "other".to_owned();
     let mut suppressor = Suppressor::new();
-    assert_eq!(suppressor.admit(&one, &keygen(), at(0)), Verdict::Raise);
-    assert_eq!(suppressor.admit(&other, &keygen(), at(0)), Verdict::Raise);
+    assert_eq!(
+        suppressor.admit(&one, None, &keygen(), at(0)),
+        Verdict::Raise
+    );
+    assert_eq!(
+        suppressor.admit(&other, None, &keygen(), at(0)),
+        Verdict::Raise
+    );
     let reloaded = rule("max_signals = 1");
     assert_eq!(
-        suppressor.admit(&reloaded, &keygen(), at(1)),
+        suppressor.admit(&reloaded, None, &keygen(), at(1)),
         Verdict::Suppress
     );
 }
@@ -77,7 +87,7 @@ fn alike_alerts_are_one() {
     );
     let mut suppressor = Suppressor::new();
     let mut verdict =
-        |document: Value, hours: i64| suppressor.admit(&rule, &document, at(hours * 3600));
+        |document: Value, hours: i64| suppressor.admit(&rule, None, &document, at(hours * 3600));
     let args = |args: &[&str]| json!({"user": {"name": "a"}, "process": {"args": args}});
     assert_eq!(verdict(args(&["x", "y"]), 0), Verdict::Raise);
     assert_eq!(verdict(args(&["x", "y"]), 1), Verdict::Suppress);
@@ -118,7 +128,8 @@ fn what_lacks_a_field_can_be_raised_each_time() {
         "max_signals = 3\n[rule.alert_suppression]\ngroup_by = ['user.name']\nmissing_fields_strategy = 'doNotSuppress'",
     );
     let mut suppressor = Suppressor::new();
-    let mut verdict = |document: Value, seconds| suppressor.admit(&rule, &document, at(seconds));
+    let mut verdict =
+        |document: Value, seconds| suppressor.admit(&rule, None, &document, at(seconds));
     assert_eq!(verdict(json!({}), 0), Verdict::Raise);
     assert_eq!(verdict(json!({}), 0), Verdict::Raise);
     assert_eq!(verdict(user("a"), 0), Verdict::Raise);
@@ -129,7 +140,7 @@ fn what_lacks_a_field_can_be_raised_each_time() {
     let causes = suppressor.finish();
     let causes: Vec<_> = causes
         .iter()
-        .map(|told| matches!(told.cause, Cause::MaxSignals(3)))
+        .map(|told| matches!(told.cause, Cause::MaxSignals(3, None)))
         .collect();
     assert_eq!(causes, [false, true]);
 }
@@ -140,26 +151,38 @@ fn groups_are_bounded_and_more_of_them_are_raised() {
     let mut suppressor = Suppressor::new();
     for index in 0..MAX_GROUPS {
         assert_eq!(
-            suppressor.admit(&rule, &user(&index.to_string()), at(0)),
+            suppressor.admit(&rule, None, &user(&index.to_string()), at(0)),
             Verdict::Raise
         );
     }
     let extra = user("one too many");
-    assert_eq!(suppressor.admit(&rule, &extra, at(1)), Verdict::Raise);
-    assert_eq!(suppressor.admit(&rule, &extra, at(1)), Verdict::Raise);
+    assert_eq!(suppressor.admit(&rule, None, &extra, at(1)), Verdict::Raise);
+    assert_eq!(suppressor.admit(&rule, None, &extra, at(1)), Verdict::Raise);
     assert_eq!(
-        suppressor.admit(&rule, &user("7"), at(1)),
+        suppressor.admit(&rule, None, &user("7"), at(1)),
         Verdict::Suppress
     );
     // There is room again when windows have ended.
-    assert_eq!(suppressor.admit(&rule, &extra, at(300)), Verdict::Raise);
-    assert_eq!(suppressor.admit(&rule, &extra, at(300)), Verdict::Suppress);
+    assert_eq!(
+        suppressor.admit(&rule, None, &extra, at(300)),
+        Verdict::Raise
+    );
+    assert_eq!(
+        suppressor.admit(&rule, None, &extra, at(300)),
+        Verdict::Suppress
+    );
     // Long values differ behind their beginning, too.
     let long = |end: &str| user(&("ä".repeat(4000) + end));
-    assert_eq!(suppressor.admit(&rule, &long("a"), at(300)), Verdict::Raise);
-    assert_eq!(suppressor.admit(&rule, &long("b"), at(300)), Verdict::Raise);
     assert_eq!(
-        suppressor.admit(&rule, &long("a"), at(300)),
+        suppressor.admit(&rule, None, &long("a"), at(300)),
+        Verdict::Raise
+    );
+    assert_eq!(
+        suppressor.admit(&rule, None, &long("b"), at(300)),
+        Verdict::Raise
+    );
+    assert_eq!(
+        suppressor.admit(&rule, None, &long("a"), at(300)),
         Verdict::Suppress
     );
 }
@@ -281,4 +304,35 @@ fn settings_that_make_no_sense_are_refused() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_home_that_floods_leaves_others_their_alerts() {
+    let rule = rule("max_signals = 2\ninterval = '1m'");
+    let mut suppressor = Suppressor::new();
+    let (ann, bob) = (Path::new("/home/ann"), Path::new("/home/bob"));
+    let mut raised = |home, seconds| {
+        let verdicts = (0..10).map(|_| suppressor.admit(&rule, Some(home), &keygen(), at(seconds)));
+        verdicts
+            .filter(|verdict| *verdict == Verdict::Raise)
+            .count()
+    };
+    assert_eq!((raised(ann, 0), raised(bob, 1), raised(ann, 2)), (2, 2, 0));
+    assert_eq!(raised(ann, 60), 2);
+    let told = suppressor.finish();
+    let told: Vec<_> = told
+        .into_iter()
+        .map(|told| (told.cause, told.count, told.start))
+        .collect();
+    let of = |home: &Path, count, start| {
+        let cause = Cause::MaxSignals(2, Some(home.to_owned()));
+        (cause, count, at(start))
+    };
+    assert_eq!(told, [of(ann, 18, 0), of(bob, 8, 1), of(ann, 8, 60)]);
+    // Of endless homes the last ones share.
+    for home in 0..3 * MAX_GROUPS {
+        let home = PathBuf::from(format!("/home/u{home}"));
+        suppressor.admit(&rule, Some(&home), &keygen(), at(200));
+    }
+    assert_eq!(suppressor.finish().len(), 1);
 }

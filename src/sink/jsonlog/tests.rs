@@ -240,7 +240,7 @@ fn what_a_full_disk_left_of_a_line_is_taken_out_again() {
 
     // Another writer came in between: the fragment stays, set apart.
     log.file.write_all(b"{\"n\":").unwrap();
-    OpenOptions::new()
+    fs::OpenOptions::new()
         .append(true)
         .open(&path)
         .unwrap()

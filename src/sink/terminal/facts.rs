@@ -24,8 +24,7 @@ pub(super) fn rows(document: &Map<String, Value>) -> Vec<(&'static str, String)>
     ] {
         let entries = field(document, list).and_then(Value::as_array);
         for entry in entries.into_iter().flatten() {
-            let shown = entry.as_object().map(key_entry);
-            rows.add(label, shown.or_else(|| entry.as_str().map(str::to_owned)));
+            rows.add(label, entry.as_object().map(key_entry));
         }
         rows.add(label, unnamed(document, list));
     }
@@ -210,8 +209,7 @@ fn account(document: &Map<String, Value>, prefix: &str) -> Option<String> {
 fn session(document: &Map<String, Value>) -> Option<String> {
     let mut parts = Vec::new();
     if let Some(session) = field(document, "ssh_keywatch.session").and_then(Value::as_object) {
-        let login = account(session, "user").or_else(|| text(session, "user").map(str::to_owned));
-        parts.extend(login.map(|user| format!("login {user}")));
+        parts.extend(account(session, "user").map(|user| format!("login {user}")));
         parts.extend(text(session, "kind").map(|kind| kind.replace('_', " ")));
         let through = strings(session, "through");
         parts.extend((!through.is_empty()).then(|| format!("through {}", through.join(", "))));
@@ -252,9 +250,5 @@ fn attribution(document: &Map<String, Value>) -> Option<String> {
 }
 
 fn candidate(value: &Value) -> Option<&str> {
-    let object = match value {
-        Value::String(path) => return Some(path),
-        other => other.as_object()?,
-    };
-    text(object, "executable").or_else(|| text(object, "path"))
+    text(value.as_object()?, "executable")
 }

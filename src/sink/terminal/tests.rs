@@ -39,6 +39,28 @@ fn sample() -> Map<String, Value> {
     .clone()
 }
 
+/// The names of fields are those of the reference page, whose example is held
+/// against a real alert by another test.
+#[test]
+fn the_example_of_the_reference_is_shown_in_full() {
+    let page = include_str!("../../../docs/alert.md");
+    let example = page.split("```json\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let document = serde_json::from_str(example).unwrap();
+    let shown = render(&document, &style(false));
+    for row in [
+        "    file      /home/ann/.ssh/id_ed25519  (creation)\n",
+        "    key       private  256 SHA256:7yjeWArJjMIzeuvNEb5mRlup5cCMGw9lFwnXRq2Vv5M ann@web1 (ssh-ed25519)  without passphrase\n",
+        "    program   /usr/bin/ssh-keygen  pid 853\n",
+        "    user      ann (4001)\n",
+        "    session   login ann (4001), ssh, audit session 7, unit session-4.scope, on pts/0, from 192.0.2.17 port 50644\n",
+        "[811] as ann\n",
+        "    proof     held, certain\n",
+    ] {
+        assert!(shown.contains(row), "{row:?} is not in {shown}");
+    }
+}
+
 #[test]
 fn an_alert_answers_who_what_and_how_surely() {
     let expected = "\
@@ -62,7 +84,7 @@ fn an_alert_answers_who_what_and_how_surely() {
 #[test]
 fn an_uncertain_alert_says_so() {
     let document = json!({"rule": {"name": "R"}, "process": {"pid": 3}, "ssh_keywatch": {"attribution":
-        {"method": "recorded", "certain": false, "candidates": ["/bin/a", {"path": "/bin/b"}]}}});
+        {"method": "recorded", "certain": false, "candidates": [{"executable": "/bin/a"}, {"executable": "/bin/b"}]}}});
     let text = render(document.as_object().unwrap(), &style(false));
     assert!(
         text.contains("proof     recorded, NOT certain; one of /bin/a, /bin/b"),

@@ -13,12 +13,13 @@
 mod entries;
 mod visit;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -26,6 +27,7 @@ use nix::sys::stat::Mode;
 use self::entries::Entries;
 use self::visit::{follow, open_directory};
 use super::beat::Beat;
+use super::home::{Home, Homes, Limit, Limits, is_looked_for};
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -34,7 +36,7 @@ use crate::sys::ObjectId;
 const MAX_DEPTH: usize = 64;
 /// How many entries are remembered in all; beyond it files are still reported,
 /// but a scan could report one again.
-const MAX_ENTRIES: usize = 1 << 20;
+const MAX_ENTRIES: usize = 1 << 18;
 
 /// What is to be told of a directory. Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +58,8 @@ pub struct Scope {
     pub patterns: Vec<Pattern>,
     /// At most so many directories.
     pub limit: usize,
+    /// What one home may have of them.
+    pub homes: Limits,
     /// In which of them opens are told. They are many, and each costs a wake-up.
     pub opens: WantsOpens,
 }
@@ -127,6 +131,8 @@ struct Node {
     id: ObjectId,
     parent: Option<NodeId>,
     path: PathBuf,
+    /// The home that it is or lies in; none of a directory on the way to homes.
+    home: Option<Home>,
     role: Role,
     interest: Interest,
     /// Levels below the watched root.
@@ -187,6 +193,9 @@ pub struct Tree {
     next: u64,
     remembered: usize,
     limit_said: bool,
+    homes: Homes,
+    /// Directories that are still to be looked into: their homes have had their share.
+    unscanned: BTreeSet<NodeId>,
     /// File systems that homes have been seen on.
     file_systems: Vec<[u8; 8]>,
     beat: Arc<Beat>,
@@ -201,6 +210,8 @@ impl Tree {
         Self {
             patterns: scope.patterns,
             limit: scope.limit,
+            homes: Homes::new(scope.homes),
+            unscanned: BTreeSet::new(),
             opens: scope.opens,
             marker,
             nodes: HashMap::new(),
@@ -250,6 +261,7 @@ impl Tree {
     pub fn set_scope(&mut self, scope: Scope, out: &mut Vec<Notice>) {
         self.patterns = scope.patterns;
         self.limit = scope.limit;
+        self.homes.set_limits(scope.homes);
         self.opens = scope.opens;
         self.limit_said = false;
         let Some(root) = self.by_path.get(Path::new("/")).copied() else {
@@ -268,6 +280,9 @@ impl Tree {
         entry.role = role.clone();
         if no_longer {
             self.remembered -= entry.entries.len();
+            if let Some(home) = &entry.home {
+                self.homes.give(home, 0, entry.entries.len());
+            }
             entry.entries.clear();
         }
         let path = entry.path.clone();
@@ -432,13 +447,13 @@ impl Tree {
         if parent.role.watched && !directory {
             let path = parent.path.join(name);
             let object = object.or_else(|| self.object_at(node, name));
-            let again = self.remember(node, name, object.clone());
-            Self::report(
+            let again = self.remember(node, name, object.clone(), out);
+            self.report(
+                node,
                 What::Created { again },
                 path,
                 object,
                 writer.clone(),
-                self.marker.evidence(),
                 out,
             );
         }
@@ -513,14 +528,8 @@ impl Tree {
         if parent.role.watched && !directory {
             let path = parent.path.join(name);
             let known = self.forget(node, name, object.as_ref());
-            Self::report(
-                What::Deleted,
-                path,
-                object.or(known),
-                writer,
-                self.marker.evidence(),
-                out,
-            );
+            let object = object.or(known);
+            self.report(node, What::Deleted, path, object, writer, out);
         }
     }
 
@@ -560,23 +569,16 @@ impl Tree {
         if let Some((node, name, _)) = &from_watched {
             known = self.forget(*node, name, object.as_ref());
         }
-        let evidence = self.marker.evidence();
         let object = object
             .or(known)
             .or_else(|| to.and_then(|(node, name)| self.object_at(node, name)));
         if let Some((node, name, path)) = to_watched {
-            self.remember(node, name, object.clone());
+            self.remember(node, name, object.clone(), out);
             let from = from_watched.map(|(_, _, path)| path);
-            Self::report(
-                What::Renamed { from },
-                path,
-                object,
-                writer.clone(),
-                evidence,
-                out,
-            );
-        } else if let Some((_, _, path)) = from_watched {
-            Self::report(What::Deleted, path, object, writer.clone(), evidence, out);
+            let what = What::Renamed { from };
+            self.report(node, what, path, object, writer.clone(), out);
+        } else if let Some((node, _, path)) = from_watched {
+            self.report(node, What::Deleted, path, object, writer.clone(), out);
         }
         if let Some((node, name)) = to {
             let moved = true;
@@ -612,7 +614,7 @@ impl Tree {
         }
         let path = parent.path.join(name);
         let object = object.or_else(|| parent.entries.get(name)?.object.clone());
-        Self::report(what, path, object, writer, self.marker.evidence(), out);
+        self.report(node, what, path, object, writer, out);
     }
 
     /// The directory itself was deleted.
@@ -661,7 +663,9 @@ impl Tree {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return;
         };
+        // A mark on what is not remembered would have no bound.
         if let Some(node) = self.by_path(parent)
+            && self.nodes[&node].entries.get(name).is_some()
             && let Some(dir) = self.open(node)
         {
             self.marker.settle(dir.as_fd(), name);
@@ -727,30 +731,60 @@ impl Tree {
     }
 
     fn report(
+        &self,
+        node: NodeId,
         what: What,
         path: PathBuf,
         object: Option<ObjectId>,
         writer: Option<Arc<Writer>>,
-        evidence: Evidence,
         out: &mut Vec<Notice>,
     ) {
         out.push(Notice::Change(Change {
             what,
             path,
+            home: self.home(node),
             object,
             moved: false,
             writer,
-            evidence,
+            evidence: self.marker.evidence(),
         }));
     }
 
+    /// The home that a watched directory lies in.
+    fn home(&self, node: NodeId) -> Home {
+        let home = self.nodes.get(&node).and_then(|node| node.home.clone());
+        // Every watched directory has one.
+        home.unwrap_or_else(|| Path::new("/").into())
+    }
+
+    /// Whether directories are still to be looked into ([`Tree::catch_up`]).
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        !self.unscanned.is_empty()
+    }
+
+    /// Looks into directories that had to wait, and forgets homes at rest.
+    pub fn catch_up(&mut self, now: Instant, out: &mut Vec<Notice>) {
+        self.homes.prune(now);
+        for node in std::mem::take(&mut self.unscanned) {
+            if let Some(dir) = self.open(node) {
+                self.scan(&dir, node, &Finds::News(Finder::nobody()), out);
+            }
+        }
+    }
+
     /// Remembers an entry as reported; says whether it was so before.
-    fn remember(&mut self, node: NodeId, name: &OsStr, object: Option<ObjectId>) -> bool {
-        let room = self.remembered < MAX_ENTRIES;
-        let Some(node) = self.nodes.get_mut(&node) else {
+    fn remember(
+        &mut self,
+        node: NodeId,
+        name: &OsStr,
+        object: Option<ObjectId>,
+        out: &mut Vec<Notice>,
+    ) -> bool {
+        let Some(entry) = self.nodes.get_mut(&node) else {
             return false;
         };
-        if let Some(known) = node.entries.get_mut(name) {
+        if let Some(known) = entry.entries.get_mut(name) {
             let again = known.reported && known.object == object;
             *known = Known {
                 object,
@@ -758,17 +792,52 @@ impl Tree {
             };
             return again;
         }
-        if room {
-            self.remembered += 1;
-            node.entries.insert(
-                name,
-                Known {
-                    object,
-                    reported: true,
-                },
-            );
+        let known = Known {
+            object,
+            reported: true,
+        };
+        if !self.keep(node, name, known) {
+            self.at_limit(node, Limit::Files, out);
         }
         false
+    }
+
+    /// Remembers an entry that is not known yet, if there is room for it; says
+    /// whether there was.
+    fn keep(&mut self, node: NodeId, name: &OsStr, known: Known) -> bool {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return false;
+        };
+        let home = entry.home.as_ref();
+        let wanted = home.is_some_and(|home| is_looked_for(home, &entry.path.join(name)));
+        let room = wanted || self.remembered < MAX_ENTRIES;
+        let room = room && home.is_none_or(|home| self.homes.take_file(home, wanted));
+        if room {
+            self.remembered += 1;
+            entry.entries.insert(name, known);
+        }
+        room
+    }
+
+    /// Says, once a home, that it has reached a limit.
+    fn at_limit(&mut self, node: NodeId, limit: Limit, out: &mut Vec<Notice>) {
+        let home = self.home(node);
+        if !self.homes.is_news(&home, limit) {
+            return;
+        }
+        let limits = self.homes.limits();
+        let home = home.to_path_buf();
+        out.push(Notice::Problem(match limit {
+            Limit::Directories => Problem::HomeDirectories {
+                home,
+                limit: limits.directories,
+            },
+            Limit::Files => Problem::HomeFiles {
+                home,
+                limit: limits.files,
+            },
+            Limit::Looks => Problem::Unscanned { home },
+        }));
     }
 
     fn forget(
@@ -784,6 +853,9 @@ impl Tree {
             return None;
         }
         self.remembered -= 1;
+        if let Some(home) = &node.home {
+            self.homes.give(home, 0, 1);
+        }
         node.entries.remove(name)?.object
     }
 

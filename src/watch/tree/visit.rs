@@ -6,7 +6,8 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -14,9 +15,10 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 
 use super::entries::Entries;
-use super::{Finds, Known, MAX_DEPTH, MAX_ENTRIES, Node, NodeId, Role, Tree};
+use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
+use crate::watch::home::{Home, LOOKED_FOR, Limit};
 use crate::watch::{Change, Evidence, Notice, Problem, What};
 
 impl Tree {
@@ -76,8 +78,18 @@ impl Tree {
             }
             return;
         }
+        let home = self.home_of(parent, &role, &path);
+        if let (Some(home), Some(parent)) = (&home, parent)
+            && !self.homes.take_directory(home)
+        {
+            self.at_limit(parent, Limit::Directories, out);
+            return;
+        }
         let interest = self.interest(&path, role.watched);
         let Some(held) = self.mark(dir.as_fd(), &path, interest, out) else {
+            if let Some(home) = &home {
+                self.homes.give(home, 1, 0);
+            }
             return;
         };
         // A stale namesake: its own record of deletion is still to come.
@@ -100,6 +112,7 @@ impl Tree {
                 id,
                 parent,
                 path,
+                home,
                 role,
                 interest,
                 depth,
@@ -111,6 +124,16 @@ impl Tree {
             }),
         );
         self.scan(dir, node, finds, out);
+    }
+
+    /// The home that a directory is, or lies in.
+    fn home_of(&self, parent: Option<NodeId>, role: &Role, path: &Path) -> Option<Home> {
+        let above = parent.and_then(|parent| self.nodes.get(&parent)?.home.clone());
+        let is_home = role.waypoints.iter().any(|(index, done)| {
+            let pattern = &self.patterns[*index];
+            done + 1 == pattern.depth() && pattern.name(*done).is_some_and(|name| name == ".ssh")
+        });
+        above.or_else(|| (is_home || role.watched).then(|| path.into()))
     }
 
     /// Looks at what is in a marked directory.
@@ -130,10 +153,19 @@ impl Tree {
                 .waypoints
                 .iter()
                 .any(|(index, done)| self.patterns[*index].name(*done).is_none());
-        let mut names: Vec<(OsString, Option<Type>)> = Vec::new();
+        let mut found = Listed::default();
+        let home = entry.home.clone().filter(|_| entry.role.watched);
+        if let (Some(home), Finds::News(_)) = (&home, finds)
+            && !self.homes.may_look(home, Instant::now())
+        {
+            self.unscanned.insert(node);
+            self.at_limit(node, Limit::Looks, out);
+            return;
+        }
         if listed {
-            match list(dir.as_fd()) {
-                Ok(found) => names = found,
+            let most = home.as_ref().map(|_| self.homes.limits().files);
+            match list(dir.as_fd(), most) {
+                Ok(names) => found = names,
                 Err(error) => out.push(Notice::Problem(Problem::Unlisted {
                     path: entry.path.clone(),
                     reason: error.to_string(),
@@ -143,13 +175,22 @@ impl Tree {
             // Every name that could matter is known: a home is not listed for one.
             for (index, done) in &entry.role.waypoints {
                 if let Some(name) = self.patterns[*index].name(*done)
-                    && !names.iter().any(|(listed, _)| listed == name)
+                    && !found.names.iter().any(|(listed, _)| listed == name)
                 {
-                    names.push((name.to_owned(), None));
+                    found.names.push((name.to_owned(), None));
                 }
             }
         }
         let watched = entry.role.watched;
+        let Listed { mut names, cut } = found;
+        if let (Some(home), Finds::News(_)) = (&home, finds) {
+            self.homes.looked(home, names.len());
+        }
+        if cut {
+            // Whatever was not listed: what is looked for must not be missing.
+            names.extend(LOOKED_FOR.map(|name| (OsString::from(name), None)));
+            self.at_limit(node, Limit::Files, out);
+        }
         for (name, kind) in names {
             self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == Type::Directory);
@@ -193,17 +234,15 @@ impl Tree {
         let object = object.ok();
         match finds {
             Finds::Stock => {
-                self.marker.settle(dir, name);
+                let is_known = |node: &Box<Node>| node.entries.get(name).is_some();
                 let known = Known {
                     object,
                     reported: false,
                 };
-                if self.remembered < MAX_ENTRIES
-                    && let Some(node) = self.nodes.get_mut(&node)
-                    && node.entries.get(name).is_none()
-                {
-                    self.remembered += 1;
-                    node.entries.insert(name, known);
+                if self.nodes.get(&node).is_some_and(is_known) || self.keep(node, name, known) {
+                    self.marker.settle(dir, name);
+                } else {
+                    self.at_limit(node, Limit::Files, out);
                 }
             }
             Finds::News(finder) => {
@@ -214,11 +253,12 @@ impl Tree {
                 if known.is_some_and(|known| known.object == object) {
                     return;
                 }
-                self.remember(node, name, object.clone());
+                self.remember(node, name, object.clone(), out);
                 let path = self.nodes[&node].path.join(name);
                 out.push(Notice::Change(Change {
                     what: What::Created { again: false },
                     path,
+                    home: self.home(node),
                     object,
                     moved: finder.moved,
                     writer: finder.writer.clone(),
@@ -258,6 +298,10 @@ impl Tree {
                 continue;
             };
             self.remembered -= entry.entries.len();
+            self.unscanned.remove(&node);
+            if let Some(home) = &entry.home {
+                self.homes.give(home, 1, entry.entries.len());
+            }
             if self.by_object.get(&entry.id) == Some(&node) {
                 self.by_object.remove(&entry.id);
             }
@@ -313,6 +357,21 @@ impl Tree {
             };
             let old = std::mem::replace(&mut entry.path, path.clone());
             let watched = entry.role.watched;
+            let former = entry.home.take();
+            let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
+            let home = self.home_of(above, &role, &path);
+            if former != home {
+                if let Some(former) = &former {
+                    self.homes.give(former, 1, files);
+                }
+                if let Some(home) = &home {
+                    self.homes.take(home, 1, files);
+                }
+            }
+            let Some(entry) = self.nodes.get_mut(&node) else {
+                continue;
+            };
+            entry.home = home;
             left.extend(
                 entry
                     .children
@@ -362,8 +421,17 @@ pub(super) fn follow(dir: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
     (link.st_uid == 0 || link.st_uid == owner).then_some(target)
 }
 
-/// The names in a directory, without `.` and `..`.
-pub(super) fn list(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, Option<Type>)>, Errno> {
+/// What is in a directory.
+#[derive(Default)]
+struct Listed {
+    names: Vec<(OsString, Option<Type>)>,
+    /// There are more.
+    cut: bool,
+}
+
+/// The names in a directory, without `.` and `..`, as far as they are not more
+/// than `most`.
+fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> Result<Listed, Errno> {
     use std::os::unix::ffi::OsStrExt;
 
     let mut dir = Dir::openat(
@@ -372,13 +440,19 @@ pub(super) fn list(dir: BorrowedFd<'_>) -> Result<Vec<(OsString, Option<Type>)>,
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?;
-    let mut names = Vec::new();
+    let mut listed = Listed::default();
     for entry in dir.iter() {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name != "." && name != ".." {
-            names.push((name.to_owned(), entry.file_type()));
+        if name == "." || name == ".." {
+            continue;
         }
+        if most.is_some_and(|most| listed.names.len() >= most) {
+            listed.cut = true;
+            break;
+        }
+        let listed = &mut listed.names;
+        listed.push((name.to_owned(), entry.file_type()));
     }
-    Ok(names)
+    Ok(listed)
 }

@@ -1,0 +1,261 @@
+//! What one home may take of the daemon's memory and time.
+//!
+//! Owns the limits of each home and the count of what it has taken. A *home* is
+//! the directory above a `.ssh` that a pattern names, or another directory that is
+//! watched as it is. Beyond a limit nothing goes wrong but for that home, and
+//! what is left out is said.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Whose share of the daemon's attention something takes: a home, by its path.
+pub type Home = Arc<Path>;
+
+/// In this time all the names may be looked at that a home may look at once.
+const REFILL: Duration = Duration::from_secs(60);
+/// What a look into a directory costs besides, as so many names.
+const LOOK: u32 = 16;
+
+/// The names that sshd(8) and ssh(1) look for by themselves: they let somebody in,
+/// or run at a login.
+pub const LOOKED_FOR: [&str; 15] = [
+    "authorized_keys",
+    "authorized_keys2",
+    "rc",
+    "environment",
+    "config",
+    "known_hosts",
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ecdsa_sk",
+    "id_ed25519",
+    "id_ed25519_sk",
+    "sshd_config",
+    "ssh_config",
+    "sshrc",
+];
+
+/// Whether `path` is one that sshd or ssh looks for in this home, or in its
+/// `.ssh`. No limit leaves such a file out.
+#[must_use]
+pub fn is_looked_for(home: &Path, path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return false;
+    };
+    let name = name.strip_suffix(".pub").unwrap_or(name);
+    if !LOOKED_FOR.contains(&name) {
+        return false;
+    }
+    path.parent().is_some_and(|directory| {
+        directory == home || directory.parent() == Some(home) && directory.ends_with(".ssh")
+    })
+}
+
+/// What one home may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// At most so many watched directories.
+    pub directories: usize,
+    /// At most so many files are remembered.
+    pub files: usize,
+}
+
+#[derive(Debug)]
+struct Taken {
+    directories: usize,
+    files: usize,
+    /// How many names may be looked at now; less than nothing after a look that
+    /// cost more.
+    credit: f64,
+    at: Instant,
+    said: [bool; 3],
+}
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    Directories,
+    Files,
+    Looks,
+}
+
+/// What each home has taken.
+#[derive(Debug)]
+pub(super) struct Homes {
+    limits: Limits,
+    taken: HashMap<Home, Taken>,
+}
+
+impl Homes {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            taken: HashMap::new(),
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Other limits; that one is reached is said again.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        for taken in self.taken.values_mut() {
+            taken.said = Default::default();
+        }
+    }
+
+    fn most_names(&self) -> f64 {
+        // Exact up to 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "far fewer files than that")]
+        let files = self.limits.files as f64;
+        4.0 * files.max(256.0)
+    }
+
+    fn at(&mut self, home: &Home) -> &mut Taken {
+        let credit = self.most_names();
+        self.taken.entry(Arc::clone(home)).or_insert_with(|| Taken {
+            directories: 0,
+            files: 0,
+            credit,
+            at: Instant::now(),
+            said: Default::default(),
+        })
+    }
+
+    /// Takes a directory; false if there is no room.
+    pub(super) fn take_directory(&mut self, home: &Home) -> bool {
+        let most = self.limits.directories;
+        let taken = self.at(home);
+        let room = taken.directories < most;
+        taken.directories += usize::from(room);
+        room
+    }
+
+    /// Takes directories and files that another home had.
+    pub(super) fn take(&mut self, home: &Home, directories: usize, files: usize) {
+        let taken = self.at(home);
+        taken.directories += directories;
+        taken.files += files;
+    }
+
+    /// Gives directories and files back.
+    pub(super) fn give(&mut self, home: &Home, directories: usize, files: usize) {
+        if let Some(taken) = self.taken.get_mut(home) {
+            taken.directories = taken.directories.saturating_sub(directories);
+            taken.files = taken.files.saturating_sub(files);
+        }
+    }
+
+    /// Takes a file; false if there is no room.
+    pub(super) fn take_file(&mut self, home: &Home, always: bool) -> bool {
+        let most = self.limits.files;
+        let taken = self.at(home);
+        let room = always || taken.files < most;
+        taken.files += usize::from(room);
+        room
+    }
+
+    /// Whether a directory may be looked into now.
+    pub(super) fn may_look(&mut self, home: &Home, now: Instant) -> bool {
+        let most = self.most_names();
+        let taken = self.at(home);
+        let passed = now.saturating_duration_since(taken.at);
+        taken.at = taken.at.max(now);
+        let share = passed.as_secs_f64() / REFILL.as_secs_f64();
+        taken.credit = (taken.credit + share * most).min(most);
+        taken.credit > 0.0
+    }
+
+    /// So many names were looked at.
+    pub(super) fn looked(&mut self, home: &Home, names: usize) {
+        let names = u32::try_from(names).unwrap_or(u32::MAX);
+        self.at(home).credit -= f64::from(names.saturating_add(LOOK));
+    }
+
+    /// Whether it is the first time that this limit is reached.
+    pub(super) fn is_news(&mut self, home: &Home, limit: Limit) -> bool {
+        !std::mem::replace(&mut self.at(home).said[limit as usize], true)
+    }
+
+    /// Forgets homes that have nothing, and have not been looked into lately.
+    pub(super) fn prune(&mut self, now: Instant) {
+        self.taken.retain(|_, taken| {
+            taken.directories > 0
+                || taken.files > 0
+                || now.saturating_duration_since(taken.at) < REFILL
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_home_cannot_take_what_another_needs() {
+        let limits = Limits {
+            directories: 2,
+            files: 3,
+        };
+        let mut homes = Homes::new(limits);
+        let (ann, bob): (Home, Home) = (Path::new("/home/ann").into(), Path::new("/home/b").into());
+        let taken = |homes: &mut Homes, home: &Home| {
+            let directories = (0..5).filter(|_| homes.take_directory(home)).count();
+            let files = (0..5).filter(|_| homes.take_file(home, false)).count();
+            (directories, files)
+        };
+        assert_eq!(taken(&mut homes, &ann), (2, 3));
+        assert_eq!(taken(&mut homes, &bob), (2, 3));
+        assert!(homes.take_file(&ann, true), "a name that is looked for");
+        assert!(homes.is_news(&ann, Limit::Files));
+        assert!(!homes.is_news(&ann, Limit::Files));
+        assert!(homes.is_news(&ann, Limit::Directories));
+        homes.give(&ann, 1, 2);
+        assert!(homes.take_directory(&ann));
+        assert!(homes.take_file(&ann, false));
+    }
+
+    #[test]
+    fn looks_are_paid_for_and_come_back_with_time() {
+        let limits = Limits {
+            directories: 10,
+            files: 1000,
+        };
+        let mut homes = Homes::new(limits);
+        let ann: Home = Path::new("/home/ann").into();
+        let mut now = Instant::now();
+        let mut looks = 0;
+        while homes.may_look(&ann, now) {
+            homes.looked(&ann, 1000);
+            looks += 1;
+        }
+        assert_eq!(looks, 4);
+        now += REFILL;
+        assert!(homes.may_look(&ann, now));
+        homes.prune(now);
+        assert_eq!(homes.taken.len(), 1);
+        homes.prune(now + REFILL);
+        assert!(homes.taken.is_empty());
+    }
+
+    #[test]
+    fn only_where_it_is_looked_for_a_name_is() {
+        let home = Path::new("/home/ann");
+        for (path, wanted) in [
+            ("/home/ann/.ssh/authorized_keys", true),
+            ("/home/ann/.ssh/id_ed25519.pub", true),
+            ("/home/ann/.ssh/junk", false),
+            ("/home/ann/.ssh/d/authorized_keys", false),
+            ("/home/ann/x/authorized_keys", false),
+        ] {
+            assert_eq!(is_looked_for(home, Path::new(path)), wanted, "{path}");
+        }
+        let etc = Path::new("/etc/ssh");
+        assert!(is_looked_for(etc, Path::new("/etc/ssh/sshd_config")));
+    }
+}
