@@ -20,20 +20,21 @@ use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// Check instead that the alert log, with what was rotated, is as it was written
-    #[arg(long, value_name = "FILE", num_args = 0..=1)]
-    log: Option<Option<PathBuf>>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    log: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: &CheckArgs, common: &Common) -> Exit {
     if let Some(log) = &args.log {
+        let log = Some(log.as_path()).filter(|log| !log.as_os_str().is_empty());
         // Whoever names the log needs no configuration.
         let config = match (log, common.config()) {
             (_, Ok(config)) => config,
             (Some(_), Err(_)) => Config::default(),
             (None, Err(error)) => return fail(&error.into()),
         };
-        return log::run(log.as_deref(), &config);
+        return log::run(log, &config);
     }
     let plan = common
         .config()

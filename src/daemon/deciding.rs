@@ -27,6 +27,7 @@ use super::turns::Turns;
 use crate::alert::{
     self, Acts, Change, Document, Gap, KeyReport, Loss, LossKind, Origin, Outcome, State,
 };
+use crate::baseline::Made;
 use crate::event::assemble::Assembled;
 use crate::event::flood::Flood;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
@@ -34,7 +35,7 @@ use crate::resolve::clients::Clients;
 use crate::resolve::logins::Login;
 use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
-use crate::rule::{RuleSet, Suppressor, Verdict};
+use crate::rule::{Rule, RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, Receipt, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
@@ -567,19 +568,7 @@ impl Deciding {
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        let (made, alerts) = match raising.split_last() {
-            None => (baseline::made(&document), Vec::new()),
-            Some((last, others)) => {
-                let others = others.iter();
-                let mut alerts: Vec<Document> = others
-                    .map(|rule| alert::alert(document.clone(), rule))
-                    .collect();
-                let last = alert::alert(document, last);
-                let made = baseline::made(alerts.first().unwrap_or(&last));
-                alerts.push(last);
-                (made, alerts)
-            }
-        };
+        let (made, alerts) = alerts_of(document, &raising);
         let made = told.map_or(made, |told| told.made().clone());
         let receipt = (!alerts.is_empty()).then(Receipt::default);
         if let Some(receipt) = &receipt {
@@ -745,6 +734,21 @@ impl Deciding {
     fn out(&self, document: Document) {
         self.fanout.send(&Line::new(document.into_map()));
     }
+}
+
+/// The alerts of these rules on an event, and who made its file.
+fn alerts_of(document: Document, raising: &[&Rule]) -> (Made, Vec<Document>) {
+    let Some((last, others)) = raising.split_last() else {
+        return (baseline::made(&document), Vec::new());
+    };
+    let others = others.iter();
+    let mut alerts: Vec<Document> = others
+        .map(|rule| alert::alert(document.clone(), rule))
+        .collect();
+    let last = alert::alert(document, last);
+    let made = baseline::made(alerts.first().unwrap_or(&last));
+    alerts.push(last);
+    (made, alerts)
 }
 
 /// The object at `path`, if it is still this object that is there.

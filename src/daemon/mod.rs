@@ -355,12 +355,7 @@ impl Daemon {
             keep_baseline(&config, &messages, &fanout)
         };
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
-        for (name, purpose) in privilege::missing() {
-            let reason = format!("the privilege {name} is missing, {purpose}");
-            // The queue was made just now.
-            let _ = messages.try_send(Message::Fault("permission_missing", reason));
-        }
-
+        say_missing(&messages);
         // Before the first mark: a change meanwhile is told with the next one.
         let keys = confine::within(&[], || keys::Keys::start(&patterns))
             .flatten()
@@ -569,6 +564,15 @@ impl Daemon {
             baseline.end();
         }
         result
+    }
+}
+
+/// Says which privileges are missing.
+fn say_missing(messages: &SyncSender<Message>) {
+    for (name, purpose) in privilege::missing() {
+        let reason = format!("the privilege {name} is missing, {purpose}");
+        // The queue was made just now.
+        let _ = messages.try_send(Message::Fault("permission_missing", reason));
     }
 }
 

@@ -171,14 +171,13 @@ impl Worker {
             return;
         }
         let flushed = self.flush_spool();
-        match self.sink.settle() {
-            // They wait for the next time.
-            Err(error) => self.fail(&error),
-            Ok(()) => {
-                self.unsettled.drain(..).for_each(Slip::keep);
-                if flushed {
-                    self.recover();
-                }
+        if let Err(error) = self.sink.settle() {
+            // What is not settled waits for the next time.
+            self.fail(&error);
+        } else {
+            self.unsettled.drain(..).for_each(Slip::keep);
+            if flushed {
+                self.recover();
             }
         }
         self.tell_notes();

@@ -17,7 +17,7 @@ pub fn keep_heaps() {
     }
 }
 
-/// Gives back what is free in the heaps (malloc_trim(3)): after work that took
+/// Gives back what is free in the heaps (`malloc_trim(3)`): after work that took
 /// much and is done for long. Without effect on another C library.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]

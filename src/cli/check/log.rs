@@ -75,10 +75,9 @@ fn check(log: &Path, written: Option<&Link>) -> io::Result<Checked> {
         let read = piece.lines(|line| {
             let flaw = match line {
                 history::Read::Whole(bytes) => checked.verifier.take(Some(bytes)),
-                history::Read::TooLong => checked.verifier.take(None),
                 // It is being written.
                 history::Read::Part if number == last => None,
-                history::Read::Part => checked.verifier.take(None),
+                history::Read::Part | history::Read::TooLong => checked.verifier.take(None),
             };
             checked.add(flaw);
         });

@@ -225,7 +225,7 @@ impl Books {
 
     fn known(&mut self, path: &Path) -> Option<Record> {
         if let Some(pending) = self.pending.get(path) {
-            return pending.cloned();
+            return pending.record.clone();
         }
         match self.store.get(path) {
             Ok(record) => record,

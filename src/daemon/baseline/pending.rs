@@ -18,9 +18,10 @@ const BATCH: usize = 1024;
 /// How many may wait while the store or the log cannot be written.
 const MOST: usize = 64 * 1024;
 
-struct Waiting {
+/// What waits for a path.
+pub(super) struct Waiting {
     /// `None` takes the file out.
-    record: Option<Record>,
+    pub(super) record: Option<Record>,
     /// Of the alerts about this and all that it replaces.
     receipts: Vec<Receipt>,
 }
@@ -70,11 +71,9 @@ impl Pending {
         }
     }
 
-    /// What waits for a path: `Some(None)` if it is to be taken out.
-    pub(super) fn get(&self, path: &Path) -> Option<Option<&Record>> {
-        self.waiting
-            .get(path)
-            .map(|waiting| waiting.record.as_ref())
+    /// What waits for a path.
+    pub(super) fn get(&self, path: &Path) -> Option<&Waiting> {
+        self.waiting.get(path)
     }
 
     /// The files that are to be in the store.

@@ -25,7 +25,7 @@ const SECONDS: u64 = 120;
 const MEMORY: u64 = 1 << 30;
 /// How often it is looked whether it has ended.
 const STEP: Duration = Duration::from_millis(5);
-/// So much of what it said is told (bytes).
+/// So much of what it said is told (characters).
 const SAID: usize = 300;
 
 /// The process, if there is a store to look at.
@@ -83,8 +83,8 @@ impl Probe {
             io::Read::read_to_string(&mut stderr, &mut said)?;
         }
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        let end = said.floor_char_boundary(SAID);
-        let said = printable(&said[..end]).into_owned();
+        let said: String = said.chars().take(SAID).collect();
+        let said = printable(&said).into_owned();
         if status.success() {
             return Ok(Health::Sound);
         }

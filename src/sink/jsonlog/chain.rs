@@ -310,11 +310,11 @@ impl Verifier {
         let document: Option<Map<String, Value>> =
             line.and_then(|line| serde_json::from_slice(line).ok());
         let Some((line, document)) = line.zip(document) else {
-            return self.flaw("it is no document: a crash left it, or it was put in");
+            return Some(self.flaw("it is no document: a crash left it, or it was put in"));
         };
         let Some(place) = Place::of(&document) else {
             if self.last.is_some() {
-                return self.flaw("it has no number: it was put in by somebody else");
+                return Some(self.flaw("it has no number: it was put in by somebody else"));
             }
             self.older += 1;
             return None;
@@ -335,7 +335,7 @@ impl Verifier {
         };
         self.first.get_or_insert_with(|| link.clone());
         self.last = Some(link);
-        what.and_then(|what| self.flaw(&what))
+        what.map(|what| self.flaw(&what))
     }
 
     /// The first line's number, and the last one's.
@@ -349,15 +349,15 @@ impl Verifier {
     #[must_use]
     pub fn end(&self, written: &Link) -> Option<Flaw> {
         let found = self.last.clone().unwrap_or_default();
-        self.flaw(&written.misses(&found)?)
+        Some(self.flaw(&written.misses(&found)?))
     }
 
-    fn flaw(&self, what: &str) -> Option<Flaw> {
-        Some(Flaw {
+    fn flaw(&self, what: &str) -> Flaw {
+        Flaw {
             file: self.file,
             line: self.line,
             what: what.to_owned(),
-        })
+        }
     }
 }
 

@@ -234,12 +234,13 @@ impl Tree {
         let object = object.ok();
         match finds {
             Finds::Stock => {
-                let is_known = |node: &Box<Node>| node.entries.get(name).is_some();
+                let here = self.nodes.get(&node);
+                let is_known = here.is_some_and(|node| node.entries.get(name).is_some());
                 let known = Known {
                     object,
                     reported: false,
                 };
-                if self.nodes.get(&node).is_some_and(is_known) || self.keep(node, name, known) {
+                if is_known || self.keep(node, name, known) {
                     self.marker.settle(dir, name);
                 } else {
                     self.at_limit(node, Limit::Files, out);

@@ -56,8 +56,8 @@ impl Place {
     }
 
     fn put(&self, lines: &[String]) {
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        fs::write(self.path("log"), text).unwrap();
+        let lines: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+        fs::write(self.path("log"), lines).unwrap();
     }
 
     fn written(&self) -> Link {
