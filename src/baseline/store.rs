@@ -117,6 +117,14 @@ pub enum Health {
     Damaged(String),
 }
 
+fn touch(path: &Path, time: SystemTime) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    file.set_modified(time)
+}
+
 fn beside(store: &Path, end: &str) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
     path.push(end);
@@ -167,6 +175,8 @@ impl Store {
     /// # Errors
     /// The file cannot be used at all.
     pub fn check(path: &Path) -> Result<Health, Error> {
+        // It says when the daemon last lived, and that is to stay.
+        let alive = fs::symlink_metadata(path)?.modified()?;
         let checked = Self::existing(path).and_then(|mut store| {
             store.database.check_integrity()?;
             // What is in it is looked at too.
@@ -174,7 +184,10 @@ impl Store {
             Ok(())
         });
         match checked {
-            Ok(()) => Ok(Health::Sound),
+            Ok(()) => {
+                touch(path, alive)?;
+                Ok(Health::Sound)
+            }
             Err(error) if error.is_damage() => Ok(Health::Damaged(error.to_string())),
             Err(error) => Err(error),
         }
@@ -309,10 +322,6 @@ impl Store {
     /// # Errors
     /// The errno of open(2) or utimensat(2).
     pub fn touch(&self, now: SystemTime) -> io::Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&self.path)?;
-        file.set_modified(now)
+        touch(&self.path, now)
     }
 }

@@ -20,14 +20,18 @@ use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// Check instead that the alert log, with what was rotated, is as it was written
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
-    log: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[expect(
+        clippy::option_option,
+        reason = "as clap has an option whose value may be left out"
+    )]
+    log: Option<Option<PathBuf>>,
 }
 
 /// Runs the command.
 pub fn run(args: &CheckArgs, common: &Common) -> Exit {
     if let Some(log) = &args.log {
-        let log = Some(log.as_path()).filter(|log| !log.as_os_str().is_empty());
+        let log = log.as_deref();
         // Whoever names the log needs no configuration.
         let config = match (log, common.config()) {
             (_, Ok(config)) => config,

@@ -584,18 +584,20 @@ fn keep_baseline(
 ) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
     let fanout = Arc::clone(fanout);
-    let start = || {
-        let probe = baseline::Keeper::probe(directory)?;
-        baseline::Keeper::start(baseline::Parts {
-            probe,
-            directory: directory.clone(),
-            log: config.log.file.clone(),
-            is_log_well: Box::new(move || fanout.is_record_well()),
-            messages: messages.clone(),
-        })
+    let start = |probe| {
+        let start = || {
+            baseline::Keeper::start(baseline::Parts {
+                probe,
+                directory: directory.clone(),
+                log: config.log.file.clone(),
+                is_log_well: Box::new(move || fanout.is_record_well()),
+                messages: messages.clone(),
+            })
+        };
+        confine::within(std::slice::from_ref(directory), start).flatten()
     };
-    confine::within(std::slice::from_ref(directory), start)
-        .flatten()
+    baseline::Keeper::probe(directory)
+        .and_then(start)
         .map_err(|error| {
             let reason = baseline::unusable(directory, &error.to_string());
             // The queue was made just now.

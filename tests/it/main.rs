@@ -46,6 +46,7 @@ mod others;
 mod process;
 mod reference;
 mod rules;
+mod scale;
 mod session;
 mod shipped;
 mod sinks;

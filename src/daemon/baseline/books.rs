@@ -595,6 +595,9 @@ impl Books {
             self.drain(Duration::ZERO);
             let there = self.look_at(vec![path.clone()]).pop();
             if let Some((path, difference, now)) = there {
+                if self.is_alerted(&path, difference, Some(&now)) {
+                    continue;
+                }
                 self.tell(path, difference, Some(now), window);
             } else if let Some(known) = self.known(&path)
                 && let Some(path) = self.looker.gone(vec![(path, known)]).pop()

@@ -133,3 +133,63 @@ impl Pending {
         self.due = (!self.waiting.is_empty()).then(|| Instant::now() + BATCH_TIME);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::Receipt;
+
+    fn ripe(pending: &Pending) -> Vec<&Path> {
+        pending.ripe().map(|(path, _)| path).collect()
+    }
+
+    #[test]
+    fn what_was_told_waits_for_its_alerts_and_is_given_up_with_them() {
+        let mut pending = Pending::default();
+        let receipt = Receipt::default();
+        let (first, second) = (receipt.slip(), receipt.slip());
+        pending.put(
+            "/told".into(),
+            Some(Record::default()),
+            Some(receipt.clone()),
+        );
+        pending.put("/untold".into(), Some(Record::default()), None);
+        assert!(pending.ask().is_empty());
+        assert_eq!(ripe(&pending), [Path::new("/untold")]);
+        pending.stored();
+        assert!(pending.get(Path::new("/untold")).is_none());
+        first.keep();
+        // What comes after it waits as well.
+        pending.put("/told".into(), None, None);
+        assert!(pending.ask().is_empty());
+        assert!(ripe(&pending).is_empty());
+        second.keep();
+        assert!(pending.ask().is_empty());
+        assert_eq!(ripe(&pending), [Path::new("/told")]);
+        pending.stored();
+        assert_eq!((pending.receipts, pending.due()), (0, None));
+
+        let receipt = Receipt::default();
+        let (kept, lost) = (receipt.slip(), receipt.slip());
+        pending.put("/told".into(), Some(Record::default()), Some(receipt));
+        kept.keep();
+        drop(lost);
+        assert_eq!(pending.ask(), [Path::new("/told")]);
+        assert!(ripe(&pending).is_empty());
+        assert_eq!(pending.receipts, 0);
+    }
+
+    #[test]
+    fn receipts_are_bounded_and_what_is_beyond_is_not_stored() {
+        let mut pending = Pending::default();
+        let receipt = Receipt::default();
+        let _slip = receipt.slip();
+        for _ in 0..MOST {
+            assert!(pending.put("/a".into(), None, Some(receipt.clone())));
+        }
+        assert!(!pending.put("/b".into(), None, Some(receipt.clone())));
+        assert!(!pending.put("/a".into(), None, Some(receipt)));
+        assert_eq!(pending.receipts, 0);
+        assert!(pending.get(Path::new("/a")).is_none());
+    }
+}
