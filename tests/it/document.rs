@@ -46,7 +46,7 @@ impl Document {
         match serde_json::from_str(line) {
             Ok(mut value @ Value::Object(_)) => {
                 // Its place in the log, which the same document elsewhere has not.
-                if let Some(ours) = value["ssh_keywatch"].as_object_mut() {
+                if let Some(Value::Object(ours)) = value.get_mut("ssh_keywatch") {
                     ours.shift_remove("log");
                 }
                 Self(value)
