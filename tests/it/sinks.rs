@@ -383,13 +383,13 @@ fn stdout_can_have_the_lines_of_the_log_or_nothing() {
     key(&host, &daemon, "id_json");
     let ended = daemon.stop();
     // But for their place in the log.
-    let values = |documents: &[crate::document::Document]| -> Vec<_> {
+    let values = |documents: &[Document]| -> Vec<_> {
         documents
             .iter()
             .map(|document| document.0.clone())
             .collect()
     };
-    let parse = |line: &String| crate::document::Document::parse(line);
+    let parse = |line: &String| Document::parse(line);
     let stdout: Vec<_> = ended.stdout.iter().map(parse).collect();
     assert_eq!(values(&stdout), values(&ended.log));
 
