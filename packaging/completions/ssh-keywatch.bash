@@ -130,12 +130,16 @@ _ssh__keywatch() {
             return 0
             ;;
         ssh__subcmd__keywatch__subcmd__check)
-            opts="-v -q -h --config --rules --verbose --quiet --color --help"
+            opts="-v -q -h --log --config --rules --verbose --quiet --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -64,6 +64,7 @@ complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -l dry -d
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -s v -l verbose -d 'Say more on stderr (twice: everything)'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -s q -l quiet -d 'Say only errors on stderr'
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand check" -l log -d 'Check instead that the alert log, with what was rotated, is as it was written' -r -F
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand check" -l config -d 'The configuration file [default: /etc/ssh-keywatch/config.toml, if it exists]' -r -F
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand check" -l rules -d 'Load rules from this directory, instead of the shipped and the admin\'s ones (repeatable)' -r -F
 complete -c ssh-keywatch -n "__fish_ssh_keywatch_using_subcommand check" -l color -d 'When to use colours' -r -f -a "auto\t'On a terminal'

@@ -17,6 +17,8 @@ pub enum Unseen {
     Unmounted,
     /// It lies on a file system of a server, which is looked at now and then.
     Polled,
+    /// It was seen, and the log took no alert of it.
+    Unlogged,
     /// The clock was set, so that times before and after cannot be compared.
     ClockSet,
     /// So much happened that it was counted, and not looked at.
@@ -31,6 +33,7 @@ impl Unseen {
             Self::Released => "while ssh-keywatch did not work as it should",
             Self::Unmounted => "while what lies here now was not mounted here",
             Self::Polled => "on a file system that is only looked at now and then",
+            Self::Unlogged => "while the alert log could not be written",
             Self::ClockSet => "about the time when the clock was set",
             Self::Flood => "in a flood",
         }

@@ -125,7 +125,9 @@ pub fn alert(document: Document, rule: &Rule) -> Document {
     alert
 }
 
-fn event_id(document: &Document, rule: &Rule) -> String {
+/// The `event.id` of the alert that a rule raises on an event's document.
+#[must_use]
+pub fn event_id(document: &Document, rule: &Rule) -> String {
     let action = document.str("event.action").unwrap_or_default();
     let moments: &[&str] = match action {
         // The inode may have changed since it was born, its birth not.

@@ -13,4 +13,4 @@ mod store;
 mod tests;
 
 pub use record::{Content, KeyFacts, Login, Made, Moment, Record, Stat};
-pub use store::{Error, Meta, Opened, Store};
+pub use store::{Error, Health, Meta, Opened, Store};

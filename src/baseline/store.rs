@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,6 @@ use super::{Moment, Record};
 
 /// Of what is in the tables. Another one is set aside.
 const FORMAT: u32 = 1;
-/// After so many openings in a row that ended the daemon, it is set aside. One
-/// may have been a kill at just that moment.
-const FAILURES: usize = 2;
 /// What redb may keep of the file in memory, in bytes.
 const CACHE: usize = 1 << 20;
 
@@ -95,6 +92,9 @@ pub struct Meta {
     pub watched: Option<Vec<String>>,
     /// A comparison with what was there at this time was not brought to its end.
     pub since: Option<Moment>,
+    /// Whether the run that wrote it last came to its end; `None`: it did not say.
+    #[serde(default)]
+    pub ended: Option<bool>,
 }
 
 /// How a store was found.
@@ -108,30 +108,21 @@ pub enum Opened {
     SetAside(PathBuf, String),
 }
 
-/// Counts how often in a row the daemon ended while it opened the store: of some
-/// damage redb panics, and a daemon that always does so watches nothing.
-struct Trial {
-    note: PathBuf,
-    failures: usize,
+/// What a look at a store has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It can be read.
+    Sound,
+    /// It cannot, for this reason.
+    Damaged(String),
 }
 
-impl Trial {
-    fn begin(store: &Path) -> io::Result<Self> {
-        let note = beside(store, ".opening");
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&note)?;
-        let failures = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        file.write_all(b".")?;
-        Ok(Self { note, failures })
-    }
-
-    fn end(self) -> io::Result<()> {
-        fs::remove_file(self.note)
-    }
+fn touch(path: &Path, time: SystemTime) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    file.set_modified(time)
 }
 
 fn beside(store: &Path, end: &str) -> PathBuf {
@@ -150,9 +141,12 @@ impl Store {
     /// Opens the store at `path`, or makes a new one. A file that is broken, or
     /// of another format, is renamed to `….corrupt`; one such is kept.
     ///
+    /// What is read is trusted: `health` is what [`Self::check`] has found, in
+    /// another process.
+    ///
     /// # Errors
     /// The file cannot be used at all.
-    pub fn open(path: &Path) -> Result<(Self, Opened), Error> {
+    pub fn open(path: &Path, health: Health) -> Result<(Self, Opened), Error> {
         let alive = fs::symlink_metadata(path).and_then(|meta| meta.modified());
         let alive = match alive {
             Ok(alive) => alive,
@@ -161,41 +155,47 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
-        let trial = Trial::begin(path)?;
-        let opened = if trial.failures < FAILURES {
-            Self::existing(path)
-        } else {
-            Err(Error::Unreadable(format!(
-                "ssh-keywatch ended {} times while it opened it",
-                trial.failures
-            )))
-        };
-        let error = match opened {
-            Ok(store) => {
-                trial.end()?;
-                return Ok((store, Opened::Known(alive)));
-            }
-            Err(error) if error.is_damage() => error,
-            Err(error) => {
-                trial.end()?;
-                return Err(error);
-            }
+        let reason = match health {
+            Health::Damaged(reason) => reason,
+            Health::Sound => match Self::existing(path) {
+                Ok(store) => return Ok((store, Opened::Known(alive))),
+                Err(error) if error.is_damage() => error.to_string(),
+                Err(error) => return Err(error),
+            },
         };
         let aside = beside(path, ".corrupt");
         fs::rename(path, &aside)?;
-        trial.end()?;
         let store = Self::create(path)?;
-        Ok((store, Opened::SetAside(aside, error.to_string())))
+        Ok((store, Opened::SetAside(aside, reason)))
+    }
+
+    /// Reads all of the store at `path`, and repairs what a crash has left. Of
+    /// some damage redb panics: that is for a process of its own.
+    ///
+    /// # Errors
+    /// The file cannot be used at all.
+    pub fn check(path: &Path) -> Result<Health, Error> {
+        // It says when the daemon last lived, and that is to stay.
+        let alive = fs::symlink_metadata(path)?.modified()?;
+        let checked = Self::existing(path).and_then(|mut store| {
+            store.database.check_integrity()?;
+            // What is in it is looked at too.
+            store.paths(|_| false)?;
+            Ok(())
+        });
+        match checked {
+            Ok(()) => {
+                touch(path, alive)?;
+                Ok(Health::Sound)
+            }
+            Err(error) if error.is_damage() => Ok(Health::Damaged(error.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     fn existing(path: &Path) -> Result<Self, Error> {
-        let mut database = Self::database(path, false)?;
-        // What is read from it later is not checked any more.
-        if !database.check_integrity()? {
-            tracing::debug!("{} was repaired", path.display());
-        }
         let store = Self {
-            database,
+            database: Self::database(path, false)?,
             path: path.to_owned(),
         };
         let meta = store.meta()?;
@@ -322,10 +322,6 @@ impl Store {
     /// # Errors
     /// The errno of open(2) or utimensat(2).
     pub fn touch(&self, now: SystemTime) -> io::Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&self.path)?;
-        file.set_modified(now)
+        touch(&self.path, now)
     }
 }

@@ -159,7 +159,7 @@ fn batch(store: &Store, path: &str, record: Option<&Record>) {
 fn a_store_that_is_opened_again_has_what_was_written() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("baseline.redb");
-    let (store, opened) = Store::open(&path).unwrap();
+    let (store, opened) = open(&path).unwrap();
     assert_eq!(opened, Opened::New);
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
@@ -174,7 +174,7 @@ fn a_store_that_is_opened_again_has_what_was_written() {
     };
     store.set_meta(meta).unwrap();
     drop(store);
-    let (store, opened) = Store::open(&path).unwrap();
+    let (store, opened) = open(&path).unwrap();
     assert!(matches!(opened, Opened::Known(_)), "{opened:?}");
     assert_eq!(store.get(Path::new("/a")).unwrap(), None);
     assert_eq!(store.get(Path::new("/b")).unwrap(), Some(file("b")));
@@ -186,56 +186,108 @@ fn a_store_that_is_opened_again_has_what_was_written() {
 fn what_a_crash_leaves_behind_is_read() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("baseline.redb");
-    let (store, _) = Store::open(&path).unwrap();
+    let (store, _) = open(&path).unwrap();
     batch(&store, "/a", Some(&file("a")));
     // The file as a kill would leave it: nobody has closed it.
     let crashed = dir.path().join("crashed.redb");
     fs::copy(&path, &crashed).unwrap();
-    let (crashed, opened) = Store::open(&crashed).unwrap();
+    let (crashed, opened) = open(&crashed).unwrap();
     assert!(matches!(opened, Opened::Known(_)), "{opened:?}");
     assert_eq!(crashed.get(Path::new("/a")).unwrap(), Some(file("a")));
 }
 
+/// What the process that looks at a store would say.
+fn health(path: &Path) -> Health {
+    let path = path.to_owned();
+    match std::panic::catch_unwind(move || Store::check(&path).unwrap()) {
+        Ok(health) => health,
+        Err(_) => Health::Damaged("it panicked".to_owned()),
+    }
+}
+
+fn open(path: &Path) -> Result<(Store, Opened), Error> {
+    let health = if path.exists() {
+        health(path)
+    } else {
+        Health::Sound
+    };
+    Store::open(path, health)
+}
+
 #[test]
-fn a_store_that_cannot_be_read_is_set_aside() {
-    let dir = tempdir().unwrap();
-    let good = dir.path().join("good.redb");
-    let (store, _) = Store::open(&good).unwrap();
-    for number in 0..500 {
+fn a_store_that_is_damaged_is_set_aside_at_once() {
+    // In memory where there is such a place: hundreds of stores are forced to it.
+    let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempdir());
+    let dir = memory.unwrap();
+    let path = dir.path().join("good.redb");
+    let (store, _) = open(&path).unwrap();
+    for number in 0..150 {
         batch(&store, &format!("/{number}"), Some(&file("a")));
     }
+    // As a crash leaves it; then as it is closed.
+    let crashed = fs::read(&path).unwrap();
     drop(store);
-    let good = fs::read(&good).unwrap();
+    let closed = fs::read(&path).unwrap();
     let mut cases = vec![
         ("empty".to_owned(), Vec::new()),
         ("text".to_owned(), b"not a database\n".repeat(1000)),
-        ("zeros".to_owned(), vec![0; good.len()]),
-        ("cut".to_owned(), good[..good.len() / 2].to_vec()),
-        ("head".to_owned(), good[..100].to_vec()),
+        ("zeros".to_owned(), vec![0; closed.len()]),
+        ("head".to_owned(), closed[..100].to_vec()),
     ];
-    for page in 0..good.len() / 4096 {
-        let mut bytes = good.clone();
-        bytes[page * 4096..(page + 1) * 4096].fill(0xa5);
-        cases.push((format!("page {page}"), bytes));
+    for (state, good) in [("crashed", &crashed), ("closed", &closed)] {
+        for length in (0..good.len()).step_by(4096) {
+            cases.push((format!("{state}, cut to {length}"), good[..length].to_vec()));
+        }
+        for (page, start) in (0..good.len()).step_by(4096).enumerate() {
+            let mut bytes = good.clone();
+            bytes[start..start + 4096].fill([0, 0xa5][page % 2]);
+            cases.push((format!("{state}, page {page} filled"), bytes));
+            let mut bytes = good.clone();
+            bytes[start + (page * 1237) % 4096] ^= 1 << (page % 8);
+            cases.push((format!("{state}, a bit of page {page}"), bytes));
+        }
+        // The head, in which each byte matters.
+        for byte in (0..320).step_by(5) {
+            let mut bytes = good.clone();
+            bytes[byte] ^= 0x10;
+            cases.push((format!("{state}, byte {byte}"), bytes));
+        }
     }
-    for (case, bytes) in cases {
-        let path = dir.path().join("baseline.redb");
+    let (mut set_aside, mut same) = (0, 0);
+    let path = dir.path().join("baseline.redb");
+    let aside = dir.path().join("baseline.redb.corrupt");
+    for (case, bytes) in &cases {
         let _ = fs::remove_file(&path);
-        fs::write(&path, &bytes).unwrap();
-        // Of some damage redb panics, which ends the daemon: not for ever.
-        let opened = (0..3).find_map(|_| std::panic::catch_unwind(|| Store::open(&path)).ok());
-        let (store, opened) = opened.expect(&case).unwrap();
-        assert!(!dir.path().join("baseline.redb.opening").exists(), "{case}");
-        let Opened::SetAside(aside, reason) = opened else {
-            // A page that nobody refers to.
-            assert_eq!(store.paths(|_| true).unwrap().len(), 500, "{case}");
-            continue;
-        };
-        assert_eq!(aside, dir.path().join("baseline.redb.corrupt"));
-        assert!(!reason.is_empty(), "{case}");
-        assert_eq!(fs::read(&aside).unwrap().len(), bytes.len(), "{case}");
-        assert!(store.paths(|_| true).unwrap().is_empty(), "{case}");
+        fs::write(&path, bytes).unwrap();
+        let (store, opened) = open(&path).expect(case);
+        match opened {
+            Opened::SetAside(there, reason) => {
+                set_aside += 1;
+                assert_eq!(there, aside);
+                assert!(!reason.is_empty(), "{case}");
+                // The attempt to repair it may have changed it.
+                assert!(fs::read(&aside).unwrap().len() >= bytes.len(), "{case}");
+                assert!(store.paths(|_| true).unwrap().is_empty(), "{case}");
+                batch(&store, "/new", Some(&file("a")));
+            }
+            // Where nothing refers to, or of which there is a copy.
+            Opened::Known(_) => {
+                same += 1;
+                let paths = store.paths(|_| true).unwrap();
+                assert!(paths.len() >= 149, "{case}: {}", paths.len());
+                for path in paths {
+                    assert_eq!(store.get(&path).unwrap(), Some(file("a")), "{case}");
+                }
+            }
+            Opened::New => panic!("{case}: taken for new"),
+        }
     }
+    println!("{} cases: {set_aside} set aside, {same} read", cases.len());
+    assert!(
+        set_aside > cases.len() / 4,
+        "{set_aside} of {}",
+        cases.len()
+    );
 }
 
 #[test]
@@ -254,7 +306,7 @@ fn another_format_is_set_aside() {
             .unwrap();
         write.commit().unwrap();
     }
-    let (_, opened) = Store::open(&path).unwrap();
+    let (_, opened) = open(&path).unwrap();
     let Opened::SetAside(_, reason) = opened else {
         panic!("{opened:?}");
     };

@@ -4,8 +4,10 @@
 //! ends with 1 when something is not as it should be, 78 when the
 //! configuration or a rule is wrong.
 
+mod log;
+
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Common, fail};
 use crate::config::{self, Backend, Config, Hold, RuleWatch};
@@ -14,8 +16,30 @@ use crate::exit::Exit;
 use crate::rule::{Exception, ExceptionStanding, Standing, Weakness, shipped};
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 
+/// Options of the command.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// Check instead that the alert log, with what was rotated, is as it was written
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[expect(
+        clippy::option_option,
+        reason = "as clap has an option whose value may be left out"
+    )]
+    log: Option<Option<PathBuf>>,
+}
+
 /// Runs the command.
-pub fn run(common: &Common) -> Exit {
+pub fn run(args: &CheckArgs, common: &Common) -> Exit {
+    if let Some(log) = &args.log {
+        let log = log.as_deref();
+        // Whoever names the log needs no configuration.
+        let config = match (log, common.config()) {
+            (_, Ok(config)) => config,
+            (Some(_), Err(_)) => Config::default(),
+            (None, Err(error)) => return fail(&error.into()),
+        };
+        return log::run(log, &config);
+    }
     let plan = common
         .config()
         .map_err(Into::into)

@@ -73,7 +73,7 @@ enum Command {
     /// Watch, and raise alerts, in the foreground
     Run(run::RunArgs),
     /// Validate configuration and rules, and say what can be watched here
-    Check,
+    Check(check::CheckArgs),
     /// Read the alert log
     Tail(tail::TailArgs),
     /// Ask the rules about recorded events
@@ -87,6 +87,12 @@ enum Command {
     Act {
         /// What to make, or what to rename to what
         paths: Vec<PathBuf>,
+    },
+    /// Looks whether the baseline can be read, for `run`
+    #[command(name = daemon::CHECK_STORE, hide = true)]
+    CheckStore {
+        /// The store
+        store: PathBuf,
     },
     /// List every key in the watched places, with facts and origin
     Inventory(inventory::InventoryArgs),
@@ -115,7 +121,7 @@ pub fn main() -> ExitCode {
     diagnostics(&common, matches!(command, Command::Run(_)));
     let exit = match &command {
         Command::Run(args) => run::run(args, &common),
-        Command::Check => check::run(&common),
+        Command::Check(args) => check::run(args, &common),
         Command::Tail(args) => tail(args, &common),
         Command::Replay(args) => replay::run(args, &common),
         Command::Rules(args) => rules::run(args, &common),
@@ -123,6 +129,7 @@ pub fn main() -> ExitCode {
             Ok(()) => Exit::Ok,
             Err(_) => Exit::Internal,
         },
+        Command::CheckStore { store } => daemon::check_store(store),
         Command::Status(args) => status::run(args, &common),
         Command::Inventory(args) => inventory::run(args, &common),
     };

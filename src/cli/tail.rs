@@ -7,7 +7,7 @@
 
 mod filter;
 mod follow;
-mod history;
+pub(super) mod history;
 mod wait;
 
 use std::io::{self, BufWriter, Write};

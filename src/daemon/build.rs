@@ -5,6 +5,7 @@
 //! first mark that somebody could wait at.
 
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -28,12 +29,17 @@ use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
 use crate::watch::tree::Scope;
 
+/// Says in the state directory where the log ends.
+pub(super) const LOG_HEAD: &str = "log-head";
+
 /// What watches: all from the kernel to the events, ready to run.
 pub(super) struct Pipeline {
     /// The watching thread's part.
     pub(super) watching: Watching,
     /// The answering thread, if writers are held.
     pub(super) hold: Option<Holding>,
+    /// The descriptor of the notification group, while `watching` lives.
+    pub(super) group: Option<RawFd>,
     /// How it is watched.
     pub(super) mode: Mode,
     /// What the watching thread is told, and how it hears of it.
@@ -83,6 +89,10 @@ pub(super) fn pipeline(
         fences,
     )?;
     let mode = Mode::of(&watch.source, watch.hold.is_some(), watch.table.is_some());
+    let group = match &watch.source {
+        Source::Fanotify(watch) => Some(watch.as_fd().as_raw_fd()),
+        Source::Inotify(_) => None,
+    };
     let inputs = watching::Inputs {
         source: watch.source,
         held: watch.held,
@@ -96,6 +106,7 @@ pub(super) fn pipeline(
     Ok(Pipeline {
         watching: Watching::new(inputs, resolver, messages.clone()),
         hold: watch.hold,
+        group,
         mode,
         orders,
     })
@@ -104,7 +115,7 @@ pub(super) fn pipeline(
 struct Watch {
     source: Source,
     hold: Option<Holding>,
-    held: Option<Receiver<Held<Identity>>>,
+    held: Option<Receiver<Box<Held<Identity>>>>,
     file_systems: Option<FileSystems>,
     table: Option<ProcTable>,
 }
@@ -297,6 +308,7 @@ pub(super) fn sinks(
             keep: config.log.keep,
             compress: config.log.compress,
         },
+        head: Some(super::log_head(&config.state.directory)),
     };
     let missing = access::missing(&config.log.file);
     let log =

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Inbox;
 use super::accounts::Accounts;
-use super::baseline::{self, Ledger, Missed};
+use super::baseline::{self, Ledger, Missed, Told};
 use super::keys::Keys;
 use super::programs::Programs;
 use super::standing::{Decided, Standing};
@@ -26,6 +26,7 @@ use super::turns::Turns;
 use crate::alert::{
     self, Acts, Change, Document, Gap, KeyReport, Loss, LossKind, Origin, Outcome, State,
 };
+use crate::baseline::Made;
 use crate::event::assemble::Assembled;
 use crate::event::flood::Flood;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
@@ -33,8 +34,8 @@ use crate::resolve::clients::Clients;
 use crate::resolve::logins::Login;
 use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
-use crate::rule::{RuleSet, Suppressor, Verdict};
-use crate::sink::{Fanout, Line, ReportKind};
+use crate::rule::{Rule, RuleSet, Suppressor, Verdict};
+use crate::sink::{Fanout, Line, Receipt, ReportKind};
 use crate::sys::ObjectId;
 use crate::watch::Problem;
 use crate::watch::beat::Beat;
@@ -59,7 +60,7 @@ pub enum Message {
     /// So much was counted instead of told.
     Flood(Box<Flood<Attribution>>),
     /// Watching had a problem: when, since when if that is known, and which.
-    Problem(SystemTime, Option<SystemTime>, Problem),
+    Problem(SystemTime, Option<SystemTime>, Box<Problem>),
     /// Something else failed: a stable name, and what it means.
     Fault(&'static str, String),
     /// New rules.
@@ -86,22 +87,7 @@ pub enum Message {
     End,
 }
 
-/// A loss that another thread noticed.
-#[derive(Clone, Debug)]
-pub struct Lost {
-    /// A stable name.
-    pub code: &'static str,
-    /// Whether somebody lost something, or something merely failed.
-    pub kind: LossKind,
-    /// How many, if that is known.
-    pub count: Option<u64>,
-    /// Since when.
-    pub since: Option<SystemTime>,
-    /// What it means.
-    pub reason: String,
-}
-
-/// Something to say about the daemon.
+/// What is said about the daemon.
 pub struct Said {
     /// When.
     pub time: SystemTime,
@@ -117,6 +103,21 @@ pub struct Said {
     pub counters: Value,
     /// What a reload changed.
     pub changes: Value,
+}
+
+/// A loss that another thread noticed.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// A stable name.
+    pub code: &'static str,
+    /// Whether somebody lost something, or something merely failed.
+    pub kind: LossKind,
+    /// How many, if that is known.
+    pub count: Option<u64>,
+    /// Since when.
+    pub since: Option<SystemTime>,
+    /// What it means.
+    pub reason: String,
 }
 
 /// The thread.
@@ -236,7 +237,7 @@ impl Deciding {
     /// Decides what is next, if there is something; says whether there was.
     fn next(&mut self) -> bool {
         match self.turns.pop() {
-            Some(Happening::Event(assembled)) => self.decide(*assembled, None),
+            Some(Happening::Event(assembled)) => self.decide(*assembled, None, None, None),
             Some(Happening::Missed(missed)) => self.missed(*missed),
             None => return false,
         }
@@ -406,12 +407,13 @@ impl Deciding {
         let Missed {
             assembled,
             gap,
+            told,
             before,
             record,
             waiting: _waiting,
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
-        self.decide_on(assembled, Some(gap), record);
+        self.decide(assembled, gap, told.as_ref(), record);
     }
 
     /// Tells how much was counted, and whether it is over.
@@ -513,15 +515,12 @@ impl Deciding {
         }
     }
 
-    fn decide(&mut self, assembled: Assembled<Attribution>, gap: Option<Gap>) {
-        self.decide_on(assembled, gap, None);
-    }
-
-    /// The same; `record` is what a comparison has found.
-    fn decide_on(
+    /// `told` is what stands in the log of it, `record` what a comparison has found.
+    fn decide(
         &mut self,
         assembled: Assembled<Attribution>,
         gap: Option<Gap>,
+        told: Option<&Told>,
         record: Option<crate::baseline::Record>,
     ) {
         // The room that it takes is given back at the end.
@@ -553,6 +552,9 @@ impl Deciding {
         if let Some(gap) = &gap {
             alert::set_gap(&mut document, gap);
         }
+        if let Some(told) = told {
+            told.recall(&mut document);
+        }
         let mut key = None;
         match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {
@@ -582,6 +584,11 @@ impl Deciding {
         }
         let mut raising = Vec::new();
         for rule in decision.matches {
+            if let Some(told) = told
+                && told.has(&alert::event_id(&document, rule))
+            {
+                continue;
+            }
             let place = home.as_deref();
             match self.suppressor.admit(rule, place, &document, event.time) {
                 Verdict::Raise => {
@@ -591,21 +598,11 @@ impl Deciding {
                 Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
             }
         }
-        let (made, alerts) = match raising.split_last() {
-            None => (baseline::made(&document), Vec::new()),
-            Some((last, others)) => {
-                let others = others.iter();
-                let mut alerts: Vec<Document> = others
-                    .map(|rule| alert::alert(document.clone(), rule))
-                    .collect();
-                let last = alert::alert(document, last);
-                let made = baseline::made(alerts.first().unwrap_or(&last));
-                alerts.push(last);
-                (made, alerts)
-            }
-        };
-        if !alerts.is_empty() {
-            self.raise(alerts, &session, &event, key.as_ref());
+        let (made, alerts) = alerts_of(document, &raising);
+        let made = told.map_or(made, |told| told.made().clone());
+        let receipt = (!alerts.is_empty()).then(Receipt::default);
+        if let Some(receipt) = &receipt {
+            self.raise(alerts, receipt, &session, &event, key.as_ref());
         }
         // After its alerts: what is told and not stored is found again.
         if let Some(ledger) = &self.ledger
@@ -620,8 +617,8 @@ impl Deciding {
             };
             // What could be compared, and does not answer now, is not told again.
             let record = record.filter(|_| event.action != Action::Deletion);
-            let update = baseline::update(&event, &found, made.clone());
-            let told = || record.map(|record| baseline::told(&event, record, made));
+            let update = baseline::update(&event, &found, made.clone(), receipt.clone());
+            let told = || record.map(|record| baseline::told(&event, record, made, receipt));
             if let Some(update) = update.or_else(told) {
                 ledger.update(update);
             }
@@ -640,6 +637,7 @@ impl Deciding {
     fn raise(
         &mut self,
         alerts: Vec<Document>,
+        receipt: &Receipt,
         session: &Session,
         event: &Event<Attribution>,
         key: Option<&(KeyReport, PathBuf)>,
@@ -652,7 +650,7 @@ impl Deciding {
                 alert::set_response(&mut alert, report, place);
             }
             self.acts.join(&mut alert);
-            self.out(alert);
+            self.fanout.send_for(&Line::new(alert.into_map()), receipt);
         }
     }
 
@@ -814,6 +812,21 @@ impl Looked {
             file: Some(file),
         }
     }
+}
+
+/// The alerts of these rules on an event, and who made its file.
+fn alerts_of(document: Document, raising: &[&Rule]) -> (Made, Vec<Document>) {
+    let Some((last, others)) = raising.split_last() else {
+        return (baseline::made(&document), Vec::new());
+    };
+    let others = others.iter();
+    let mut alerts: Vec<Document> = others
+        .map(|rule| alert::alert(document.clone(), rule))
+        .collect();
+    let last = alert::alert(document, last);
+    let made = baseline::made(alerts.first().unwrap_or(&last));
+    alerts.push(last);
+    (made, alerts)
 }
 
 /// The object at `path`, if it is still this object that is there.

@@ -44,7 +44,7 @@ pub(super) struct Parts {
     pub(super) notification: Arc<NotificationGroup>,
     pub(super) identifier: Identifier,
     pub(super) fence: Option<Arc<Fence>>,
-    pub(super) held: SyncSender<Held<Identity>>,
+    pub(super) held: SyncSender<Box<Held<Identity>>>,
     pub(super) wake: Arc<EventFd>,
     pub(super) messages: SyncSender<Message>,
     pub(super) orders: Orders,

@@ -19,6 +19,7 @@ mod clock;
 mod confine;
 pub mod control;
 mod deciding;
+mod guard;
 mod holding;
 mod host;
 mod keys;
@@ -37,6 +38,7 @@ mod watchdog;
 mod watching;
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -57,6 +59,7 @@ use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
 pub use accounts::Accounts;
+pub use baseline::{CHECK_STORE, check_store};
 pub use deciding::{Deciding, Message, Said};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
@@ -151,6 +154,12 @@ impl Fatal {
         let what = what.into();
         move |source| Self::System { what, source }
     }
+}
+
+/// The file that says where the alert log ends, apart from it.
+#[must_use]
+pub fn log_head(state: &Path) -> PathBuf {
+    state.join(build::LOG_HEAD)
 }
 
 /// All that a run needs to know; made anew for a reload.
@@ -313,6 +322,7 @@ struct Daemon {
     watching: std::thread::JoinHandle<()>,
     deciding: std::thread::JoinHandle<()>,
     baseline: Option<baseline::Keeper>,
+    guard: Option<guard::Guard>,
     in_force: InForce,
     control: Option<Control>,
 }
@@ -340,11 +350,8 @@ impl Daemon {
             .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = sync_channel(FINDINGS);
-        let baseline = if dry {
-            None
-        } else {
-            keep_baseline(&config, &messages)
-        };
+        let baseline = (!dry).then(|| keep_baseline(&config, &messages, &fanout));
+        let baseline = baseline.flatten();
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
         tell_missing(&messages);
 
@@ -355,6 +362,7 @@ impl Daemon {
         let build::Pipeline {
             mut watching,
             hold,
+            group,
             mode,
             orders,
         } = build::pipeline(
@@ -407,17 +415,15 @@ impl Daemon {
                 reload: None,
             })),
         };
-        let control = if dry {
-            None
-        } else {
-            control(&config.control, &gauges)
-        };
+        let guard = (!dry).then(|| guard(group, &gauges)).flatten();
+        let control = (!dry).then(|| control(&config.control, &gauges)).flatten();
         Ok(Self {
             hold,
             gauges,
             watching,
             deciding,
             baseline,
+            guard,
             in_force,
             control,
         })
@@ -520,6 +526,9 @@ impl Daemon {
             hold.end();
         }
         drop(self.control);
+        if let Some(guard) = self.guard {
+            guard.end();
+        }
         gauges.orders.give(Command::Stop);
         let mut result = Ok(());
         if self.watching.join().is_err() {
@@ -558,23 +567,49 @@ impl Daemon {
 }
 
 /// The baseline; the daemon watches without it, too.
-fn keep_baseline(config: &Config, messages: &SyncSender<Message>) -> Option<baseline::Keeper> {
+fn keep_baseline(
+    config: &Config,
+    messages: &SyncSender<Message>,
+    fanout: &Arc<Fanout>,
+) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
-    confine::within(std::slice::from_ref(directory), || {
-        baseline::Keeper::start(directory, &config.log.file, messages.clone())
-    })
-    .map_err(|error| error.to_string())
-    .flatten()
-    .map_err(|error| {
-        let reason = format!(
-            "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does \
-                 not run will go unseen",
-            directory.display()
-        );
-        // The queue was made just now.
-        let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
-    })
-    .ok()
+    let fanout = Arc::clone(fanout);
+    let start = |probe| {
+        let start = || {
+            baseline::Keeper::start(baseline::Parts {
+                probe,
+                directory: directory.clone(),
+                log: config.log.file.clone(),
+                is_log_well: Box::new(move || fanout.is_record_well()),
+                messages: messages.clone(),
+            })
+        };
+        confine::within(std::slice::from_ref(directory), start).flatten()
+    };
+    baseline::Keeper::probe(directory)
+        .and_then(start)
+        .map_err(|error| {
+            let reason = baseline::unusable(directory, &error.to_string());
+            // The queue was made just now.
+            let _ = messages.try_send(Message::Fault("baseline_unusable", reason));
+        })
+        .ok()
+}
+
+/// The guard; the daemon watches without it, too.
+fn guard(group: Option<RawFd>, gauges: &Gauges) -> Option<guard::Guard> {
+    let orders = gauges.orders.clone();
+    let marks = group.map(|group| guard::Marks {
+        group,
+        expected: Box::new(move || {
+            let (reply, answer) = sync_channel(1);
+            orders.give(Command::Directories(reply));
+            answer.recv_timeout(ANSWER_TIME).ok()
+        }),
+    });
+    guard::Guard::start(marks, gauges.messages.clone())
+        .map_err(|error| tracing::warn!("nobody looks whether the program is replaced: {error}"))
+        .ok()
 }
 
 /// Says which privileges the daemon has to do without.

@@ -200,6 +200,7 @@ fn trial(config: &Config, actor: &mut Actor) -> Result<Vec<String>, Box<dyn std:
         hold,
         mode,
         orders,
+        ..
     } = build::pipeline(&config, scope, &identifier, &messages, &[])?;
     drop(messages);
     let thread = build::spawn("self-test", move || watching.run());

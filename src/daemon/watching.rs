@@ -270,6 +270,8 @@ impl Coverage {
 pub enum Command {
     /// Watch this from now on.
     Scope(Scope),
+    /// Say how many directories are watched.
+    Directories(SyncSender<usize>),
     /// So many events of each home are told one by one from now on.
     Events(u32),
     /// Say what is watched.
@@ -378,7 +380,7 @@ pub struct Inputs {
     /// Where records come from.
     pub source: Source,
     /// Whom the answering thread identified, if openers are held.
-    pub held: Option<Receiver<hold::Held<Identity>>>,
+    pub held: Option<Receiver<Box<hold::Held<Identity>>>>,
     /// Tells the answering thread on which file systems homes lie.
     pub file_systems: Option<FileSystems>,
     /// What the main thread asks.
@@ -789,6 +791,9 @@ impl Watching {
                     self.inputs.source.tree_mut().set_scope(scope, notices);
                     self.compare_all(Cause::Moved);
                 }
+                Command::Directories(reply) => {
+                    let _ = reply.try_send(self.inputs.source.tree().watched());
+                }
                 Command::Events(events) => self.assembler.limit(events),
                 Command::Coverage(reply) => {
                     let (floods, flooded) = self.assembler.flooded();
@@ -837,7 +842,7 @@ impl Watching {
         // Holds first: an opener was identified before it could act any further.
         if let Some(held) = &self.inputs.held {
             while let Ok(held) = held.try_recv() {
-                match held {
+                match *held {
                     hold::Held::Opening { object, identity } => {
                         let attribution = self.resolver.opening(*identity);
                         self.assembler.held(object, attribution, Instant::now());
@@ -870,7 +875,7 @@ impl Watching {
                     let lost = problem == Problem::Overflow;
                     overflow |= lost;
                     let since = lost.then_some(self.emptied);
-                    self.send(Message::Problem(time, since, problem));
+                    self.send(Message::Problem(time, since, Box::new(problem)));
                 }
                 Notice::Muted(home, writer) => self.muted(&home, writer.as_deref(), time, now),
                 Notice::Fence(number) => {

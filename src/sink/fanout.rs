@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::receipt::{Receipt, Slip};
 use super::report::{Report, ReportKind, Reports, SinkState, SinkStatus};
 use super::worker::Worker;
 use super::{Line, Sink};
@@ -44,6 +45,7 @@ pub struct Fanout {
 #[derive(Debug)]
 struct Lane {
     queue: SyncSender<Order>,
+    is_record: bool,
     shared: Arc<Shared>,
     /// Disconnects when the thread has ended.
     done: Mutex<Receiver<()>>,
@@ -51,7 +53,7 @@ struct Lane {
 
 #[derive(Debug)]
 pub(super) enum Order {
-    Line(Line),
+    Line(Line, Option<Slip>),
     /// Look at the flags.
     Wake,
 }
@@ -107,6 +109,7 @@ impl Fanout {
                 name: sink.name(),
                 ..Shared::default()
             });
+            let is_record = sink.is_record();
             let worker = Worker::new(sink, orders, Arc::clone(&shared), reports.clone());
             thread::Builder::new()
                 .name(format!("sink-{}", shared.name))
@@ -116,6 +119,7 @@ impl Fanout {
                 })?;
             lanes.push(Lane {
                 queue,
+                is_record,
                 shared,
                 done: Mutex::new(done),
             });
@@ -126,6 +130,16 @@ impl Fanout {
     /// Hands a line to every sink. Never blocks, writes, or allocates by the
     /// length of the line.
     pub fn send(&self, line: &Line) {
+        self.send_with(line, None);
+    }
+
+    /// The same; `receipt` tells whether the log has the line for good. Without
+    /// a log it is lost.
+    pub fn send_for(&self, line: &Line, receipt: &Receipt) {
+        self.send_with(line, Some(receipt.slip()));
+    }
+
+    fn send_with(&self, line: &Line, mut slip: Option<Slip>) {
         for lane in &self.lanes {
             let shared = &lane.shared;
             if shared.stopped.load(SeqCst) {
@@ -135,7 +149,8 @@ impl Fanout {
             let sent = if shared.closing.load(SeqCst) {
                 Err(TrySendError::Disconnected(Order::Wake))
             } else {
-                lane.queue.try_send(Order::Line(line.clone()))
+                let slip = slip.take_if(|_| lane.is_record);
+                lane.queue.try_send(Order::Line(line.clone(), slip))
             };
             let Err(refused) = sent else { continue };
             shared.queued.fetch_sub(1, SeqCst);
@@ -162,6 +177,16 @@ impl Fanout {
     #[must_use]
     pub fn counters(&self) -> Vec<SinkStatus> {
         self.lanes.iter().map(|lane| lane.shared.status()).collect()
+    }
+
+    /// Whether the sink that receipts are given for takes what it is sent.
+    #[must_use]
+    pub fn is_record_well(&self) -> bool {
+        let mut records = self.lanes.iter().filter(|lane| lane.is_record);
+        records.all(|lane| {
+            let status = lane.shared.status();
+            status.state == SinkState::Ok && status.waiting == 0
+        })
     }
 
     /// What the sinks had to tell since the last call, oldest first.

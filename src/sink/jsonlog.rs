@@ -13,6 +13,9 @@
 //! no half of it. Where a file system cannot reserve, what was written of it is
 //! taken out again.
 //!
+//! Each line has its place in a chain ([`chain`]), by which a log that was changed
+//! by others is known.
+//!
 //! What the disk refuses when it is forced to it is written once more ([`unsynced`]).
 //!
 //! A last line without its newline, found when opening, is
@@ -31,6 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::unistd::{Gid, Group};
 use serde_json::{Map, Value};
 
+use self::chain::Chain;
 use self::open::{at, open_or_create};
 use self::reserve::Reserve;
 use self::rotate::Rotator;
@@ -39,11 +43,13 @@ use super::{Line, Sink, Spool};
 use crate::text::escape_path;
 
 mod archive;
+mod chain;
 mod open;
 mod reserve;
 mod rotate;
 mod unsynced;
 
+pub use chain::{Flaw, Link, Verifier, last_written};
 pub use rotate::Rotation;
 pub(crate) use rotate::{LAST_NUMBER, rotated};
 
@@ -64,6 +70,8 @@ pub struct Options {
     pub group: Option<String>,
     /// When it is rotated.
     pub rotation: Rotation,
+    /// The file that says where the log ends, apart from it.
+    pub head: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -73,6 +81,7 @@ impl Default for Options {
             mode: 0o640,
             group: Some("adm".to_owned()),
             rotation: Rotation::OFF,
+            head: None,
         }
     }
 }
@@ -88,6 +97,9 @@ pub struct JsonLog {
     identity: (u64, u64),
     reserve: Reserve,
     rotator: Rotator,
+    chain: Chain,
+    /// Where the last line of ours ends, if all before it is known.
+    end: Option<u64>,
     /// Of when the first line is; looked at only if its age matters.
     since: Option<SystemTime>,
     /// A fragment stands at the end that could not be taken out.
@@ -123,6 +135,8 @@ impl JsonLog {
             });
         let (file, created) = open_or_create(path, options.mode)?;
         let mut log = Self {
+            chain: Chain::default(),
+            end: None,
             path: path.to_owned(),
             mode: options.mode,
             gid,
@@ -139,6 +153,13 @@ impl JsonLog {
             notes: Vec::new(),
         };
         log.take_over(created)?;
+        let head = options.head.as_deref();
+        log.chain = Chain::resume(path, &log.file, head, &mut log.notes);
+        // After a kill its last lines may be in memory alone. They count as told.
+        log.dirty = true;
+        if let Err(error) = log.settle() {
+            log.notes.push(error.to_string());
+        }
         Ok(log)
     }
 
@@ -179,7 +200,9 @@ impl JsonLog {
         } else {
             None
         };
-        self.repair(meta.len())
+        self.repair(meta.len())?;
+        self.end = Some(self.file.metadata()?.len());
+        Ok(())
     }
 
     /// Rotates the log if it is time. Gives the size of the one to write to.
@@ -295,6 +318,7 @@ impl JsonLog {
         match found {
             Ok(meta) if (meta.dev(), meta.ino()) == self.identity => {
                 self.absent_since = None;
+                self.expect(meta.len());
                 return Ok(meta.len());
             }
             Ok(_) => self.open_anew()?,
@@ -304,6 +328,21 @@ impl JsonLog {
         }
         self.absent_since = None;
         Ok(self.file.metadata()?.len())
+    }
+
+    /// Says that others wrote to the log, or cut it. Emptied it is by logrotate's
+    /// `copytruncate`, which has a copy.
+    fn expect(&mut self, len: u64) {
+        if let Some(end) = self.end.replace(len)
+            && end != len
+            && len > 0
+        {
+            self.notes.push(format!(
+                "{}: others than ssh-keywatch changed the log: it had {end} bytes, and has {len}; \
+                 `ssh-keywatch check --log` says where",
+                escape_path(&self.path)
+            ));
+        }
     }
 
     /// Takes out what a failed write left, so that the line can be offered
@@ -336,15 +375,16 @@ impl Sink for JsonLog {
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
         let len = self.follow_rotation()?;
-        let len = self.rotate(len, line.json.len() as u64 + 1)?;
+        let json = self.chain.line(&line.document);
+        let len = self.rotate(len, json.len() as u64 + 1)?;
         if len == 0 {
             self.since = Some(SystemTime::now());
         }
-        let mut bytes = Vec::with_capacity(line.json.len() + 2);
+        let mut bytes = Vec::with_capacity(json.len() + 2);
         if self.unterminated {
             bytes.push(b'\n');
         }
-        bytes.extend_from_slice(line.json.as_bytes());
+        bytes.extend_from_slice(json.as_bytes());
         bytes.push(b'\n');
         if self.unsynced.is_full(bytes.len()) {
             self.settle()?;
@@ -356,10 +396,13 @@ impl Sink for JsonLog {
             Ok(()) => {
                 self.unterminated = false;
                 self.dirty = true;
+                self.end = self.end.map(|end| end + bytes.len() as u64);
+                self.chain.wrote(&json);
                 self.unsynced.push(len, &bytes);
                 Ok(())
             }
             Err((written, error)) => {
+                self.end = None;
                 self.undo(&bytes[..written]);
                 Err(at(&self.path, "cannot write", &error))
             }
@@ -372,8 +415,13 @@ impl Sink for JsonLog {
                 .force(&self.file)
                 .map_err(|error| at(&self.path, "cannot force it to disk", &error))?;
             self.dirty = false;
+            self.chain.settled();
         }
         Ok(())
+    }
+
+    fn is_record(&self) -> bool {
+        true
     }
 
     fn reopen(&mut self) -> io::Result<()> {

@@ -15,6 +15,7 @@ mod fanout;
 mod field;
 mod journal;
 mod jsonlog;
+mod receipt;
 mod report;
 mod terminal;
 mod worker;
@@ -27,8 +28,9 @@ use serde_json::{Map, Value};
 pub use fanout::Fanout;
 pub use field::{field, number, strings, text};
 pub use journal::{Journal, MessageId, fields, priority};
-pub use jsonlog::{JsonLog, Options, Rotation};
+pub use jsonlog::{Flaw, JsonLog, Link, Options, Rotation, Verifier, last_written};
 pub(crate) use jsonlog::{LAST_NUMBER, is_absence, line_start, rotated};
+pub use receipt::{Fate, Receipt};
 pub use report::{Report, ReportKind, SinkState, SinkStatus};
 pub use terminal::{Format, Renderer, Terminal, TerminalStyle};
 
@@ -109,6 +111,12 @@ pub trait Sink: Send {
     /// within [`SETTLE_AFTER`] after any other.
     fn settle(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Whether what it has written and settled is kept for good: receipts are
+    /// given for it.
+    fn is_record(&self) -> bool {
+        false
     }
 
     /// Opens its file anew (SIGHUP, after a rotation).

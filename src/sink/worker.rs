@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Instant, SystemTime};
 
 use super::fanout::{Order, Shared, lock};
+use super::receipt::Slip;
 use super::report::{ReportKind, Reports};
 use super::{Line, SETTLE_AFTER, Sink, Spool};
 
@@ -23,8 +24,10 @@ pub(super) struct Worker {
     reports: Reports,
     limit: Spool,
     /// Lines that the sink could not take yet, oldest first.
-    spool: VecDeque<Line>,
+    spool: VecDeque<(Line, Option<Slip>)>,
     spool_bytes: usize,
+    /// Of lines that are written, and not settled yet.
+    unsettled: Vec<Slip>,
     /// When the present failure began, and what had been dropped before.
     failing_since: Option<(SystemTime, u64)>,
     /// When the sink wants to be settled, or the spool to be tried again.
@@ -47,6 +50,7 @@ impl Worker {
             limit,
             spool: VecDeque::new(),
             spool_bytes: 0,
+            unsettled: Vec::new(),
             failing_since: None,
             settle_at: None,
         }
@@ -66,7 +70,7 @@ impl Worker {
             };
             lock(&self.shared.outage).busy_since = Some(Instant::now());
             match order {
-                Ok(Order::Line(line)) => self.take(line),
+                Ok(Order::Line(line, slip)) => self.take(line, slip),
                 Ok(Order::Wake) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -87,8 +91,8 @@ impl Worker {
             }
         }
         while let Ok(order) = self.orders.try_recv() {
-            if let Order::Line(line) = order {
-                self.take(line);
+            if let Order::Line(line, slip) = order {
+                self.take(line, slip);
             }
         }
         self.settle();
@@ -96,16 +100,17 @@ impl Worker {
     }
 
     /// A line from the queue: written, or spooled, or dropped.
-    fn take(&mut self, line: Line) {
+    fn take(&mut self, line: Line, slip: Option<Slip>) {
         let urgent = line.is_urgent();
         if !self.shared.stopped.load(SeqCst) {
             // The spool first, or the order of the log would not be that of events.
             if !self.flush_spool() {
-                self.keep(line);
+                self.keep(line, slip);
             } else if let Err(error) = self.sink.write(&line) {
                 self.fail(&error);
-                self.keep(line);
+                self.keep(line, slip);
             } else {
+                self.unsettled.extend(slip);
                 self.shared.written.fetch_add(1, SeqCst);
             }
             self.tell_notes();
@@ -121,7 +126,7 @@ impl Worker {
     }
 
     /// Puts a line by that cannot be written now.
-    fn keep(&mut self, line: Line) {
+    fn keep(&mut self, line: Line, slip: Option<Slip>) {
         if self.shared.stopped.load(SeqCst) {
             return;
         }
@@ -129,7 +134,7 @@ impl Worker {
         let bytes = self.spool_bytes + line.json.len();
         if self.spool.len() < self.limit.lines && bytes <= self.limit.bytes {
             self.spool_bytes = bytes;
-            self.spool.push_back(line);
+            self.spool.push_back((line, slip));
             self.shared.spooled.fetch_add(1, SeqCst);
         } else {
             self.shared.dropped.fetch_add(1, SeqCst);
@@ -138,13 +143,14 @@ impl Worker {
 
     /// Offers the spooled lines again; true if none is left.
     fn flush_spool(&mut self) -> bool {
-        while let Some(line) = self.spool.front() {
+        while let Some((line, _)) = self.spool.front() {
             if let Err(error) = self.sink.write(line) {
                 self.fail(&error);
                 return false;
             }
             self.spool_bytes -= line.json.len();
-            self.spool.pop_front();
+            let slip = self.spool.pop_front().and_then(|(_, slip)| slip);
+            self.unsettled.extend(slip);
             self.shared.written.fetch_add(1, SeqCst);
             self.shared.spooled.fetch_sub(1, SeqCst);
         }
@@ -165,10 +171,14 @@ impl Worker {
             return;
         }
         let flushed = self.flush_spool();
-        match self.sink.settle() {
-            Err(error) => self.fail(&error),
-            Ok(()) if flushed => self.recover(),
-            Ok(()) => {}
+        if let Err(error) = self.sink.settle() {
+            // What is not settled waits for the next time.
+            self.fail(&error);
+        } else {
+            self.unsettled.drain(..).for_each(Slip::keep);
+            if flushed {
+                self.recover();
+            }
         }
         self.tell_notes();
         // Also where all is written, and the disk has refused it.
@@ -184,6 +194,7 @@ impl Worker {
             shared.stopped.store(true, SeqCst);
             shared.spooled.store(0, SeqCst);
             self.spool.clear();
+            self.unsettled.clear();
             self.reports.push(shared.name, ReportKind::Stopped);
             return;
         }

@@ -41,6 +41,14 @@ impl ObjectId {
         Self::read(fd, c"", fsid)
     }
 
+    /// The identity of an open object on the file system with this id.
+    ///
+    /// # Errors
+    /// As [`ObjectId::of`].
+    pub fn on(fd: BorrowedFd<'_>, fsid: [u8; 8]) -> io::Result<Self> {
+        Self::read(fd, c"", fsid)
+    }
+
     /// The identity of `name` in the directory `dir`, without following a
     /// symbolic link. `fsid` is the directory's file-system id.
     ///

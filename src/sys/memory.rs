@@ -16,3 +16,14 @@ pub fn keep_heaps() {
         unsafe { libc::mallopt(parameter, value) };
     }
 }
+
+/// Gives back what is free in the heaps (`malloc_trim(3)`): after work that took
+/// much and is done for long. Without effect on another C library.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes a number of bytes to keep, and may be called
+    // at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}

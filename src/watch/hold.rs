@@ -138,7 +138,7 @@ pub struct Hold<I: Identify> {
     /// Separates before and after an exec.
     pub fence: Option<Arc<Fence>>,
     /// Where identities go.
-    pub held: SyncSender<Held<I::Identity>>,
+    pub held: SyncSender<Box<Held<I::Identity>>>,
     /// Wakes the watching thread.
     pub wake: Arc<EventFd>,
     /// Readable when the thread shall end, or look at `file_systems`.
@@ -365,7 +365,9 @@ impl<I: Identify> Hold<I> {
         }
         round.untold.retain(|(pid, fence)| {
             let (pid, fence) = (*pid, *fence);
-            self.held.try_send(Held::Ended { pid, fence }).is_err()
+            self.held
+                .try_send(Box::new(Held::Ended { pid, fence }))
+                .is_err()
         });
         let _ = self.wake.write(1);
     }
@@ -408,7 +410,7 @@ impl<I: Identify> Hold<I> {
     fn send(&self, held: Held<I::Identity>) {
         // The records of an opening wake the watching thread, before and after.
         let wakes = !matches!(held, Held::Opening { .. });
-        if self.held.try_send(held).is_err() {
+        if self.held.try_send(Box::new(held)).is_err() {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
         if wakes {

@@ -44,7 +44,13 @@ impl Document {
     #[track_caller]
     pub fn parse(line: &str) -> Self {
         match serde_json::from_str(line) {
-            Ok(value @ Value::Object(_)) => Self(value),
+            Ok(mut value @ Value::Object(_)) => {
+                // Its place in the log, which the same document elsewhere has not.
+                if let Some(Value::Object(ours)) = value.get_mut("ssh_keywatch") {
+                    ours.shift_remove("log");
+                }
+                Self(value)
+            }
             other => panic!("not a JSON object: {other:?} in {line:?}"),
         }
     }

@@ -22,7 +22,8 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 pub const TOOLS: &str = "/run/it/tools";
 
 /// Their sources, below `tests`.
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
+    "it/flush.c",
     "it/creator.c",
     "workload/act.c",
     "workload/adversary.c",

@@ -82,6 +82,10 @@ fn fields() -> BTreeSet<String> {
     for document in examples() {
         below("", &Value::Object(document.into_map()), &mut out);
     }
+    // The log's own, which comes to a line when it is written.
+    for place in ["sequence", "previous"] {
+        out.insert(format!("ssh_keywatch.log.{place}"));
+    }
     out
 }
 

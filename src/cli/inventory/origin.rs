@@ -1,24 +1,22 @@
 //! Who made a key, as far as the alert log knows.
 //!
-//! Owns the reading of the log's end and the choice of the alert that tells an
-//! item's origin. Another store may answer [`Origins::find`] one day.
+//! Owns the choice of the alert that tells an item's origin, among those of the
+//! log and the rotated logs before it.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::OpenOptions;
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::cli::tail::history;
 use crate::inventory::Item;
 use crate::sink::{field, number, text};
 use crate::text::escape_path;
 
-/// So much of the log's end is read.
+/// So much of the log and the rotated ones is read (bytes on the disk), and the
+/// rest of the oldest.
 const LIMIT: u64 = 256 << 20;
-/// A longer line is passed over.
-const LINE: u64 = 1 << 20;
 
 /// What an alert says of who put a file where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,37 +88,31 @@ impl Origins {
     /// The log cannot be read.
     pub(super) fn of(path: &Path, items: &[Item]) -> io::Result<Self> {
         let wanted: HashSet<String> = items.iter().map(|item| escape_path(&item.path)).collect();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is no regular file",
-            ));
+        let pieces = history::named(path)?;
+        if pieces.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
         }
-        let from = meta.len().saturating_sub(LIMIT);
-        file.seek(SeekFrom::Start(from))?;
-        // What is appended meanwhile is not waited for.
-        let mut reader = BufReader::new(file.take(LIMIT));
+        // The newest, as far as they may be read.
+        let mut left = LIMIT;
+        let newest = pieces.iter().rev().take_while(|(_, piece)| {
+            let before = left;
+            left = left.saturating_sub(piece.size());
+            before > 0
+        });
+        let newest: Vec<_> = newest.collect();
         let mut origins = Self::default();
-        let mut line = Vec::new();
-        // Begun within a line, most likely.
-        let mut whole = from == 0;
-        loop {
-            line.clear();
-            let count = reader.by_ref().take(LINE).read_until(b'\n', &mut line)?;
-            if count == 0 {
-                return Ok(origins);
+        for (path, piece) in newest.into_iter().rev() {
+            let read = piece.lines(|line| {
+                if let history::Read::Whole(line) = line {
+                    origins.take(line, &wanted);
+                }
+            });
+            if let Err(error) = read {
+                let path = escape_path(path);
+                eprintln!("ssh-keywatch: {path} cannot be read to its end: {error}");
             }
-            let ends = line.ends_with(b"\n");
-            if whole && ends {
-                origins.take(&line, &wanted);
-            }
-            whole = ends;
         }
+        Ok(origins)
     }
 
     fn take(&mut self, line: &[u8], wanted: &HashSet<String>) {
@@ -168,6 +160,7 @@ impl Origins {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::path::PathBuf;
     use std::time::SystemTime;
 
@@ -224,8 +217,18 @@ mod tests {
         // Not finished yet.
         text.push_str(alert("/b", "creation", "/bin/z").trim_end());
         std::fs::write(&log, text).unwrap();
-        let items = ["/a", "/b", "/c", "/d"].map(item);
+        // And what was rotated, packed or not.
+        let other = |path| alert(path, "creation", "/bin/rotated");
+        std::fs::write(dir.path().join("log.1"), other("/a") + &other("/e")).unwrap();
+        let packed = std::fs::File::create(dir.path().join("log.2.gz")).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+        let text = alert("/e", "creation", "/bin/older") + &other("/f");
+        packed.write_all(text.as_bytes()).unwrap();
+        packed.finish().unwrap();
+        let items = ["/a", "/b", "/c", "/d", "/e", "/f"].map(item);
         let origins = Origins::of(&log, &items).unwrap();
+        assert_eq!(program(&origins, "/e").as_deref(), Some("/bin/rotated"));
+        assert_eq!(program(&origins, "/f").as_deref(), Some("/bin/rotated"));
         assert_eq!(program(&origins, "/a").as_deref(), Some("/bin/new"));
         assert_eq!(program(&origins, "/b").as_deref(), Some("/bin/two"));
         assert_eq!(program(&origins, "/c"), None);

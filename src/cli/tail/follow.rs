@@ -208,7 +208,7 @@ fn newer_than(log: &Path, old: &Source, has_content: bool) -> io::Result<Vec<Pie
 }
 
 /// One file and how far it has been read.
-pub(super) struct Source {
+pub(in crate::cli) struct Source {
     file: File,
     identity: Identity,
     /// Up to here all lines have been handed on.

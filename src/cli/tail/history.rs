@@ -9,7 +9,7 @@
 //! once more. Then no line is in two of the files, and none in between.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -25,14 +25,14 @@ use crate::sink::{LAST_NUMBER, is_absence, line_start, rotated};
 const TRIES: u32 = 16;
 
 /// One file of the history.
-pub(super) enum Piece {
+pub(in crate::cli) enum Piece {
     /// The log, or a rotated one that is plain.
     Plain(Source),
     /// A rotated log that is compressed, which is complete.
     Packed(Packed),
 }
 
-pub(super) struct Packed {
+pub(in crate::cli) struct Packed {
     path: PathBuf,
     file: File,
 }
@@ -43,13 +43,19 @@ pub(super) type Identity = (u64, u64);
 /// What there is, oldest first, the log itself last. An empty list if there is
 /// nothing at all.
 pub(super) fn snapshot(log: &Path) -> io::Result<Vec<Piece>> {
+    let named = named(log)?;
+    Ok(named.into_iter().map(|(_, piece)| piece).collect())
+}
+
+/// The same, with the paths that they were opened by.
+pub(in crate::cli) fn named(log: &Path) -> io::Result<Vec<(PathBuf, Piece)>> {
     let mut last = Vec::new();
     for _ in 0..TRIES {
         let names = names(log)?;
         let mut pieces = Vec::with_capacity(names.len());
         for (path, number, _) in &names {
             match open(path, *number) {
-                Ok(piece) => pieces.push(piece),
+                Ok(piece) => pieces.push((path.clone(), piece)),
                 Err(error) if is_absence(&error) => {}
                 // What others may have put beside the log must not hide it.
                 Err(_) if *number != Number::LOG => {}
@@ -122,7 +128,52 @@ pub(super) struct Start {
     pub(super) over: bool,
 }
 
+/// A line, or what there is of it.
+pub(in crate::cli) enum Read<'l> {
+    /// Without its newline.
+    Whole(&'l [u8]),
+    /// Longer than any of ours.
+    TooLong,
+    /// The last one, without a newline.
+    Part,
+}
+
 impl Piece {
+    /// How many bytes it has on the disk.
+    pub(in crate::cli) fn size(&self) -> u64 {
+        let file = match self {
+            Self::Plain(source) => source.file(),
+            Self::Packed(packed) => &packed.file,
+        };
+        file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// Hands on every line there is at this moment.
+    ///
+    /// # Errors
+    /// It cannot be read to its end.
+    pub(in crate::cli) fn lines(&self, mut take: impl FnMut(Read<'_>)) -> io::Result<()> {
+        let mut take = |_, line: &Line<'_>| {
+            take(if line.overlong {
+                Read::TooLong
+            } else {
+                line.bytes
+                    .strip_suffix(b"\n")
+                    .map_or(Read::Part, Read::Whole)
+            });
+            Ok(())
+        };
+        match self {
+            Self::Plain(source) => {
+                let file = source.file();
+                let at = At { file, position: 0 };
+                let length = file.metadata()?.len();
+                each_line(BufReader::new(at.take(length)), &mut take)
+            }
+            Self::Packed(packed) => each_line(packed.reader(), &mut take),
+        }
+    }
+
     /// Where the first of the last `lines` wanted lines starts; the end if there
     /// is none, but never in the middle of a line.
     pub(super) fn start(&self, lines: u64, filter: &Filter) -> io::Result<Start> {
@@ -304,7 +355,7 @@ struct At<'f> {
     position: u64,
 }
 
-impl Read for At<'_> {
+impl io::Read for At<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read_at(buffer, self.position)?;
         self.position += count as u64;

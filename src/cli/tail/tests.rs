@@ -322,6 +322,7 @@ fn a_torn_line_that_the_daemon_cuts_is_forgotten() {
         let mut log = JsonLog::open(
             &tail.log,
             &Options {
+                head: None,
                 mode: 0o600,
                 group: None,
                 rotation: Rotation::OFF,
@@ -416,7 +417,7 @@ proptest! {
         };
         let mut log = JsonLog::open(
             &tail.log,
-            &Options { mode: 0o600, group: None, rotation },
+            &Options { mode: 0o600, group: None, rotation, head: None },
         ).unwrap();
         let mut written = 0;
         let mut write = || {

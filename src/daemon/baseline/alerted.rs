@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value};
 
+use super::ledger::Told;
 use super::made;
 use crate::alert::{self, Document};
 use crate::baseline::{Content, Made, Record};
@@ -25,13 +26,20 @@ const LINE: u64 = 1 << 20;
 /// So much of all of them (bytes, unpacked).
 const LIMIT_OF_ALL: u64 = 64 << 20;
 /// How far the store can lag behind the log on a machine that is busy.
-const MARGIN: Duration = Duration::from_secs(60);
+pub(super) const MARGIN: Duration = Duration::from_secs(60);
+
+const DELETION: &str = "deletion";
+/// So many alerts on one path are kept apart.
+const IDS: usize = 32;
 
 struct Last {
     object: Option<String>,
     changed: Option<String>,
     sha256: Option<String>,
-    is_deletion: bool,
+    action: String,
+    evidence: String,
+    /// `event.id` of the last alerts on it.
+    ids: Vec<String>,
     made: Made,
 }
 
@@ -56,7 +64,13 @@ impl Alerted {
             let mut source = source.take(left);
             let mut newer = std::mem::take(&mut alerted.0);
             let reaches_back = alerted.take(&mut source, &from);
-            alerted.0.extend(newer.drain());
+            for (path, mut last) in newer.drain() {
+                if let Some(older) = alerted.0.remove(&path) {
+                    last.ids.extend(older.ids);
+                    last.ids.truncate(IDS);
+                }
+                alerted.0.insert(path, last);
+            }
             left = source.limit();
             if reaches_back || left == 0 {
                 break;
@@ -96,37 +110,48 @@ impl Alerted {
 
     fn add(&mut self, document: &Document) {
         let text = |name: &str| document.str(name).map(str::to_owned);
-        let last = Last {
+        let mut last = Last {
             object: text("ssh_keywatch.file.object_id"),
             changed: text("file.ctime"),
             sha256: text("file.hash.sha256"),
-            is_deletion: document.str("event.action") == Some("deletion"),
+            action: text("event.action").unwrap_or_default(),
+            evidence: text("ssh_keywatch.evidence").unwrap_or_default(),
+            ids: Vec::new(),
             made: made(document),
         };
         let renamed = text("ssh_keywatch.file.final.path");
         if let Some(path) = renamed.or_else(|| text("file.path")) {
+            let before = self.0.remove(&path).map(|before| before.ids);
+            last.ids = before.unwrap_or_default();
+            last.ids.truncate(IDS);
+            last.ids.splice(0..0, text("event.id"));
             self.0.insert(path, last);
         }
     }
 
-    /// Who did it, if the last alert on `path` tells what is there `now`.
-    pub(super) fn find(&self, path: &Path, now: Option<&Record>) -> Option<Made> {
+    /// What was told, if the last alert on `path` tells what is there `now`.
+    pub(super) fn find(&self, path: &Path, now: Option<&Record>) -> Option<Told> {
         let last = self.0.get(&alert::path_text(path))?;
         let is_told = match now {
-            None => last.is_deletion,
+            None => last.action == DELETION,
             Some(now) => {
                 let changed = alert::timestamp(now.stat.changed.into());
                 let sha256 = match &now.content {
                     Content::Sha256(hash) => Some(hash),
                     Content::Unread | Content::Target(_) => None,
                 };
-                !last.is_deletion
+                last.action != DELETION
                     && (now.object.is_none() || last.object == now.object)
                     && (last.changed.as_ref() == Some(&changed)
                         || sha256.is_some() && last.sha256.as_ref() == sha256)
             }
         };
-        is_told.then(|| last.made.clone())
+        is_told.then(|| Told {
+            is_creation: last.action == "creation",
+            evidence: last.evidence.clone(),
+            ids: last.ids.clone(),
+            made: last.made.clone(),
+        })
     }
 }
 

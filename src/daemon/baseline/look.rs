@@ -24,6 +24,7 @@ use crate::sys::ObjectId;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file as it was found.
+#[derive(Clone)]
 pub(super) struct Seen {
     pub(super) record: Record,
     pub(super) object: Option<ObjectId>,

@@ -3,7 +3,16 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use tempfile::{TempDir, tempdir};
 
+use std::time::{Duration, SystemTime};
+
+use super::alerted::Alerted;
+use super::ledger::Update;
 use super::*;
+use crate::alert::Unseen;
+use crate::baseline::Health;
+use crate::event::{Action, Evidence};
+use crate::resolve::Attribution;
+use crate::watch::pattern::Pattern;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -24,7 +33,16 @@ impl Place {
         }
         let (sender, messages) = sync_channel(100);
         let (state, log) = (dir.path().join("state"), dir.path().join("log"));
-        let start = || Keeper::start(&state, &log, sender.clone()).unwrap();
+        let start = || {
+            let parts = Parts {
+                probe: Probe::none(),
+                directory: state.clone(),
+                log: log.clone(),
+                is_log_well: Box::new(|| true),
+                messages: sender.clone(),
+            };
+            Keeper::start(parts).unwrap()
+        };
         let stock = start();
         compare(dir.path(), &stock, Cause::Moved);
         // The end waits until that is done.
@@ -95,13 +113,16 @@ fn after_a_loss_what_has_no_record_is_told_and_what_has_one_is_not() {
         from: None,
         record: Some(seen.record),
         is_change: true,
+        born: None,
+        receipt: None,
     });
     let mut found = Vec::new();
     for _ in 0..3 {
         let message = place.messages.recv_timeout(SOON).unwrap();
         if let Message::Missed(missed) = &message {
-            assert_eq!(missed.gap.unseen, Unseen::Lost);
-            assert!(missed.gap.since.unwrap() <= missed.gap.until);
+            let gap = missed.gap.unwrap();
+            assert_eq!(gap.unseen, Unseen::Lost);
+            assert!(gap.since.unwrap() <= gap.until);
         }
         found.push(told(&message));
     }
@@ -129,7 +150,7 @@ fn what_moved_with_its_directory_is_followed_without_a_word() {
     } = place;
     keeper.end();
     assert!(messages.try_recv().is_err());
-    let (store, opened) = Store::open(&state.join(FILE)).unwrap();
+    let (store, opened) = Store::open(&state.join(FILE), Health::Sound).unwrap();
     assert!(matches!(opened, Opened::Known(_)));
     assert_eq!(store.paths(|_| true).unwrap(), [dir.join("two")]);
     assert_eq!(store.meta().unwrap().since, None);
@@ -158,8 +179,9 @@ fn the_log_is_read_over_numbers_that_a_rotation_left_free() {
     packed.finish().unwrap();
     let alerted = Alerted::read(&log, SystemTime::UNIX_EPOCH);
     for path in ["/a", "/b"] {
-        let made = alerted.find(Path::new(path), None);
-        assert_eq!(made.and_then(|made| made.alert).as_deref(), Some(path));
+        let told = alerted.find(Path::new(path), None).unwrap();
+        assert_eq!(told.made.alert.as_deref(), Some(path));
+        assert_eq!(told.ids, [path]);
     }
-    assert_eq!(alerted.find(Path::new("/c"), None), None);
+    assert!(alerted.find(Path::new("/c"), None).is_none());
 }

@@ -102,6 +102,9 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_clock_getres,
     libc::SYS_gettimeofday,
     libc::SYS_restart_syscall,
+    // For the process that looks at the store.
+    libc::SYS_wait4,
+    libc::SYS_waitid,
     // Local sockets: the journal, systemd, name services, the control socket.
     libc::SYS_connect,
     libc::SYS_bind,

@@ -16,6 +16,7 @@ fn plain() -> Options {
         mode: 0o640,
         group: None,
         rotation: Rotation::OFF,
+        head: None,
     }
 }
 
@@ -40,6 +41,7 @@ fn makes_directories_and_file_with_their_modes() {
         mode: 0o640,
         group: Some("no-such-group-here".into()),
         rotation: Rotation::OFF,
+        head: None,
     };
     let mut log = JsonLog::open(&path, &options).unwrap();
     log.write(&line(1)).unwrap();

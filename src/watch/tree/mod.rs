@@ -10,6 +10,7 @@
 //! seen by a record or by the scan. Must not know of records: the backends
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
+mod entries;
 mod links;
 mod mounted;
 mod visit;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::entries::Entries;
 use self::links::Followed;
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
@@ -155,8 +157,8 @@ struct Node {
     /// It is a home, or homes are made in it.
     base: bool,
     held: Held,
-    children: HashMap<OsString, NodeId>,
-    entries: HashMap<OsString, Known>,
+    children: Entries<NodeId>,
+    entries: Entries<Known>,
     /// Files in it that have a mark of their own.
     followed: Vec<ObjectId>,
     /// Records of it since it was last asked which home is the loudest.
@@ -206,7 +208,8 @@ pub struct Tree {
     limit: usize,
     opens: WantsOpens,
     marker: Box<dyn Marker>,
-    nodes: HashMap<NodeId, Node>,
+    /// Each in a place of its own, for they are many: the table grows by doubling.
+    nodes: HashMap<NodeId, Box<Node>>,
     by_object: HashMap<ObjectId, NodeId>,
     by_path: HashMap<PathBuf, NodeId>,
     next: u64,
@@ -346,7 +349,7 @@ impl Tree {
         let children: Vec<(OsString, NodeId)> = entry
             .children
             .iter()
-            .map(|(name, child)| (name.clone(), *child))
+            .map(|(name, child)| (name.to_owned(), *child))
             .collect();
         let dir = self.open(node);
         if let Some(dir) = &dir {
@@ -384,7 +387,12 @@ impl Tree {
     pub fn files(&self) -> Vec<(PathBuf, Vec<OsString>)> {
         let watched = self.nodes.values().filter(|node| node.role.watched);
         watched
-            .map(|node| (node.path.clone(), node.entries.keys().cloned().collect()))
+            .map(|node| {
+                (
+                    node.path.clone(),
+                    node.entries.names().map(OsStr::to_owned).collect(),
+                )
+            })
             .collect()
     }
 
@@ -429,7 +437,7 @@ impl Tree {
                 continue;
             }
             if entry.role.watched {
-                for name in entry.entries.keys() {
+                for name in entry.entries.names() {
                     self.marker.settle(dir.as_fd(), name);
                 }
             }
@@ -719,7 +727,7 @@ impl Tree {
         };
         // A mark on what is not remembered would have no bound.
         if let Some(node) = self.by_path(parent)
-            && self.nodes[&node].entries.contains_key(name)
+            && self.nodes[&node].entries.get(name).is_some()
             && let Some(dir) = self.open(node)
         {
             self.marker.settle(dir.as_fd(), name);
@@ -933,7 +941,7 @@ impl Tree {
         let room = room && home.is_none_or(|home| self.homes.take_file(home, wanted));
         if room {
             self.remembered += 1;
-            entry.entries.insert(name.to_owned(), known);
+            entry.entries.insert(name, known);
         }
         room
     }

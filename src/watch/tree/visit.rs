@@ -3,7 +3,6 @@
 //! Owns the order "mark first, scan then", and how a directory is opened so
 //! that nobody can lead us astray.
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 
+use super::entries::Entries;
 use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
@@ -41,9 +41,10 @@ impl Tree {
             ),
             None => (PathBuf::from("/"), 0),
         };
-        let (id, fsid) = match ObjectId::of(dir.as_fd())
-            .and_then(|id| FileSystem::of(dir).map(|file_system| (id, file_system.id)))
-        {
+        let (id, fsid) = match FileSystem::of(dir).and_then(|file_system| {
+            let id = ObjectId::on(dir.as_fd(), file_system.id)?;
+            Ok((id, file_system.id))
+        }) {
             Ok(found) => found,
             Err(error) => {
                 out.push(Notice::Problem(Problem::Unwatched {
@@ -103,11 +104,11 @@ impl Tree {
         self.by_object.insert(id.clone(), node);
         self.by_path.insert(path.clone(), node);
         if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(&parent)) {
-            parent.children.insert(name.to_owned(), node);
+            parent.children.insert(name, node);
         }
         self.nodes.insert(
             node,
-            Node {
+            Box::new(Node {
                 id,
                 parent,
                 path,
@@ -119,12 +120,12 @@ impl Tree {
                 fsid,
                 base,
                 held,
-                children: HashMap::new(),
-                entries: HashMap::new(),
+                children: Entries::default(),
+                entries: Entries::default(),
                 followed: Vec::new(),
                 heard: 0,
                 muted: false,
-            },
+            }),
         );
         self.scan(dir, node, finds, out);
     }
@@ -185,7 +186,6 @@ impl Tree {
             }
         }
         let watched = entry.role.watched;
-        let fsid = entry.fsid;
         let Listed { mut names, cut } = found;
         if let (Some(home), Finds::News(_)) = (&home, finds) {
             self.homes.looked(home, names.len());
@@ -205,7 +205,7 @@ impl Tree {
                 }
             }
             if watched && kind != Some(Type::Directory) {
-                self.find(dir.as_fd(), node, &name, fsid, finds, out);
+                self.find(dir.as_fd(), node, &name, finds, out);
             }
         }
     }
@@ -216,7 +216,6 @@ impl Tree {
         dir: BorrowedFd<'_>,
         node: NodeId,
         name: &OsStr,
-        fsid: [u8; 8],
         finds: &Finds,
         out: &mut Vec<Notice>,
     ) {
@@ -227,15 +226,19 @@ impl Tree {
         if glance.kind == libc::S_IFDIR || stalls.is_some() {
             return;
         }
+        let Some(fsid) = self.nodes.get(&node).map(|node| node.fsid) else {
+            return;
+        };
         let object = ObjectId::at(dir, name, fsid).ok();
         match finds {
             Finds::Stock => {
-                let is_known = |node: &Node| node.entries.contains_key(name);
+                let here = self.nodes.get(&node);
+                let is_known = here.is_some_and(|node| node.entries.get(name).is_some());
                 let known = Known {
                     object,
                     reported: false,
                 };
-                if self.nodes.get(&node).is_some_and(is_known) || self.keep(node, name, known) {
+                if is_known || self.keep(node, name, known) {
                     self.marker.settle(dir, name);
                 } else {
                     self.at_limit(node, Limit::Files, out);
@@ -312,10 +315,10 @@ impl Tree {
             self.marker
                 .unmark(dir.as_ref().map(AsFd::as_fd), &entry.path);
             self.leave_apart(node);
-            for (name, child) in entry.children {
+            for (name, child) in entry.children.iter() {
                 let dir = dir.as_ref();
-                let child_dir = dir.and_then(|dir| self.look_into(dir.as_fd(), &name));
-                left.push((child, child_dir));
+                let child_dir = dir.and_then(|dir| self.look_into(dir.as_fd(), name));
+                left.push((*child, child_dir));
             }
         }
     }
@@ -346,7 +349,7 @@ impl Tree {
             self.detach(stale);
         }
         if let Some(new_parent) = self.nodes.get_mut(&parent) {
-            new_parent.children.insert(name.to_owned(), node);
+            new_parent.children.insert(name, node);
         }
         if let Some(entry) = self.nodes.get_mut(&node) {
             entry.parent = Some(parent);

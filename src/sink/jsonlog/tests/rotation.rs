@@ -40,7 +40,14 @@ fn all_numbers(log: &Path) -> Vec<u64> {
 }
 
 fn size_of_line() -> u64 {
-    line(1).json.len() as u64 + 1
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut log = JsonLog::open(&path, &plain()).unwrap();
+    log.write(&line(1)).unwrap();
+    let first = fs::metadata(&path).unwrap().len();
+    // The first line of all is shorter: it names none before it.
+    log.write(&line(2)).unwrap();
+    fs::metadata(&path).unwrap().len() - first
 }
 
 #[test]
@@ -56,7 +63,7 @@ fn a_log_is_rotated_before_it_grows_too_large_and_the_oldest_goes() {
     assert_eq!(numbers(&rotated(&path, 1, false)), [7, 8]);
     assert_eq!(all_numbers(&path), (3..=9).collect::<Vec<_>>());
     // With fewer to be kept, it comes to that in time.
-    let mut log = JsonLog::open(&path, &every(2 * size_of_line() + 2, 1)).unwrap();
+    let mut log = JsonLog::open(&path, &every(2 * size_of_line() + 4, 1)).unwrap();
     for n in 10..=15 {
         log.write(&line(n)).unwrap();
     }
@@ -205,7 +212,7 @@ fn a_crash_between_two_renames_leaves_a_gap_and_no_loss() {
         };
         let before = sorted(&path);
         assert_eq!(before, (6..=9).collect::<Vec<_>>());
-        let mut log = JsonLog::open(&path, &every(size_of_line(), 5)).unwrap();
+        let mut log = JsonLog::open(&path, &every(1, 5)).unwrap();
         log.write(&line(11)).unwrap();
         assert_eq!(sorted(&path), (6..=10).collect::<Vec<_>>(), "gap {gap}");
         assert_eq!(numbers(&path), [11]);

@@ -1,0 +1,817 @@
+//! The thread's books: what is known, what is to be stored, and what differs.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::hash::BuildHasher as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::alerted::{Alerted, MARGIN};
+use super::ledger::{Cause, Missed, Polled, QUEUE, Since, Snapshot, Task, Told, Update};
+use super::look::{Looker, Seen};
+use super::pending::Pending;
+use crate::alert::{Gap, LossKind, Unseen};
+use crate::baseline::{Meta, Record, Stat, Store};
+use crate::daemon::Message;
+use crate::daemon::deciding::Lost;
+use crate::event::assemble::Assembled;
+use crate::event::flood::Budgets;
+use crate::event::{Action, Event, Evidence};
+use crate::key::Entry;
+use crate::resolve::Attribution;
+use crate::sink::Receipt;
+use crate::watch::home;
+use crate::watch::pattern::Pattern;
+
+/// How often the store says that the daemon lives.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// When a difference is looked at again that a record on its way may explain.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
+/// How many differences may wait for that.
+const MOST_DEFERRED: usize = 64 * 1024;
+/// Change times are as coarse as the kernel's clock tick.
+const TICK: Duration = Duration::from_millis(20);
+/// How many differences may wait to be decided.
+const MOST_TOLD: usize = 1024;
+/// How many looks at places may wait.
+const MOST_POLLED: usize = 64;
+/// How many names are looked at in one go.
+const CHUNK: usize = 256;
+
+/// Says whether the log takes what it is given.
+pub(in crate::daemon) type IsLogWell = Box<dyn Fn() -> bool + Send>;
+
+/// What a difference is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Difference {
+    Appeared,
+    Changed,
+    Gone,
+}
+
+impl Difference {
+    fn action(self) -> Action {
+        match self {
+            Self::Appeared => Action::Creation,
+            Self::Changed => Action::Modification,
+            Self::Gone => Action::Deletion,
+        }
+    }
+}
+
+/// What the comparison knows of the gap.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    unseen: Unseen,
+    since: Option<SystemTime>,
+    until: SystemTime,
+    /// Whether it is looked at again before it is told.
+    twice: bool,
+}
+
+pub(super) struct Deferred {
+    due: Instant,
+    path: PathBuf,
+    window: Window,
+}
+
+/// All that the thread has.
+pub(super) struct Books {
+    pub(super) store: Store,
+    pub(super) meta: Meta,
+    /// Since when what happened is not known.
+    pub(super) since: Option<SystemTime>,
+    /// There was no store, or nothing in it, when the daemon started.
+    pub(super) is_new: bool,
+    /// Since when the daemon did not run.
+    pub(super) down_since: Option<SystemTime>,
+    /// The gap that is being looked into.
+    pub(super) gap: Option<Window>,
+    pub(super) pending: Pending,
+    /// What was told, while the log could not be written, since this time.
+    pub(super) unlogged: BTreeSet<PathBuf>,
+    pub(super) unlogged_since: Option<SystemTime>,
+    pub(super) is_log_well: IsLogWell,
+    pub(super) inbox: Receiver<Task>,
+    pub(super) later: VecDeque<Box<Snapshot>>,
+    pub(super) polled: VecDeque<Box<Polled>>,
+    pub(super) deferred: VecDeque<Deferred>,
+    /// The paths of these.
+    pub(super) deferred_paths: HashSet<PathBuf>,
+    pub(super) log: PathBuf,
+    /// What the log says of the time before the start; read when it is needed.
+    pub(super) alerted: Option<Alerted>,
+    pub(super) looker: Looker,
+    /// For file systems whose server may not answer: that keeps nobody else waiting.
+    pub(super) patient: Looker,
+    pub(super) messages: SyncSender<Message>,
+    /// As many as wait to be decided, and one more, refer to it.
+    pub(super) waiting: Arc<()>,
+    /// What one home may have told of it.
+    pub(super) budgets: Budgets,
+    /// How many differences were too many for that.
+    pub(super) untold: u64,
+    pub(super) dropped: Arc<AtomicU64>,
+    pub(super) told_dropped: u64,
+    pub(super) failing: bool,
+    pub(super) ending: bool,
+    pub(super) touched: Instant,
+}
+
+impl Books {
+    pub(super) fn run(mut self) {
+        while !self.ending {
+            self.drain(self.patience());
+            if let Some(snapshot) = self.later.pop_front() {
+                self.compare(*snapshot);
+            } else if let Some(polled) = self.polled.pop_front() {
+                self.compare_polled(&polled);
+            }
+            self.second_looks();
+            self.tick();
+        }
+        while let Ok(task) = self.inbox.try_recv() {
+            self.take(task);
+        }
+        // What was moved is followed to the end; a gap is looked at again.
+        while let Some(snapshot) = self.later.pop_front() {
+            if snapshot.cause == Cause::Moved {
+                self.compare(*snapshot);
+            }
+        }
+        self.write();
+        self.meta.ended = Some(true);
+        self.set_meta();
+        self.heartbeat();
+    }
+
+    fn patience(&self) -> Duration {
+        if !self.later.is_empty() || !self.polled.is_empty() {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let due = self.deferred.front().map(|deferred| deferred.due);
+        let next = [due, self.pending.due()].into_iter().flatten().min();
+        next.map_or(HEARTBEAT, |next| next.saturating_duration_since(now))
+    }
+
+    /// Takes what there is; waits for the first so long.
+    fn drain(&mut self, patience: Duration) {
+        match self.inbox.recv_timeout(patience) {
+            Ok(task) => self.take(task),
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.ending = true;
+                return;
+            }
+        }
+        for _ in 0..QUEUE {
+            let Ok(task) = self.inbox.try_recv() else {
+                return;
+            };
+            self.take(task);
+        }
+    }
+
+    fn take(&mut self, task: Task) {
+        match task {
+            Task::Update(update) => self.update(*update),
+            Task::Snapshot(snapshot) => {
+                self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
+                self.later.push_back(snapshot);
+            }
+            // What does not fit is found by the next look.
+            Task::Polled(polled) if self.polled.len() < MOST_POLLED => {
+                self.polled.push_back(polled);
+            }
+            Task::Polled(polled) => tracing::debug!("{} waits", polled.place.display()),
+            Task::End => self.ending = true,
+        }
+    }
+
+    fn update(&mut self, update: Update) {
+        let Update {
+            path,
+            from,
+            mut record,
+            is_change,
+            born,
+            receipt,
+        } = update;
+        if is_change && record.is_some() && self.is_unseen(&path, born) {
+            return;
+        }
+        if let Some(record) = &mut record
+            && is_change
+            && let Some(known) = self.known(&path)
+            && known.made.is_some()
+        {
+            record.made = known.made;
+        }
+        if let Some(from) = from {
+            self.pend(from, None, receipt.clone());
+        }
+        self.pend(path, record, receipt);
+    }
+
+    /// Whether a file of which a change was seen was made in the gap, and nobody
+    /// was told of that. Then it is not stored: the comparison will find it.
+    fn is_unseen(&mut self, path: &Path, born: Option<SystemTime>) -> bool {
+        let Some(gap) = self.gap else { return false };
+        let is_old = born
+            .zip(gap.since)
+            .is_some_and(|(born, since)| born + MARGIN < since);
+        if is_old || self.known(path).is_some() {
+            return false;
+        }
+        if self.deferred.len() < MOST_DEFERRED && self.deferred_paths.insert(path.to_owned()) {
+            self.deferred.push_back(Deferred {
+                due: Instant::now() + SECOND_LOOK,
+                path: path.to_owned(),
+                window: gap,
+            });
+        }
+        true
+    }
+
+    /// Stores what nobody is told of.
+    fn note(&mut self, path: PathBuf, record: Option<Record>) {
+        self.pend(path, record, None);
+    }
+
+    fn pend(&mut self, path: PathBuf, record: Option<Record>, receipt: Option<Receipt>) {
+        if !self.pending.put(path, record, receipt) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn known(&mut self, path: &Path) -> Option<Record> {
+        if let Some(pending) = self.pending.get(path) {
+            return pending.record.clone();
+        }
+        match self.store.get(path) {
+            Ok(record) => record,
+            Err(error) => {
+                self.failed(&error.to_string());
+                None
+            }
+        }
+    }
+
+    /// What is due by the clock.
+    fn tick(&mut self) {
+        if self.pending.is_due() {
+            self.write();
+        }
+        if self.touched.elapsed() >= HEARTBEAT {
+            self.touched = Instant::now();
+            self.heartbeat();
+            self.tell_unlogged();
+            let dropped = self.dropped.load(Ordering::Relaxed);
+            if dropped > self.told_dropped {
+                let reason = format!(
+                    "{} changes came faster than the baseline could be written: they are \
+                     compared again at the next start",
+                    dropped - self.told_dropped
+                );
+                self.told_dropped = dropped;
+                self.fault("baseline_overrun", reason);
+            }
+        }
+    }
+
+    fn heartbeat(&self) {
+        if let Err(error) = self.store.touch(SystemTime::now()) {
+            tracing::debug!("the baseline's heartbeat: {error}");
+        }
+    }
+
+    /// Writes what is ripe.
+    fn write(&mut self) {
+        let lost = self.pending.ask();
+        if !lost.is_empty() {
+            self.unlogged_since.get_or_insert_with(SystemTime::now);
+        }
+        for path in lost {
+            if self.unlogged.len() < MOST_DEFERRED {
+                self.unlogged.insert(path);
+            } else {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let mut batch = self.pending.ripe().peekable();
+        if batch.peek().is_none() {
+            drop(batch);
+            self.pending.again();
+            return;
+        }
+        let written = self.store.apply(batch);
+        match written {
+            Ok(()) => {
+                self.pending.stored();
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the baseline is written again");
+                }
+            }
+            Err(error) => {
+                self.pending.again();
+                self.failed(&error.to_string());
+            }
+        }
+    }
+
+    /// Has what was told in vain told again, once the log can be written.
+    fn tell_unlogged(&mut self) {
+        if self.unlogged.is_empty() || !(self.is_log_well)() {
+            return;
+        }
+        let window = Window {
+            unseen: Unseen::Unlogged,
+            since: self.unlogged_since.take(),
+            until: SystemTime::now(),
+            twice: true,
+        };
+        tracing::info!(
+            "{} files are looked at again: the log had no room for what was told of them",
+            self.unlogged.len()
+        );
+        let due = Instant::now();
+        for path in std::mem::take(&mut self.unlogged) {
+            if self.deferred_paths.insert(path.clone()) {
+                // First: they are sorted by when they are due.
+                self.deferred.push_front(Deferred { due, path, window });
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.failing, true) {
+            let reason = format!(
+                "the baseline cannot be kept ({error}): what happens while ssh-keywatch does \
+                 not run may go unseen; look at the space and the health of its disk"
+            );
+            self.fault("baseline_unwritten", reason);
+        }
+    }
+
+    fn fault(&self, code: &'static str, reason: String) {
+        if self
+            .messages
+            .try_send(Message::Fault(code, reason))
+            .is_err()
+        {
+            tracing::error!("{code}: the deciding thread is too far behind to be told");
+        }
+    }
+
+    fn set_meta(&mut self) {
+        if let Err(error) = self.store.set_meta(self.meta.clone()) {
+            self.failed(&error.to_string());
+        }
+    }
+
+    /// Compares what is watched with what is known.
+    fn compare(&mut self, snapshot: Snapshot) {
+        let Snapshot {
+            cause,
+            until,
+            files,
+            places,
+            apart,
+            patterns,
+        } = snapshot;
+        let watched: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+        let before = self.meta.watched.as_deref().map(|watched| {
+            let parsed = watched.iter().map(|text| Pattern::parse(Path::new(text)));
+            parsed.flatten().collect::<Vec<Pattern>>()
+        });
+        let window = self.window(cause, until);
+        let hasher = RandomState::new();
+        let mut seen: HashSet<u64> = HashSet::new();
+        let (mut count, mut told) = (0_u64, 0_u64);
+        for (directory, names) in files {
+            for names in names.chunks(CHUNK) {
+                let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
+                seen.extend(paths.iter().map(|path| hasher.hash_one(path)));
+                count += paths.len() as u64;
+                for (path, difference, now) in self.look_at(paths) {
+                    let covered = before
+                        .as_ref()
+                        .is_none_or(|before| before.iter().any(|old| old.covers(&path)));
+                    let window = window.filter(|_| covered);
+                    told += u64::from(self.differs(path, difference, Some(now), window));
+                }
+                self.drain(Duration::ZERO);
+                self.tick_writes();
+                if self.ending && cause != Cause::Moved {
+                    return;
+                }
+            }
+        }
+        let below =
+            |places: &[PathBuf], path: &Path| places.iter().any(|place| path.starts_with(place));
+        let asked =
+            |path: &Path| !below(&apart, path) && (places.is_empty() || below(&places, path));
+        let unseen = |path: &Path| asked(path) && !seen.contains(&hasher.hash_one(path));
+        told += self.look_for_gone(unseen, &patterns, window);
+        if self.ending && cause != Cause::Moved {
+            return;
+        }
+        self.write();
+        match (cause, window) {
+            (Cause::Start, None) => {
+                tracing::info!("took stock of {count} files: changes are told from now on");
+            }
+            (Cause::Moved, _) => tracing::debug!("the baseline has {count} files"),
+            _ => tracing::info!("compared {count} files with the baseline: {told} differences"),
+        }
+        self.meta.watched = Some(watched);
+        self.finish();
+        drop(seen);
+        crate::sys::memory::give_back();
+    }
+
+    /// The gap that is to be looked into; `None`: stock is taken without a word.
+    fn window(&self, cause: Cause, until: SystemTime) -> Option<Window> {
+        match cause {
+            Cause::Start => self.meta.watched.as_ref().map(|_| Window {
+                unseen: Unseen::NotRunning,
+                since: self.since,
+                until,
+                twice: true,
+            }),
+            Cause::Lost(unseen, since) => Some(Window {
+                unseen,
+                since: Some(since),
+                until,
+                twice: true,
+            }),
+            Cause::Remounted => Some(Window {
+                unseen: Unseen::Unmounted,
+                since: None,
+                until,
+                twice: true,
+            }),
+            Cause::Moved => None,
+        }
+    }
+
+    /// The gap is over once nothing of it is left to be looked at.
+    fn finish(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        if untold > 0 {
+            let reason = format!(
+                "{untold} files in homes with a great many differ from what was known of them, \
+                 and are not told one by one"
+            );
+            let lost = Lost {
+                code: "baseline_flood",
+                kind: LossKind::Dropped,
+                count: Some(untold),
+                since: None,
+                reason,
+            };
+            if self.messages.try_send(Message::Lost(lost)).is_err() {
+                self.untold = untold;
+            }
+        }
+        if self.deferred.is_empty() && !self.failing {
+            self.meta.since = None;
+            self.since = None;
+            self.alerted = None;
+            if self.later.is_empty() {
+                self.gap = None;
+            }
+        }
+        self.set_meta();
+    }
+
+    fn tick_writes(&mut self) {
+        if self.pending.is_due() {
+            self.write();
+        }
+    }
+
+    /// Compares what a look at a place has found. Asks its server for nothing
+    /// but the content of what has changed.
+    fn compare_polled(&mut self, polled: &Polled) {
+        let since = match polled.since {
+            Since::New => None,
+            Since::Start if self.is_new => None,
+            Since::Start => Some((Unseen::NotRunning, self.down_since)),
+            Since::Mounted => Some((Unseen::Unmounted, None)),
+            Since::Look(time) => Some((Unseen::Polled, Some(time))),
+        };
+        let window = since.map(|(unseen, since)| Window {
+            unseen,
+            since,
+            until: polled.until,
+            twice: false,
+        });
+        for files in polled.files.chunks(CHUNK) {
+            for (path, difference, now) in self.differences(files.to_vec(), true) {
+                self.differs(path, difference, Some(now), window);
+            }
+            self.drain(Duration::ZERO);
+            self.tick_writes();
+            if self.ending {
+                return;
+            }
+        }
+        let seen: HashSet<&Path> = polled
+            .files
+            .iter()
+            .map(|(path, _)| path.as_path())
+            .collect();
+        let is_gone = |path: &Path| {
+            path.starts_with(&polled.place) && !seen.contains(path) && polled.is_gone(path)
+        };
+        let gone = match self.unseen(is_gone) {
+            Ok(gone) => gone,
+            Err(error) => return self.failed(&error),
+        };
+        for path in gone {
+            if self.known(&path).is_some() {
+                self.differs(path, Difference::Gone, None, window);
+            }
+            self.drain(Duration::ZERO);
+        }
+        if self.untold > 0 {
+            self.finish();
+        }
+    }
+
+    /// Which of these files differ from what is known of them.
+    fn look_at(&mut self, paths: Vec<PathBuf>) -> Vec<(PathBuf, Difference, Seen)> {
+        let stats = self.looker.stat(paths);
+        self.differences(stats, false)
+    }
+
+    fn differences(
+        &mut self,
+        stats: Vec<(PathBuf, Stat)>,
+        patient: bool,
+    ) -> Vec<(PathBuf, Difference, Seen)> {
+        let mut unread = Vec::new();
+        let mut known = BTreeMap::new();
+        for (path, stat) in stats {
+            let record = self.known(&path);
+            if !record
+                .as_ref()
+                .is_some_and(|record| record.is_unread(&stat))
+            {
+                known.insert(path.clone(), record);
+                unread.push(path);
+            }
+        }
+        let mut differences = Vec::new();
+        let looker = if patient { &self.patient } else { &self.looker };
+        for (path, now) in looker.read(unread) {
+            match known.remove(&path).flatten() {
+                None => differences.push((path, Difference::Appeared, now)),
+                Some(then) if then.differs(&now.record) => {
+                    differences.push((path, Difference::Changed, now));
+                }
+                // The same with other times: it need not be read again.
+                Some(then) => {
+                    let made = then.made;
+                    self.note(path, Some(Record { made, ..now.record }));
+                }
+            }
+        }
+        differences
+    }
+
+    /// Which files are known and were not seen.
+    fn unseen(&self, is_unseen: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, String> {
+        let unseen = self.store.paths(&is_unseen);
+        let mut unseen = unseen.map_err(|error| error.to_string())?;
+        let pending = self.pending.files();
+        unseen.extend(pending.filter(|path| is_unseen(path)).cloned());
+        unseen.sort();
+        unseen.dedup();
+        Ok(unseen)
+    }
+
+    /// What is known and is there no more.
+    fn look_for_gone(
+        &mut self,
+        is_unseen: impl Fn(&Path) -> bool,
+        patterns: &[Pattern],
+        window: Option<Window>,
+    ) -> u64 {
+        let unseen = match self.unseen(is_unseen) {
+            Ok(unseen) => unseen,
+            Err(error) => {
+                self.failed(&error);
+                return 0;
+            }
+        };
+        let mut told = 0;
+        for paths in unseen.chunks(CHUNK) {
+            let mut known = |path: &PathBuf| Some((path.clone(), self.known(path)?));
+            let asked = paths.iter().filter_map(&mut known).collect();
+            for path in self.looker.gone(asked) {
+                let watched = patterns.iter().any(|pattern| pattern.covers(&path));
+                let window = window.filter(|_| watched);
+                told += u64::from(self.differs(path, Difference::Gone, None, window));
+            }
+            self.drain(Duration::ZERO);
+            if self.ending && window.is_some() {
+                break;
+            }
+        }
+        told
+    }
+
+    /// Tells a difference, or keeps it for a second look, or only stores it; says
+    /// whether it is told.
+    fn differs(
+        &mut self,
+        path: PathBuf,
+        difference: Difference,
+        now: Option<Seen>,
+        window: Option<Window>,
+    ) -> bool {
+        let Some(window) = window else {
+            if !self.deferred_paths.contains(&path) {
+                self.note(path, now.map(|now| now.record));
+            }
+            return false;
+        };
+        if self.is_alerted(&path, difference, now.as_ref()) {
+            return false;
+        }
+        // Its record may be on the way: then it will be known soon.
+        let changed = now.as_ref().map(|now| now.record.stat.changed);
+        let is_young = changed.is_some_and(|changed| {
+            SystemTime::from(changed)
+                .checked_add(TICK)
+                .is_some_and(|changed| changed >= window.until)
+        });
+        let waits = window.twice && (is_young || window.unseen != Unseen::NotRunning);
+        if waits && self.deferred.len() < MOST_DEFERRED {
+            if !self.deferred_paths.insert(path.clone()) {
+                return false;
+            }
+            let due = Instant::now() + SECOND_LOOK;
+            self.deferred.push_back(Deferred { due, path, window });
+            return false;
+        }
+        self.tell(path, difference, now, window);
+        true
+    }
+
+    /// Whether the log says that it was told before the last end; then it is
+    /// stored, which it was not.
+    fn is_alerted(&mut self, path: &Path, difference: Difference, now: Option<&Seen>) -> bool {
+        let Some(since) = self.since else {
+            return false;
+        };
+        let alerted = self
+            .alerted
+            .get_or_insert_with(|| Alerted::read(&self.log, since));
+        let Some(told) = alerted.find(path, now.map(|now| &now.record)) else {
+            return false;
+        };
+        tracing::debug!(path = %crate::text::escape_path(path), "alerted before the last end");
+        if difference == Difference::Appeared && told.is_creation {
+            // Of more than one alert, the end may have come between them.
+            let path = path.to_owned();
+            self.hand_on(path, difference, now.cloned(), None, Some(told), false);
+            return true;
+        }
+        let made = told.made;
+        let record = now.map(|now| Record {
+            made: (difference == Difference::Appeared).then_some(made),
+            ..now.record.clone()
+        });
+        self.update(Update {
+            path: path.to_owned(),
+            from: None,
+            record,
+            is_change: difference == Difference::Changed,
+            born: None,
+            receipt: None,
+        });
+        true
+    }
+
+    fn second_looks(&mut self) {
+        let mut looked = false;
+        while self
+            .deferred
+            .front()
+            .is_some_and(|deferred| deferred.due <= Instant::now())
+            && let Some(deferred) = self.deferred.pop_front()
+        {
+            looked = true;
+            let Deferred { path, window, .. } = deferred;
+            self.deferred_paths.remove(&path);
+            self.drain(Duration::ZERO);
+            let there = self.look_at(vec![path.clone()]).pop();
+            if let Some((path, difference, now)) = there {
+                if self.is_alerted(&path, difference, Some(&now)) {
+                    continue;
+                }
+                self.tell(path, difference, Some(now), window);
+            } else if let Some(known) = self.known(&path)
+                && let Some(path) = self.looker.gone(vec![(path, known)]).pop()
+            {
+                self.tell(path, Difference::Gone, None, window);
+            }
+            if self.ending {
+                return;
+            }
+        }
+        if looked && self.deferred.is_empty() {
+            self.finish();
+        }
+    }
+
+    /// Hands an event to the deciding thread, whose answer is an [`Update`].
+    fn tell(&mut self, path: PathBuf, difference: Difference, now: Option<Seen>, window: Window) {
+        let home = home::of(&path);
+        if !self.budgets.take(&home, &path, Instant::now()) {
+            self.untold += 1;
+            self.note(path, now.map(|now| now.record));
+            return;
+        }
+        let gap = Gap {
+            unseen: window.unseen,
+            since: window.since,
+            until: window.until,
+        };
+        self.hand_on(path, difference, now, Some(gap), None, !window.twice);
+    }
+
+    fn hand_on(
+        &mut self,
+        path: PathBuf,
+        difference: Difference,
+        now: Option<Seen>,
+        gap: Option<Gap>,
+        told: Option<Told>,
+        once: bool,
+    ) {
+        let known = self.known(&path);
+        let before = match difference {
+            Difference::Appeared => Some(Vec::new()),
+            Difference::Changed | Difference::Gone => {
+                let list = known.as_ref().and_then(|known| known.list.clone());
+                list.map(|list| list.into_iter().map(Entry::from).collect())
+            }
+        };
+        let record = now.as_ref().map(|now| &now.record).or(known.as_ref());
+        let object_id = record
+            .and_then(|record| record.object.clone())
+            .unwrap_or_default();
+        let found = now.as_ref().filter(|_| once);
+        let found = found.map(|now| now.record.clone());
+        while Arc::strong_count(&self.waiting) > MOST_TOLD {
+            self.drain(Duration::from_millis(5));
+            if self.ending {
+                return;
+            }
+        }
+        let missed = Missed {
+            waiting: Arc::clone(&self.waiting),
+            gap,
+            told,
+            before,
+            record: found,
+            assembled: Assembled {
+                home: Some(home::of(&path)),
+                ticket: None,
+                object: now.and_then(|now| now.object),
+                event: Event {
+                    sequence: 0,
+                    time: SystemTime::now(),
+                    action: difference.action(),
+                    path,
+                    original_path: None,
+                    final_path: None,
+                    facts: None,
+                    object_id,
+                    evidence: Evidence::Baseline,
+                    writer: Attribution::none(),
+                },
+            },
+        };
+        let mut message = Message::Missed(Box::new(missed));
+        loop {
+            match self.messages.try_send(message) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(full)) => message = full,
+            }
+            // It may be waiting for room in our own queue.
+            self.drain(Duration::from_millis(5));
+            if self.ending {
+                return;
+            }
+        }
+    }
+}

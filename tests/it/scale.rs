@@ -1,0 +1,80 @@
+//! A host with many homes: how long the start takes, and how much memory.
+//!
+//! `SCALE_HOMES=10000 cargo test --release --test it scale -- --nocapture` prints the
+//! figures of the program as it is shipped.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use crate::host::{ANN, Host};
+use crate::process::SOON;
+
+const HOMES: usize = 300;
+/// Files in each.
+const FILES: usize = 5;
+
+/// A number of `/proc/PID/status`, in KiB.
+fn status(pid: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The processor time that a process has used (proc(5), ticks of 10 ms).
+fn processor(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split(' ').collect();
+    let ticks = |place: usize| fields[place].parse::<f64>().unwrap();
+    (ticks(12) + ticks(13)) / 100.0
+}
+
+#[test]
+fn many_homes_are_watched_and_compared_in_little_memory() {
+    let homes = std::env::var("SCALE_HOMES").map_or(HOMES, |homes| homes.parse().unwrap());
+    let host = Host::new();
+    let list = format!(
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDN10vUUA50jhaILXX640/rWaCKUnA11AsVZpZtbB9Nk {}\n",
+        ANN.name
+    );
+    for home in 0..homes {
+        let home = host.path(&format!("/home/user{home:05}/.ssh"));
+        fs::create_dir_all(&home).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+        let texts = [
+            ("authorized_keys", &*list),
+            ("id_ed25519.pub", &*list),
+            ("known_hosts", "host ssh-ed25519 AAAA\n"),
+            ("id_ed25519", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
+            ("config", "Host *\n"),
+        ];
+        assert_eq!(texts.len(), FILES);
+        for (name, text) in texts {
+            fs::write(home.join(name), text).unwrap();
+        }
+    }
+    for (run, word) in [("first start", "took stock of"), ("next start", "compared")] {
+        let begun = Instant::now();
+        let daemon = host.daemon().start();
+        let (ready, at_ready) = (begun.elapsed(), processor(daemon.pid()));
+        let done = daemon.stderr.wait(SOON * 6, |lines| {
+            let said = lines.iter().find(|line| line.contains(word));
+            said.cloned()
+        });
+        let done = done.unwrap_or_else(|| panic!("{:#?}", daemon.stderr.so_far()));
+        let files = format!("{} files", homes * FILES);
+        assert!(done.contains(&files), "{done}");
+        let (compared, at_end) = (begun.elapsed(), processor(daemon.pid()));
+        let (peak, now) = (status(daemon.pid(), "VmHWM"), status(daemon.pid(), "VmRSS"));
+        println!(
+            "{run} with {homes} homes: ready after {:.2} s ({at_ready:.2} s of processor), compared \
+             after {:.2} s ({at_end:.2} s), {now} KiB of memory, {peak} KiB at most",
+            ready.as_secs_f64(),
+            compared.as_secs_f64(),
+        );
+        // A program that is not optimised is large; each home costs little.
+        let bound = 96 * 1024 + 4 * homes as u64;
+        assert!(now < bound, "{now} KiB for {homes} homes");
+        daemon.stop().assert_nothing_lost();
+    }
+}
