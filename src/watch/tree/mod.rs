@@ -612,6 +612,16 @@ impl Tree {
             match (to, role) {
                 (Some((node, name)), Some(role)) if role == self.nodes[&child].role => {
                     self.relabel(child, node, name, out);
+                    // Alike renames are merged in the queue and then not in their
+                    // order: it may be back where it came from.
+                    if let Some((before, old)) = from
+                        && self.open(child).is_none()
+                    {
+                        self.relabel(child, before, old, out);
+                        if self.open(child).is_none() {
+                            self.relabel(child, node, name, out);
+                        }
+                    }
                     return;
                 }
                 _ => self.detach_at(child, to),
@@ -625,8 +635,9 @@ impl Tree {
             self.detach(stale);
         }
         if directory {
-            if let Some((node, name)) = to {
-                let moved = true;
+            // Where it came from it may be again, for the same reason.
+            for (node, name) in [to, from].into_iter().flatten() {
+                let (writer, moved) = (writer.clone(), true);
                 self.enter(node, name, true, Finder { writer, moved }, out);
             }
             return;
