@@ -4,7 +4,7 @@
 //! Owns the parsing of logind's state (`/run/systemd/sessions/ID`), of `struct
 //! utmp` (utmp(5)) and of `struct lastlog`, all written by root alone. Bounded:
 //! of wtmp the end is read, backwards in time until enough is found; of lastlog
-//! one record; of logind as many sessions as [`MAX_SESSIONS`]. Must not know
+//! one record; of logind as many sessions as `MAX_SESSIONS`. Must not know
 //! `SQLite`, in which wtmpdb and lastlog2 keep theirs.
 
 use std::fs::File;

@@ -3,7 +3,7 @@
 //!
 //! Owns the store, when it is written, and which differences are told. A
 //! difference becomes a [`Missed`] event, which the deciding thread takes like
-//! any other and answers with an [`Update`] when its alerts are out: so a file
+//! any other and answers with an [`ledger::Update`] when its alerts are out: so a file
 //! that was told and not stored is found once more, and then known by its alert
 //! in the log. Must not decide what is an alert, nor wait for a file server
 //! longer than a moment ([`look`]).
