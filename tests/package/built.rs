@@ -108,8 +108,7 @@ fn it_is_small_and_hardened() {
     assert!(size(&package(None)) < 2_500_000, "{}", size(&package(None)));
     let dir = unpacked();
     let program = dir.path().join("usr/bin/ssh-keywatch");
-    // As `ls -h` counts them.
-    assert!(size(&program) < 6 << 20, "{}", size(&program));
+    assert!(size(&program) < 6_000_000, "{}", size(&program));
     let elf = must(
         Command::new("readelf")
             .args(["--wide", "--file-header", "--program-headers"])
