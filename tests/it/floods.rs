@@ -221,7 +221,8 @@ fn assert_bounded(taken: &Taken) {
     assert!(taken.memory < MOST_MEMORY, "{taken:?}");
     assert!(taken.log < 16 << 20, "{taken:?}");
     assert!(taken.marks < 40_000, "{taken:?}");
-    assert!(taken.descriptors < 1000, "{taken:?}");
+    // One reading brings some thousand records, each with a descriptor of its process.
+    assert!(taken.descriptors < 10_000, "{taken:?}");
 }
 
 fn status(host: &Host) -> String {
