@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::fcntl::{OFlag, open, readlinkat};
-use nix::sys::stat::Mode;
+use nix::fcntl::readlinkat;
 use serde_json::{Value, json};
 
 use super::Inbox;
@@ -37,6 +36,7 @@ use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{Rule, RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, Receipt, ReportKind};
 use crate::sys::ObjectId;
+use crate::sys::open::open_place;
 use crate::watch::Problem;
 use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
@@ -831,8 +831,7 @@ fn alerts_of(document: Document, raising: &[&Rule]) -> (Made, Vec<Document>) {
 
 /// The object at `path`, if it is still this object that is there.
 fn open_object(path: &Path, object: Option<&ObjectId>) -> Option<File> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = open(path, flags, Mode::empty()).ok()?;
+    let file = open_place(path).ok()?;
     if let Some(object) = object
         && ObjectId::of(file.as_fd()).ok()? != *object
     {

@@ -10,13 +10,11 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
-
 use crate::alert::{self, Document, KeyReport};
 use crate::event::Action;
 use crate::key::{self, Change, Entry, Inspection, Kind, Known, Role};
 use crate::resolve::slow::{Pool, Size};
+use crate::sys::open::open_place;
 use crate::watch::mounts::Mounts;
 use crate::watch::pattern::Pattern;
 
@@ -188,7 +186,7 @@ impl Keys {
         let beside = beside(place);
         let answer = self.pool.ask(move || {
             let beside = beside.filter(|_| !role.is_list());
-            let beside = beside.and_then(|path| open_path(&path).ok());
+            let beside = beside.and_then(|path| open_place(&path).ok());
             key::inspect(file.as_fd(), role, beside.as_ref().map(OwnedFd::as_fd))
         });
         let answer = answer.ok_or("busy")?;
@@ -221,14 +219,9 @@ fn beside(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(key::pair_name(path.file_name()?)))
 }
 
-fn open_path(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    Ok(open(path, flags, Mode::empty())?)
-}
-
 /// Who may log in by this file.
 fn logins(path: &Path) -> Option<Vec<Entry>> {
-    let file = open_path(path).ok()?;
+    let file = open_place(path).ok()?;
     let inspection = key::inspect(file.as_fd(), role_of(path), None).ok()?;
     let facts = inspection.facts.filter(|_| inspection.whole)?;
     Some(facts.list?.entries)
@@ -305,7 +298,7 @@ mod tests {
     }
 
     fn report(keys: &mut Keys, path: &Path, action: Action) -> KeyReport {
-        keys.report(open_path(path).unwrap(), path, action, None)
+        keys.report(open_place(path).unwrap(), path, action, None)
     }
 
     #[test]
@@ -355,7 +348,7 @@ mod tests {
         let mut rename = |from: &Path, to: &str| {
             let to = from.with_file_name(to);
             fs::rename(from, &to).unwrap();
-            let file = open_path(&to).unwrap();
+            let file = open_place(&to).unwrap();
             let found = keys.report(file, &to, Action::Rename, Some(from));
             assert!(keys.known.forget(from).is_none(), "it is there no more");
             (to, found.change.unwrap())

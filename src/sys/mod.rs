@@ -10,6 +10,7 @@
 pub mod fanotify;
 pub mod handle;
 pub mod memory;
+pub mod open;
 pub mod peer;
 pub mod perf;
 pub mod pidfd;

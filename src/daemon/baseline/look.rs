@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
-use nix::fcntl::{OFlag, open, readlinkat};
-use nix::sys::stat::Mode;
+use nix::fcntl::readlinkat;
 
 use crate::baseline::{Content, KeyFacts, Login, Record, Stat};
 use crate::key::{self, Inspection, Role};
 use crate::resolve::slow::{Pool, Size};
+use crate::sink::is_absence;
 use crate::sys::ObjectId;
+use crate::sys::open::open_place;
 
 /// How long one job may take: some hundred files.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -97,21 +98,17 @@ impl Looker {
 }
 
 fn is_gone(path: &Path, record: &Record) -> bool {
-    let absent = |path: &Path| match path.symlink_metadata() {
-        Err(error) => matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-        ),
-        Ok(_) => false,
-    };
-    if !absent(path) {
+    if !path
+        .symlink_metadata()
+        .is_err_and(|error| is_absence(&error))
+    {
         return false;
     }
     // What is not mounted is not gone.
     let Some(above) = path.ancestors().skip(1).find(|above| above.is_dir()) else {
         return false;
     };
-    let Ok(directory) = open_path(above) else {
+    let Ok(directory) = open_place(above).map(File::from) else {
         return false;
     };
     let Ok(metadata) = directory.metadata() else {
@@ -122,14 +119,9 @@ fn is_gone(path: &Path, record: &Record) -> bool {
     record.was_on(Stat::from(&metadata).device, object.as_deref())
 }
 
-fn open_path(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    Ok(File::from(open(path, flags, Mode::empty())?))
-}
-
 /// Reads the file at `path`, as far as it can be.
 fn see(path: &Path) -> Option<Seen> {
-    let file = open_path(path).ok()?;
+    let file = File::from(open_place(path).ok()?);
     let metadata = file.metadata().ok()?;
     if metadata.is_dir() {
         return None;
