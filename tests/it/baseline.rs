@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, Ended};
-use crate::document::{ANY, Document, any_creation, rule};
+use crate::document::{ANY, Document, any_creation, anything};
 use crate::host::{ANN, BOB, Host, ROOT};
 use crate::process::{SOON, only};
 
@@ -25,26 +25,10 @@ fn host() -> Host {
     host
 }
 
-/// Rules that tell everything.
-fn anything() -> String {
-    rule(
-        ANY,
-        "Anything",
-        r#"file where event.action in ("creation", "modification", "rename", "deletion")"#,
-    )
-}
-
 /// A daemon that has compared all there is.
 fn compared(host: &Host) -> Daemon<'_> {
     let daemon = host.daemon().rule("any", &anything()).start();
-    let words = ["took stock of", "compared"];
-    let is_done = |lines: &[String]| {
-        let mut lines = lines.iter();
-        let said = |line: &String| words.iter().any(|words| line.contains(words));
-        lines.any(said).then_some(())
-    };
-    let done = daemon.stderr.wait(SOON, is_done);
-    assert!(done.is_some(), "{:#?}", daemon.stderr.so_far());
+    daemon.compared();
     daemon
 }
 

@@ -223,6 +223,19 @@ impl Daemon<'_> {
     }
 
     /// Ends it by SIGTERM, upon which it writes all it knows.
+    /// Waits until the comparison at the start is over.
+    #[track_caller]
+    pub fn compared(&self) {
+        let words = ["took stock of", "compared"];
+        let is_done = |lines: &[String]| {
+            let mut lines = lines.iter();
+            let said = |line: &String| words.iter().any(|words| line.contains(words));
+            lines.any(said).then_some(())
+        };
+        let done = self.stderr.wait(SOON, is_done);
+        assert!(done.is_some(), "{:#?}", self.stderr.so_far());
+    }
+
     #[track_caller]
     pub fn stop(self) -> Ended {
         self.end(Signal::SIGTERM)

@@ -7,6 +7,15 @@ pub const SEED: &str = "7df3cb8b-5c0c-4228-b772-bb6cd619053c";
 /// The `rule_id` of [`any_creation`].
 pub const ANY: &str = "11111111-2222-4333-8444-555555555555";
 
+/// A rule for every event but opens.
+pub fn anything() -> String {
+    rule(
+        ANY,
+        "Anything",
+        r#"file where event.action in ("creation", "modification", "rename", "deletion")"#,
+    )
+}
+
 /// A rule that matches every creation, whoever the writer is.
 pub fn any_creation() -> String {
     rule(

@@ -221,18 +221,6 @@ fn fail_power(host: &Host) -> usize {
     lost
 }
 
-/// Waits until the comparison at the start is over.
-fn compared(daemon: &crate::daemon::Daemon<'_>) {
-    let words = ["took stock of", "compared"];
-    let is_done = |lines: &[String]| {
-        let mut lines = lines.iter();
-        let said = |line: &String| words.iter().any(|words| line.contains(words));
-        lines.any(said).then_some(())
-    };
-    let done = daemon.stderr.wait(SOON, is_done);
-    assert!(done.is_some(), "{:#?}", daemon.stderr.so_far());
-}
-
 fn kill_under_key_generators(rounds: u64) -> Tally {
     let host = Host::new();
     host.sh(ANN, "mkdir -m 700 .ssh").ok();
@@ -246,7 +234,7 @@ fn kill_under_key_generators(rounds: u64) -> Tally {
     };
     // What is there at the first start of all is no news.
     let mut daemon = start();
-    compared(&daemon);
+    daemon.compared();
     let generators = r#"
         n=0
         while [ ! -e stop ]; do
@@ -286,11 +274,11 @@ fn kill_under_key_generators(rounds: u64) -> Tally {
     }
     host.write(&format!("{}/stop", ANN.home), "");
     stream.end(SOON);
-    compared(&daemon);
+    daemon.compared();
     daemon.stop();
     // What the last one told and did not store is known, or told again.
     let daemon = start();
-    compared(&daemon);
+    daemon.compared();
     daemon.stop();
 
     tally.keys = made();

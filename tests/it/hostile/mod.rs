@@ -7,17 +7,8 @@ mod places;
 mod servers;
 
 use crate::daemon::{Daemon, Ended};
-use crate::document::{ANY, Document, rule};
+use crate::document::{ANY, Document, anything};
 use crate::host::{ANN, Host, User};
-
-/// A rule for every event but opens.
-fn anything() -> String {
-    rule(
-        ANY,
-        "Anything",
-        r#"file where event.action in ("creation", "modification", "rename", "deletion")"#,
-    )
-}
 
 /// A daemon that tells everything.
 fn start(host: &Host) -> Daemon<'_> {
