@@ -149,8 +149,8 @@ impl Checked {
         if !self.is_end_known {
             writeln!(
                 out,
-                "  whether lines are missing at the end cannot be said: only root can read where \
-                 it ended"
+                "  whether lines are missing at the end cannot be said: where it ended is noted \
+                 within moments, for root alone to read"
             )?;
         }
         if self.flaws.is_empty() {
