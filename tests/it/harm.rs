@@ -10,7 +10,7 @@ use crate::attribution::{any_change, made, overdue, runs};
 use crate::daemon::Daemon;
 use crate::document::{ANY, any_creation};
 use crate::holding::Stopped;
-use crate::host::{ANN, Host, ROOT, TOOLS};
+use crate::host::{ANN, BOB, Host, ROOT, TOOLS, User};
 use crate::process::{Process, SOON};
 
 /// Longer than anything takes that nobody is kept from.
@@ -19,12 +19,12 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 /// Makes `count` files one after another, which must not take long, and
 /// returns who made which.
 #[track_caller]
-fn make(host: &Host, prefix: &str, count: usize) -> Vec<crate::attribution::Made> {
+fn make(host: &Host, user: User, prefix: &str, count: usize) -> Vec<crate::attribution::Made> {
     let output = host
         .command(format!("{TOOLS}/spawn"))
-        .args([&count.to_string(), &ANN.ssh(prefix)])
+        .args([&count.to_string(), &user.ssh(prefix)])
         .args([&format!("{TOOLS}/act"), "create"])
-        .user(ANN)
+        .user(user)
         .output_within(AT_ONCE);
     assert!(output.status.success(), "{output:?}");
     made(&output.stdout)
@@ -119,7 +119,7 @@ fn a_process_whose_arguments_cannot_be_read_keeps_nobody_waiting() {
         assert!(alert.get("process.args").is_null(), "{shown}");
     }
     // While they live and every thread that reads arguments is stuck.
-    let files = make(&host, "meanwhile", 20);
+    let files = make(&host, ANN, "meanwhile", 20);
     assert_named(&daemon, &files);
     drop(stalled);
     let ended = daemon.stop();
@@ -133,7 +133,7 @@ fn a_log_that_hangs_keeps_nobody_waiting() {
     let daemon = start(&host);
     // As if the disk did not answer.
     let hangs = Stopped::thread(daemon.pid(), "sink-log");
-    let files = make(&host, "file", 50);
+    let files = make(&host, ANN, "file", 50);
     drop(hangs);
     assert_named(&daemon, &files);
     let ended = daemon.stop();
@@ -146,6 +146,7 @@ fn opens_as_fast_as_can_be_do_not_stop_it() {
     let host = Host::on_disk();
     host.sh(ANN, "mkdir -m 700 .ssh; echo old > .ssh/authorized_keys")
         .ok();
+    host.sh(BOB, "mkdir -m 700 .ssh").ok();
     let daemon = host.daemon().rule("any", &any_change()).start();
     let settled = ANN.ssh("authorized_keys");
     let flood = |how: &str, path: &str| {
@@ -160,8 +161,8 @@ fn opens_as_fast_as_can_be_do_not_stop_it() {
             })
             .into_iter()
             .collect();
-        // Somebody else makes a file meanwhile.
-        let files = make(&host, "meanwhile", 5);
+        // Somebody else makes a file meanwhile: the home of the flood may be muted.
+        let files = make(&host, BOB, "meanwhile", 5);
         assert_named(&daemon, &files);
         floods
             .into_iter()
@@ -172,7 +173,7 @@ fn opens_as_fast_as_can_be_do_not_stop_it() {
             })
             .collect()
     });
-    let after = make(&host, "after", 5);
+    let after = make(&host, BOB, "after", 5);
     assert_named(&daemon, &after);
     let ended = daemon.stop();
     println!(
@@ -213,7 +214,7 @@ fn few_descriptors_refuse_nobody() {
             });
         }
     });
-    let files = make(&host, "after", 3);
+    let files = make(&host, ANN, "after", 3);
     assert_named(&daemon, &files);
     daemon.stop();
 }
@@ -228,7 +229,7 @@ fn what_is_no_file_stops_nothing() {
     for name in ["fifo", "link", "device", "socket"] {
         daemon.alert(ANY, &ANN.ssh(name));
     }
-    let files = make(&host, "after", 3);
+    let files = make(&host, ANN, "after", 3);
     assert_named(&daemon, &files);
     daemon.stop().assert_nothing_lost();
 }
@@ -247,7 +248,7 @@ fn directories_without_end_are_bounded_and_said() {
     daemon.line("word about the limit", |line| {
         line.is("event.kind", "pipeline_error") && line.is("event.code", "directory_limit")
     });
-    let files = make(&host, "after", 3);
+    let files = make(&host, ANN, "after", 3);
     assert_named(&daemon, &files);
     daemon.stop();
 }
