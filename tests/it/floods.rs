@@ -122,11 +122,14 @@ fn flood(host: &Host, daemon: &Daemon<'_>, args: &[&str]) -> (String, Vec<Durati
             let path = BOB.ssh(&format!("{}{number}", args[0]));
             host.sh(BOB, &format!("echo bob > {path}")).ok();
             let made = Instant::now();
-            daemon.find(long(), &path, |log| {
+            let alert = daemon.find(long(), &path, |log| {
                 let alert = |line: &&Document| line.is_alert_of(ANY) && line.is("file.path", &path);
-                log.iter().rev().find(alert).map(|_| ())
+                log.iter().rev().find(alert).cloned()
             });
             latencies.push(made.elapsed());
+            // Not by the comparison that follows a flood.
+            let shown = format!("{} {}", alert.brief(), alert.get("ssh_keywatch"));
+            assert_eq!(alert.get("process.name"), "dash", "{shown}");
             // Bob has his own share, and does not use it up.
             if number > 20 {
                 std::thread::sleep(Duration::from_millis(500));
