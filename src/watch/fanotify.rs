@@ -365,35 +365,16 @@ impl FanotifyWatch {
             self.tree
                 .renamed(None, to, target.clone(), directory, writer.clone(), out);
         }
-        if record.is(mask::OPEN) && !directory {
-            self.tree.touched(
-                What::Opened,
-                node,
-                name,
-                target.clone(),
-                writer.clone(),
-                out,
-            );
-        }
-        if record.is(mask::MODIFY) && !directory {
-            self.tree.touched(
-                What::Modified,
-                node,
-                name,
-                target.clone(),
-                writer.clone(),
-                out,
-            );
-        }
-        if record.is(mask::CLOSE_WRITE) && !directory {
-            self.tree.touched(
-                What::Closed,
-                node,
-                name,
-                target.clone(),
-                writer.clone(),
-                out,
-            );
+        let touches = [
+            (mask::OPEN, What::Opened),
+            (mask::MODIFY, What::Modified),
+            (mask::CLOSE_WRITE, What::Closed),
+        ];
+        for (bit, what) in touches {
+            if record.is(bit) && !directory {
+                let (target, writer) = (target.clone(), writer.clone());
+                self.tree.touched(what, node, name, target, writer, out);
+            }
         }
         if record.is(mask::DELETE | mask::MOVED_FROM) {
             self.tree
