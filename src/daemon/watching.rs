@@ -353,6 +353,10 @@ impl Subject for Attribution {
         )
     }
 
+    fn weight(&self) -> usize {
+        self.weight()
+    }
+
     fn confirmed(self, record: Self) -> Self {
         self.confirmed_by(record)
     }
@@ -912,6 +916,9 @@ impl Watching {
         let finished: Vec<Assembled<Attribution>> = self.assembler.finished().collect();
         for mut assembled in finished {
             self.resolver.finish(&mut assembled.event.writer);
+            if let Some(ticket) = &assembled.ticket {
+                ticket.weigh(assembled.event.writer.weight());
+            }
             let event = &assembled.event;
             let settled = match &event.final_path {
                 Some(FinalPath::Renamed(path)) => path,
