@@ -17,7 +17,7 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Record};
+use super::{Moment, Record, snapshot};
 
 /// Of what is in the tables. Another one is set aside.
 const FORMAT: u32 = 1;
@@ -265,6 +265,33 @@ impl Store {
         Ok(Database::builder()
             .set_cache_size(CACHE)
             .create_file(file)?)
+    }
+
+    /// What the store at `path` knows of the files that `wanted` accepts, also while
+    /// a daemon keeps it. Changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn look(
+        path: &Path,
+        mut wanted: impl FnMut(&Path) -> bool,
+    ) -> Result<Vec<(PathBuf, Record)>, Error> {
+        let copy = snapshot::Copy::of(path)?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create_with_backend(copy)?;
+        let table = database.begin_read()?.open_table(FILES)?;
+        let mut records = Vec::new();
+        for entry in table.iter()? {
+            let (path, record) = entry?;
+            let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
+            if wanted(path)
+                && let Ok(record) = serde_json::from_slice(record.value())
+            {
+                records.push((path.to_owned(), record));
+            }
+        }
+        Ok(records)
     }
 
     /// What it says of itself.

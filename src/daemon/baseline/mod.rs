@@ -32,7 +32,7 @@ use self::ledger::Task;
 use self::look::Looker;
 use super::Message;
 use crate::alert::timestamp;
-use crate::baseline::{Moment, Opened, Store};
+use crate::baseline::{Error as StoreError, Moment, Opened, Record, Store};
 use crate::event::flood::Budgets;
 
 pub(super) use self::alerted::read_hostile;
@@ -114,6 +114,23 @@ impl Keeper {
         self.thread.thread().unpark();
         self.ledger.end();
         let _ = self.thread.join();
+    }
+}
+
+/// What the baseline in `state` knows of the files that `wanted` accepts; nothing
+/// where there is none.
+///
+/// # Errors
+/// It cannot be read.
+pub fn stored(
+    state: &Path,
+    wanted: impl FnMut(&Path) -> bool,
+) -> Result<Vec<(PathBuf, Record)>, StoreError> {
+    match Store::look(&state.join(FILE), wanted) {
+        Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        other => other,
     }
 }
 
