@@ -51,6 +51,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "alert",
+            "baseline",
             "config",
             "daemon",
             "eql",

@@ -1,3 +1,5 @@
+//! Records compared, and the store over crashes and damage.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Comparisons by the thread, with files and a log of their own.
+
 use std::fs;
 use std::sync::mpsc::{Receiver, sync_channel};
 

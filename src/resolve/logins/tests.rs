@@ -1,3 +1,5 @@
+//! wtmp and lastlog as login(1) and utmpdump(1) write them.
+
 use std::process::{Command, Stdio};
 
 use super::*;

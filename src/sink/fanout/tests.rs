@@ -1,3 +1,5 @@
+//! Sinks that hang, err and end, and what others notice of it.
+
 use super::*;
 use crate::sink::Spool;
 use serde_json::json;
