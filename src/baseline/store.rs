@@ -2,6 +2,7 @@
 //! returns. A crash leaves the state of the last one (redb writes copies, and
 //! one checksummed root to choose between them).
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -16,7 +17,7 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Record};
+use super::{Moment, Record, snapshot};
 
 /// Of what is in the tables. Another one is set aside.
 const FORMAT: u32 = 1;
@@ -133,7 +134,9 @@ fn beside(store: &Path, end: &str) -> PathBuf {
 
 /// The store.
 pub struct Store {
-    database: Database,
+    /// `None` after an error of the disk, until it can be opened again: redb reads
+    /// and writes nothing after one.
+    database: RefCell<Option<Database>>,
     path: PathBuf,
 }
 
@@ -177,8 +180,10 @@ impl Store {
     pub fn check(path: &Path) -> Result<Health, Error> {
         // It says when the daemon last lived, and that is to stay.
         let alive = fs::symlink_metadata(path)?.modified()?;
-        let checked = Self::existing(path).and_then(|mut store| {
-            store.database.check_integrity()?;
+        let checked = Self::existing(path).and_then(|store| {
+            if let Some(database) = store.database.borrow_mut().as_mut() {
+                database.check_integrity()?;
+            }
             // What is in it is looked at too.
             store.paths(|_| false)?;
             Ok(())
@@ -195,7 +200,7 @@ impl Store {
 
     fn existing(path: &Path) -> Result<Self, Error> {
         let store = Self {
-            database: Self::database(path, false)?,
+            database: RefCell::new(Some(Self::database(path, false)?)),
             path: path.to_owned(),
         };
         let meta = store.meta()?;
@@ -209,12 +214,40 @@ impl Store {
     }
 
     fn create(path: &Path) -> Result<Self, Error> {
-        let store = Self {
-            database: Self::database(path, true)?,
-            path: path.to_owned(),
+        let made = Self::database(path, true).and_then(|database| {
+            let store = Self {
+                database: RefCell::new(Some(database)),
+                path: path.to_owned(),
+            };
+            store.set_meta(Meta::default()).map(|()| store)
+        });
+        if made
+            .as_ref()
+            .is_err_and(|error| !matches!(error, Error::Io(_)))
+        {
+            // Half a store would be taken for a damaged one.
+            let _ = fs::remove_file(path);
+        }
+        made
+    }
+
+    /// Has `act` read or write the database, which is opened again if the last time
+    /// was an error.
+    fn with<R>(&self, act: impl FnOnce(&Database) -> Result<R, Error>) -> Result<R, Error> {
+        let mut open = self.database.borrow_mut();
+        let database = match open.take() {
+            Some(database) => database,
+            None => Self::database(&self.path, false)?,
         };
-        store.set_meta(Meta::default())?;
-        Ok(store)
+        let done = act(&database);
+        let is_usable = !matches!(
+            done,
+            Err(Error::Database(
+                redb::Error::Io(_) | redb::Error::PreviousIo
+            ))
+        );
+        *open = is_usable.then_some(database);
+        done
     }
 
     fn database(path: &Path, new: bool) -> Result<Database, Error> {
@@ -234,15 +267,45 @@ impl Store {
             .create_file(file)?)
     }
 
+    /// What the store at `path` knows of the files that `wanted` accepts, also while
+    /// a daemon keeps it. Changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn look(
+        path: &Path,
+        mut wanted: impl FnMut(&Path) -> bool,
+    ) -> Result<Vec<(PathBuf, Record)>, Error> {
+        let copy = snapshot::Copy::of(path)?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create_with_backend(copy)?;
+        let table = database.begin_read()?.open_table(FILES)?;
+        let mut records = Vec::new();
+        for entry in table.iter()? {
+            let (path, record) = entry?;
+            let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
+            if wanted(path)
+                && let Ok(record) = serde_json::from_slice(record.value())
+            {
+                records.push((path.to_owned(), record));
+            }
+        }
+        Ok(records)
+    }
+
     /// What it says of itself.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn meta(&self) -> Result<Meta, Error> {
-        let table = self.database.begin_read()?.open_table(META)?;
-        let value = table.get(META_KEY)?;
-        let value = value.ok_or_else(|| Error::Unreadable("it says no format".to_owned()))?;
-        serde_json::from_slice(value.value()).map_err(|error| Error::Unreadable(error.to_string()))
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(META)?;
+            let value = table.get(META_KEY)?;
+            let value = value.ok_or_else(|| Error::Unreadable("it says no format".to_owned()))?;
+            serde_json::from_slice(value.value())
+                .map_err(|error| Error::Unreadable(error.to_string()))
+        })
     }
 
     /// Says it anew.
@@ -255,11 +318,13 @@ impl Store {
             ..meta
         };
         let text = serde_json::to_vec(&meta).map_err(io::Error::from)?;
-        let write = self.database.begin_write()?;
-        write.open_table(FILES)?;
-        write.open_table(META)?.insert(META_KEY, text.as_slice())?;
-        write.commit()?;
-        Ok(())
+        self.with(|database| {
+            let write = database.begin_write()?;
+            write.open_table(FILES)?;
+            write.open_table(META)?.insert(META_KEY, text.as_slice())?;
+            write.commit()?;
+            Ok(())
+        })
     }
 
     /// What is known of a file. A record that cannot be read is as good as none.
@@ -267,9 +332,11 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn get(&self, path: &Path) -> Result<Option<Record>, Error> {
-        let table = self.database.begin_read()?.open_table(FILES)?;
-        let value = table.get(path.as_os_str().as_bytes())?;
-        Ok(value.and_then(|value| serde_json::from_slice(value.value()).ok()))
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(FILES)?;
+            let value = table.get(path.as_os_str().as_bytes())?;
+            Ok(value.and_then(|value| serde_json::from_slice(value.value()).ok()))
+        })
     }
 
     /// The paths of all files that `wanted` accepts, in order.
@@ -277,18 +344,20 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn paths(&self, mut wanted: impl FnMut(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
-        let table = self.database.begin_read()?.open_table(FILES)?;
-        let mut paths = Vec::new();
-        for entry in table.iter()? {
-            let (path, _) = entry?;
-            let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
-            if wanted(path) {
-                paths.push(PathBuf::from(OsString::from_vec(
-                    path.as_os_str().as_bytes().to_vec(),
-                )));
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(FILES)?;
+            let mut paths = Vec::new();
+            for entry in table.iter()? {
+                let (path, _) = entry?;
+                let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
+                if wanted(path) {
+                    paths.push(PathBuf::from(OsString::from_vec(
+                        path.as_os_str().as_bytes().to_vec(),
+                    )));
+                }
             }
-        }
-        Ok(paths)
+            Ok(paths)
+        })
     }
 
     /// Writes a batch: all of it or nothing. `None` takes a file out.
@@ -299,21 +368,23 @@ impl Store {
         &self,
         batch: impl IntoIterator<Item = (&'a Path, Option<&'a Record>)>,
     ) -> Result<(), Error> {
-        let write = self.database.begin_write()?;
-        {
-            let mut table = write.open_table(FILES)?;
-            for (path, record) in batch {
-                let path = path.as_os_str().as_bytes();
-                if let Some(record) = record {
-                    let text = serde_json::to_vec(record).map_err(io::Error::from)?;
-                    table.insert(path, text.as_slice())?;
-                } else {
-                    table.remove(path)?;
+        self.with(|database| {
+            let write = database.begin_write()?;
+            {
+                let mut table = write.open_table(FILES)?;
+                for (path, record) in batch {
+                    let path = path.as_os_str().as_bytes();
+                    if let Some(record) = record {
+                        let text = serde_json::to_vec(record).map_err(io::Error::from)?;
+                        table.insert(path, text.as_slice())?;
+                    } else {
+                        table.remove(path)?;
+                    }
                 }
             }
-        }
-        write.commit()?;
-        Ok(())
+            write.commit()?;
+            Ok(())
+        })
     }
 
     /// Says that the daemon lives, by the file's time of modification: it costs

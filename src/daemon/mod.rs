@@ -59,7 +59,7 @@ use crate::watch::pattern::{Pattern, PatternError};
 use crate::watch::tree::Scope;
 
 pub use accounts::Accounts;
-pub use baseline::{CHECK_STORE, check_store};
+pub use baseline::{CHECK_STORE, check_store, stored};
 pub use deciding::{Deciding, Message, Said};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;

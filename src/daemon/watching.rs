@@ -353,6 +353,10 @@ impl Subject for Attribution {
         )
     }
 
+    fn weight(&self) -> usize {
+        self.weight()
+    }
+
     fn confirmed(self, record: Self) -> Self {
         self.confirmed_by(record)
     }
@@ -627,6 +631,13 @@ impl Watching {
 
     /// Times before and after a jump cannot be compared.
     fn look_at_clock(&mut self) {
+        if let Some(pace) = self.clock.as_mut().and_then(ClockWatch::paced) {
+            let reason = format!(
+                "the clock goes {:.1} % as fast as it should: what times say is that much wrong",
+                pace * 100.0
+            );
+            self.lost("clock_pace", None, reason);
+        }
         let Some(jump) = self.clock.as_mut().and_then(ClockWatch::jumped) else {
             return;
         };
@@ -640,15 +651,19 @@ impl Watching {
              together, and every file is compared with what was known of it",
             jump.by.as_secs()
         );
-        self.send(Message::Lost(Lost {
-            code: "clock_jumped",
-            kind: LossKind::Fault,
-            count: None,
-            since: Some(jump.from),
-            reason,
-        }));
+        self.lost("clock_jumped", Some(jump.from), reason);
         let since = self.emptied.min(SystemTime::now());
         self.compare_all(Cause::Lost(Unseen::ClockSet, since));
+    }
+
+    fn lost(&mut self, code: &'static str, since: Option<SystemTime>, reason: String) {
+        self.send(Message::Lost(Lost {
+            code,
+            kind: LossKind::Fault,
+            count: None,
+            since,
+            reason,
+        }));
     }
 
     /// What is counted elsewhere is told, too.
@@ -912,6 +927,9 @@ impl Watching {
         let finished: Vec<Assembled<Attribution>> = self.assembler.finished().collect();
         for mut assembled in finished {
             self.resolver.finish(&mut assembled.event.writer);
+            if let Some(ticket) = &assembled.ticket {
+                ticket.weigh(assembled.event.writer.weight());
+            }
             let event = &assembled.event;
             let settled = match &event.final_path {
                 Some(FinalPath::Renamed(path)) => path,

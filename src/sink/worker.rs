@@ -102,6 +102,7 @@ impl Worker {
     /// A line from the queue: written, or spooled, or dropped.
     fn take(&mut self, line: Line, slip: Option<Slip>) {
         let urgent = line.is_urgent();
+        let bytes = line.json.len() as u64;
         if !self.shared.stopped.load(SeqCst) {
             // The spool first, or the order of the log would not be that of events.
             if !self.flush_spool() {
@@ -122,6 +123,7 @@ impl Worker {
             }
         }
         // Last, so that no line is ever in no count.
+        self.shared.queued_bytes.fetch_sub(bytes, SeqCst);
         self.shared.queued.fetch_sub(1, SeqCst);
     }
 

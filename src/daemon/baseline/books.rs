@@ -36,6 +36,8 @@ const MOST_DEFERRED: usize = 64 * 1024;
 const TICK: Duration = Duration::from_millis(20);
 /// How many differences may wait to be decided.
 const MOST_TOLD: usize = 1024;
+/// How many snapshots may wait, of all that is watched each.
+const MOST_LATER: usize = 8;
 /// How many looks at places may wait.
 const MOST_POLLED: usize = 64;
 /// How many names are looked at in one go.
@@ -78,6 +80,18 @@ pub(super) struct Deferred {
     window: Window,
 }
 
+/// Why a gap that was looked into stays open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// It does not.
+    #[default]
+    No,
+    /// That it was could not be written.
+    Unwritten,
+    /// Something could not be compared: the next start makes up for it.
+    Cut,
+}
+
 /// All that the thread has.
 pub(super) struct Books {
     pub(super) store: Store,
@@ -116,7 +130,9 @@ pub(super) struct Books {
     pub(super) untold: u64,
     pub(super) dropped: Arc<AtomicU64>,
     pub(super) told_dropped: u64,
-    pub(super) failing: bool,
+    /// The store cannot be written at present: when that was last tried.
+    pub(super) failing: Option<Instant>,
+    pub(super) unfinished: Unfinished,
     pub(super) ending: bool,
     pub(super) touched: Instant,
 }
@@ -125,11 +141,7 @@ impl Books {
     pub(super) fn run(mut self) {
         while !self.ending {
             self.drain(self.patience());
-            if let Some(snapshot) = self.later.pop_front() {
-                self.compare(*snapshot);
-            } else if let Some(polled) = self.polled.pop_front() {
-                self.compare_polled(&polled);
-            }
+            self.compare_next();
             self.second_looks();
             self.tick();
         }
@@ -148,8 +160,22 @@ impl Books {
         self.heartbeat();
     }
 
+    /// Compares what has waited longest, once there is something to compare it with.
+    fn compare_next(&mut self) {
+        // On a full disk it can still be read.
+        if self.failing.is_some() && self.store.meta().is_err() {
+            return;
+        }
+        if let Some(snapshot) = self.later.pop_front() {
+            self.compare(*snapshot);
+        } else if let Some(polled) = self.polled.pop_front() {
+            self.compare_polled(&polled);
+        }
+    }
+
     fn patience(&self) -> Duration {
-        if !self.later.is_empty() || !self.polled.is_empty() {
+        let waits = !self.later.is_empty() || !self.polled.is_empty();
+        if waits && self.failing.is_none() {
             return Duration::ZERO;
         }
         let now = Instant::now();
@@ -181,7 +207,12 @@ impl Books {
             Task::Update(update) => self.update(*update),
             Task::Snapshot(snapshot) => {
                 self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
-                self.later.push_back(snapshot);
+                if self.later.len() < MOST_LATER {
+                    self.later.push_back(snapshot);
+                } else {
+                    self.unfinished = Unfinished::Cut;
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                }
             }
             // What does not fit is found by the next look.
             Task::Polled(polled) if self.polled.len() < MOST_POLLED => {
@@ -249,26 +280,27 @@ impl Books {
     }
 
     fn known(&mut self, path: &Path) -> Option<Record> {
+        self.read(path).ok().flatten()
+    }
+
+    /// The same; fails, and says so, if the store cannot be read.
+    fn read(&mut self, path: &Path) -> Result<Option<Record>, ()> {
         if let Some(pending) = self.pending.get(path) {
-            return pending.record.clone();
+            return Ok(pending.record.clone());
         }
-        match self.store.get(path) {
-            Ok(record) => record,
-            Err(error) => {
-                self.failed(&error.to_string());
-                None
-            }
-        }
+        let read = self.store.get(path);
+        read.map_err(|error| self.failed(&error.to_string()))
     }
 
     /// What is due by the clock.
     fn tick(&mut self) {
-        if self.pending.is_due() {
-            self.write();
-        }
+        self.tick_writes();
         if self.touched.elapsed() >= HEARTBEAT {
             self.touched = Instant::now();
             self.heartbeat();
+            if self.failing.is_some() {
+                self.set_meta();
+            }
             self.tell_unlogged();
             let dropped = self.dropped.load(Ordering::Relaxed);
             if dropped > self.told_dropped {
@@ -312,9 +344,7 @@ impl Books {
         match written {
             Ok(()) => {
                 self.pending.stored();
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!("the baseline is written again");
-                }
+                self.works();
             }
             Err(error) => {
                 self.pending.again();
@@ -347,8 +377,18 @@ impl Books {
         }
     }
 
+    fn works(&mut self) {
+        if self.failing.take().is_some() {
+            tracing::info!("the baseline is written again");
+            if self.unfinished == Unfinished::Unwritten {
+                self.unfinished = Unfinished::No;
+                self.finish();
+            }
+        }
+    }
+
     fn failed(&mut self, error: &str) {
-        if !std::mem::replace(&mut self.failing, true) {
+        if self.failing.replace(Instant::now()).is_none() {
             let reason = format!(
                 "the baseline cannot be kept ({error}): what happens while ssh-keywatch does \
                  not run may go unseen; look at the space and the health of its disk"
@@ -367,9 +407,11 @@ impl Books {
         }
     }
 
-    fn set_meta(&mut self) {
-        if let Err(error) = self.store.set_meta(self.meta.clone()) {
-            self.failed(&error.to_string());
+    /// Writes what the store says of itself.
+    pub(super) fn set_meta(&mut self) {
+        match self.store.set_meta(self.meta.clone()) {
+            Ok(()) => self.works(),
+            Err(error) => self.failed(&error.to_string()),
         }
     }
 
@@ -478,7 +520,10 @@ impl Books {
                 self.untold = untold;
             }
         }
-        if self.deferred.is_empty() && !self.failing {
+        if self.failing.is_some() && self.unfinished == Unfinished::No {
+            self.unfinished = Unfinished::Unwritten;
+        }
+        if self.deferred.is_empty() && self.unfinished == Unfinished::No {
             self.meta.since = None;
             self.since = None;
             self.alerted = None;
@@ -490,7 +535,10 @@ impl Books {
     }
 
     fn tick_writes(&mut self) {
-        if self.pending.is_due() {
+        let tried = self.failing.map(|tried| tried.elapsed());
+        if tried.is_some_and(|tried| tried < HEARTBEAT) {
+            self.pending.again();
+        } else if self.pending.is_due() {
             self.write();
         }
     }
@@ -558,7 +606,10 @@ impl Books {
         let mut unread = Vec::new();
         let mut known = BTreeMap::new();
         for (path, stat) in stats {
-            let record = self.known(&path);
+            let Ok(record) = self.read(&path) else {
+                self.unfinished = Unfinished::Cut;
+                continue;
+            };
             if !record
                 .as_ref()
                 .is_some_and(|record| record.is_unread(&stat))

@@ -10,6 +10,7 @@
 //! seen by a record or by the scan. Must not know of records: the backends
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
+mod brief;
 mod entries;
 mod links;
 mod mounted;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::brief::Briefs;
 use self::entries::Entries;
 use self::links::Followed;
 use self::mounted::Apart;
@@ -241,6 +243,7 @@ pub struct Tree {
     links_said: bool,
     /// Links at places that a pattern names, which lead nowhere that can be watched.
     astray: HashMap<NodeId, BTreeSet<OsString>>,
+    briefs: Briefs,
 }
 
 impl Tree {
@@ -273,6 +276,7 @@ impl Tree {
             followed: HashMap::new(),
             linked: 0,
             links_said: false,
+            briefs: Briefs::default(),
         }
     }
 
@@ -489,6 +493,7 @@ impl Tree {
         let Some(parent) = self.nodes.get(&node) else {
             return;
         };
+        let made = object.clone();
         if parent.role.watched && !directory {
             let path = parent.path.join(name);
             let object = object.or_else(|| self.object_at(node, name));
@@ -504,6 +509,12 @@ impl Tree {
         }
         let moved = false;
         self.enter(node, name, directory, Finder { writer, moved }, out);
+        if directory
+            && let Some(made) = made
+            && self.by_object(&made).is_none()
+        {
+            self.was_brief(node, name, made);
+        }
     }
 
     /// Visits the directory `name` of `node` if it is wanted.
@@ -579,6 +590,7 @@ impl Tree {
         if let Some(child) = self.child(node, name, object.as_ref()) {
             self.detach(child);
         }
+        self.briefs.remove(object.as_ref());
         self.no_longer_apart(node, name);
         let Some(parent) = self.nodes.get(&node) else {
             return;
@@ -604,6 +616,7 @@ impl Tree {
         for (node, name) in [from, to].into_iter().flatten() {
             self.no_longer_apart(node, name);
         }
+        self.briefs.remove(object.as_ref());
         let child = from
             .and_then(|(node, name)| self.child(node, name, object.as_ref()))
             .or_else(|| object.as_ref().and_then(|object| self.by_object(object)));
@@ -714,6 +727,7 @@ impl Tree {
 
     /// Looks at every directory again: what was not known is reported.
     pub fn rescan(&mut self, out: &mut Vec<Notice>) {
+        self.briefs.distrust();
         let mut nodes: Vec<(PathBuf, NodeId)> = self
             .nodes
             .iter()
@@ -874,6 +888,7 @@ impl Tree {
 
     /// Sets the marks of a home again, and looks at what has changed.
     pub fn unmute(&mut self, home: &Home, out: &mut Vec<Notice>) {
+        self.briefs.distrust();
         for (_, id) in self.nodes_of(home) {
             let Some(node) = self.nodes.get_mut(&id).filter(|node| node.muted) else {
                 continue;

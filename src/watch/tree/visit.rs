@@ -285,6 +285,7 @@ impl Tree {
             return;
         };
         self.moves += 1;
+        self.briefs.remove_below(&entry.path);
         if let Some(parent) = entry.parent
             && let Some(name) = entry.path.file_name().map(OsStr::to_owned)
             && let Some(parent) = self.nodes.get_mut(&parent)
@@ -337,6 +338,7 @@ impl Tree {
         };
         let new_path = new_parent.path.join(name);
         let old = &self.nodes[&node];
+        self.briefs.remove_below(&old.path);
         let (old_parent, old_name) = (old.parent, old.path.file_name().map(OsStr::to_owned));
         if let (Some(old_parent), Some(old_name)) = (old_parent, old_name)
             && let Some(old_parent) = self.nodes.get_mut(&old_parent)
