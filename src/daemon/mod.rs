@@ -40,7 +40,7 @@ mod watching;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +50,7 @@ use serde_json::json;
 use crate::alert::Change;
 use crate::config::{self, Config, RuleWatch};
 use crate::exit::Exit;
+use crate::queue;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::rule::{self, RuleSet};
@@ -349,7 +350,7 @@ impl Daemon {
             .flatten()
             .map_err(Fatal::system("cannot start the sinks"))?,
         );
-        let (messages, inbox) = sync_channel(FINDINGS);
+        let (messages, inbox) = queue::bounded(FINDINGS);
         let baseline = (!dry).then(|| keep_baseline(&config, &messages, &fanout));
         let baseline = baseline.flatten();
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
@@ -569,7 +570,7 @@ impl Daemon {
 /// The baseline; the daemon watches without it, too.
 fn keep_baseline(
     config: &Config,
-    messages: &SyncSender<Message>,
+    messages: &queue::Sender<Message>,
     fanout: &Arc<Fanout>,
 ) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
@@ -613,7 +614,7 @@ fn guard(group: Option<RawFd>, gauges: &Gauges) -> Option<guard::Guard> {
 }
 
 /// Says which privileges the daemon has to do without.
-fn tell_missing(messages: &SyncSender<Message>) {
+fn tell_missing(messages: &queue::Sender<Message>) {
     for (name, purpose) in privilege::missing() {
         let reason = format!("the privilege {name} is missing, {purpose}");
         // The queue was made just now.
@@ -625,7 +626,7 @@ fn tell_missing(messages: &SyncSender<Message>) {
 fn poller(
     config: &Config,
     ledger: &baseline::Ledger,
-    messages: &SyncSender<Message>,
+    messages: &queue::Sender<Message>,
 ) -> Result<polling::Poller, Fatal> {
     let interval = Duration::from_secs(config.watch.poll_interval.into());
     let (ledger, messages) = (ledger.clone(), messages.clone());
@@ -656,7 +657,7 @@ fn tell_systemd(states: &[NotifyState]) {
 }
 
 /// A channel's receiving end, as the deciding thread takes it.
-pub type Inbox = Receiver<Message>;
+pub type Inbox = queue::Receiver<Message>;
 
 /// Reads `bytes` as what users can send or write that this part reads: a request
 /// on the control socket, a table of mounts, a log. For fuzzing.

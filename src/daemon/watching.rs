@@ -29,6 +29,7 @@ use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::flood::{Flood, Present};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
+use crate::queue;
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
@@ -380,7 +381,7 @@ pub struct Inputs {
     /// Where records come from.
     pub source: Source,
     /// Whom the answering thread identified, if openers are held.
-    pub held: Option<Receiver<Box<hold::Held<Identity>>>>,
+    pub held: Option<queue::Receiver<Box<hold::Held<Identity>>>>,
     /// Tells the answering thread on which file systems homes lie.
     pub file_systems: Option<FileSystems>,
     /// What the main thread asks.
@@ -397,7 +398,7 @@ pub struct Inputs {
 pub struct Watching {
     inputs: Inputs,
     resolver: Resolver,
-    messages: SyncSender<Message>,
+    messages: queue::Sender<Message>,
     assembler: Assembler<Attribution>,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
@@ -443,7 +444,7 @@ pub struct Watching {
 impl Watching {
     /// Puts it together.
     #[must_use]
-    pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
+    pub fn new(inputs: Inputs, resolver: Resolver, messages: queue::Sender<Message>) -> Self {
         Self {
             beat: inputs.source.tree().beat(),
             inputs,

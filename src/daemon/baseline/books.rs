@@ -6,7 +6,7 @@ use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::alerted::{Alerted, MARGIN};
@@ -21,6 +21,7 @@ use crate::event::assemble::Assembled;
 use crate::event::flood::Budgets;
 use crate::event::{Action, Event, Evidence};
 use crate::key::Entry;
+use crate::queue;
 use crate::resolve::Attribution;
 use crate::sink::Receipt;
 use crate::watch::home;
@@ -95,7 +96,7 @@ pub(super) struct Books {
     pub(super) unlogged: BTreeSet<PathBuf>,
     pub(super) unlogged_since: Option<SystemTime>,
     pub(super) is_log_well: IsLogWell,
-    pub(super) inbox: Receiver<Task>,
+    pub(super) inbox: queue::Receiver<Task>,
     pub(super) later: VecDeque<Box<Snapshot>>,
     pub(super) polled: VecDeque<Box<Polled>>,
     pub(super) deferred: VecDeque<Deferred>,
@@ -107,7 +108,7 @@ pub(super) struct Books {
     pub(super) looker: Looker,
     /// For file systems whose server may not answer: that keeps nobody else waiting.
     pub(super) patient: Looker,
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
     /// As many as wait to be decided, and one more, refer to it.
     pub(super) waiting: Arc<()>,
     /// What one home may have told of it.

@@ -7,13 +7,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::TrySendError;
 use std::time::SystemTime;
 
 use crate::alert::{Gap, Unseen};
 use crate::baseline::{Made, Record, Stat};
 use crate::event::assemble::Assembled;
 use crate::key::Entry;
+use crate::queue;
 use crate::resolve::Attribution;
 use crate::sink::Receipt;
 use crate::watch::pattern::Pattern;
@@ -157,14 +158,14 @@ pub(super) enum Task {
 /// The way to the thread.
 #[derive(Clone)]
 pub struct Ledger {
-    tasks: SyncSender<Task>,
+    tasks: queue::Sender<Task>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Ledger {
     /// The way, the end of it, and the count of what did not fit.
-    pub(super) fn new() -> (Self, Receiver<Task>, Arc<AtomicU64>) {
-        let (tasks, inbox) = sync_channel(QUEUE);
+    pub(super) fn new() -> (Self, queue::Receiver<Task>, Arc<AtomicU64>) {
+        let (tasks, inbox) = queue::bounded(QUEUE);
         let dropped = Arc::<AtomicU64>::default();
         let ledger = Self {
             tasks,

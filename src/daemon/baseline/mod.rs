@@ -23,7 +23,6 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -34,6 +33,7 @@ use super::Message;
 use crate::alert::timestamp;
 use crate::baseline::{Moment, Opened, Store};
 use crate::event::flood::Budgets;
+use crate::queue;
 
 pub(super) use self::alerted::read_hostile;
 pub(super) use self::books::IsLogWell;
@@ -56,7 +56,7 @@ pub(super) struct Parts {
     /// Whether it takes what it is given.
     pub(super) is_log_well: IsLogWell,
     /// Where goes what is found.
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
 }
 
 /// The thread, as the composition root has it.
@@ -136,7 +136,7 @@ pub(super) fn unusable(directory: &Path, error: &str) -> String {
 fn open(
     parts: Parts,
     [looker, patient]: [Looker; 2],
-    inbox: Receiver<Task>,
+    inbox: queue::Receiver<Task>,
     dropped: Arc<AtomicU64>,
     ending: &AtomicBool,
 ) -> Result<Books, String> {

@@ -1,5 +1,5 @@
+use crate::queue::{self, Receiver};
 use std::fs;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use tempfile::{TempDir, tempdir};
 
@@ -31,7 +31,7 @@ impl Place {
         for name in names {
             fs::write(dir.path().join("watched").join(name), "then").unwrap();
         }
-        let (sender, messages) = sync_channel(100);
+        let (sender, messages) = queue::bounded(100);
         let (state, log) = (dir.path().join("state"), dir.path().join("log"));
         let start = || {
             let parts = Parts {
@@ -66,7 +66,9 @@ impl Place {
     /// Paths and actions that are told, until the thread has ended.
     fn end(self) -> Vec<(PathBuf, Action)> {
         self.keeper.end();
-        self.messages.iter().map(|message| told(&message)).collect()
+        std::iter::from_fn(|| self.messages.recv().ok())
+            .map(|message| told(&message))
+            .collect()
     }
 }
 
