@@ -2,7 +2,7 @@
 //! returns. A crash leaves the state of the last one (redb writes copies, and
 //! one checksummed root to choose between them).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
     TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Record};
+use super::{Moment, Record, Stat};
 
 /// Of what is in the tables. Another one is set aside.
 const FORMAT: u32 = 1;
@@ -272,6 +272,26 @@ impl Store {
         Ok(value.and_then(|value| serde_json::from_slice(value.value()).ok()))
     }
 
+    /// Gives each file's path, in order, and what lstat(2) said of it. A record that
+    /// cannot be read is passed over.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn stats(&self, mut each: impl FnMut(&Path, &Stat)) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Only {
+            stat: Stat,
+        }
+        let table = self.database.begin_read()?.open_table(FILES)?;
+        for entry in table.iter()? {
+            let (path, record) = entry?;
+            if let Ok(Only { stat }) = serde_json::from_slice(record.value()) {
+                each(Path::new(OsStr::from_bytes(path.value())), &stat);
+            }
+        }
+        Ok(())
+    }
+
     /// The paths of all files that `wanted` accepts, in order.
     ///
     /// # Errors
@@ -281,7 +301,7 @@ impl Store {
         let mut paths = Vec::new();
         for entry in table.iter()? {
             let (path, _) = entry?;
-            let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
+            let path = Path::new(OsStr::from_bytes(path.value()));
             if wanted(path) {
                 paths.push(PathBuf::from(OsString::from_vec(
                     path.as_os_str().as_bytes().to_vec(),
@@ -291,15 +311,22 @@ impl Store {
         Ok(paths)
     }
 
-    /// Writes a batch: all of it or nothing. `None` takes a file out.
+    /// Writes a batch: all of it or nothing. `None` takes a file out. One that need
+    /// not last is lost in a crash, with all of its kind since the last other one.
     ///
     /// # Errors
     /// It cannot be written; the state before stays.
     pub fn apply<'a>(
         &self,
         batch: impl IntoIterator<Item = (&'a Path, Option<&'a Record>)>,
+        lasting: bool,
     ) -> Result<(), Error> {
-        let write = self.database.begin_write()?;
+        let mut write = self.database.begin_write()?;
+        if !lasting {
+            write
+                .set_durability(Durability::None)
+                .map_err(redb::Error::from)?;
+        }
         {
             let mut table = write.open_table(FILES)?;
             for (path, record) in batch {

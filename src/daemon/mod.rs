@@ -37,6 +37,7 @@ mod turns;
 mod watchdog;
 mod watching;
 
+use std::collections::hash_map::RandomState;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -216,6 +217,7 @@ impl Plan {
                 files: self.config.watch.home_files as usize,
             },
             opens: Box::new(move |directory| opens.below(directory)),
+            stock: None,
         }
     }
 
@@ -332,7 +334,7 @@ impl Daemon {
     fn start(plan: Plan, extra: Vec<Box<dyn Sink>>, dry: bool) -> Result<Self, Fatal> {
         let in_force = InForce::of(&plan);
         let watched = plan.watched();
-        let scope = plan.scope();
+        let mut scope = plan.scope();
         let Plan {
             config,
             rules,
@@ -351,8 +353,10 @@ impl Daemon {
             .map_err(Fatal::system("cannot start the sinks"))?,
         );
         let (messages, inbox) = queue::bounded(FINDINGS);
-        let baseline = (!dry).then(|| keep_baseline(&config, &messages, &fanout));
+        let key = RandomState::new();
+        let baseline = (!dry).then(|| keep_baseline(&config, key.clone(), &messages, &fanout));
         let baseline = baseline.flatten();
+        scope.stock = baseline.is_some().then_some(key);
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
         tell_missing(&messages);
 
@@ -570,6 +574,7 @@ impl Daemon {
 /// The baseline; the daemon watches without it, too.
 fn keep_baseline(
     config: &Config,
+    key: RandomState,
     messages: &queue::Sender<Message>,
     fanout: &Arc<Fanout>,
 ) -> Option<baseline::Keeper> {
@@ -579,6 +584,7 @@ fn keep_baseline(
         let start = || {
             baseline::Keeper::start(baseline::Parts {
                 probe,
+                key,
                 directory: directory.clone(),
                 log: config.log.file.clone(),
                 is_log_well: Box::new(move || fanout.is_record_well()),

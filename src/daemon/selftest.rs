@@ -194,6 +194,7 @@ fn trial(config: &Config, actor: &mut Actor) -> Result<Vec<String>, Box<dyn std:
             files: config.watch.home_files as usize,
         },
         opens: Box::new(|_| false),
+        stock: None,
     };
     let build::Pipeline {
         watching,

@@ -3,7 +3,6 @@
 //! Owns the queue, which never makes anybody wait: what does not fit is counted.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +17,7 @@ use crate::queue;
 use crate::resolve::Attribution;
 use crate::sink::Receipt;
 use crate::watch::pattern::Pattern;
+use crate::watch::tree::Listing;
 
 /// How many updates may wait for the thread.
 pub(super) const QUEUE: usize = 16 * 1024;
@@ -42,8 +42,9 @@ pub(in crate::daemon) struct Snapshot {
     pub(in crate::daemon) cause: Cause,
     /// When the watching of these files began, or the records were lost.
     pub(in crate::daemon) until: SystemTime,
-    /// Directories, and the names of what is in them that is no directory.
-    pub(in crate::daemon) files: Vec<(PathBuf, Vec<OsString>)>,
+    /// What is there that is no directory. At the start with the versions that were
+    /// found, if the thread has been given the key.
+    pub(in crate::daemon) files: Listing,
     /// Nothing but what lies in these places is compared; none of them: all is.
     pub(in crate::daemon) places: Vec<PathBuf>,
     /// What lies in these is not looked at: its server may not answer.

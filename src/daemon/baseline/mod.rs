@@ -15,10 +15,12 @@ mod ledger;
 mod look;
 mod pending;
 mod probe;
+mod versions;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use std::time::Instant;
 use self::books::Books;
 use self::ledger::Task;
 use self::look::Looker;
+use self::versions::Versions;
 use super::Message;
 use crate::alert::timestamp;
 use crate::baseline::{Moment, Opened, Store};
@@ -49,6 +52,8 @@ const FILE: &str = "baseline.redb";
 pub(super) struct Parts {
     /// Looks at the store.
     pub(super) probe: Probe,
+    /// By it versions of files are told apart ([`crate::watch::tree::digest`]).
+    pub(super) key: RandomState,
     /// Where the store is.
     pub(super) directory: PathBuf,
     /// The alert log, which says what was told before a crash.
@@ -175,6 +180,8 @@ fn open(
             .messages
             .try_send(Message::Fault("run_cut_short", reason));
     }
+    // While the directories are marked.
+    let versions = Versions::read(&store, parts.key).map_err(|error| error.to_string())?;
     meta.ended = Some(false);
     // Kept until the gap has been looked at, whatever ends us before.
     if meta.watched.is_some() && meta.since.is_none() {
@@ -187,6 +194,8 @@ fn open(
         is_new: is_new || meta.watched.is_none(),
         down_since: meta.since.map(Into::into),
         gap: None,
+        versions: Some(versions),
+        is_stock: false,
         store,
         meta,
         pending: pending::Pending::default(),

@@ -1,4 +1,3 @@
-use crate::queue::{self, Receiver};
 use std::fs;
 
 use tempfile::{TempDir, tempdir};
@@ -11,8 +10,10 @@ use super::*;
 use crate::alert::Unseen;
 use crate::baseline::Health;
 use crate::event::{Action, Evidence};
+use crate::queue::{self, Receiver};
 use crate::resolve::Attribution;
 use crate::watch::pattern::Pattern;
+use crate::watch::tree::Listing;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -36,6 +37,7 @@ impl Place {
         let start = || {
             let parts = Parts {
                 probe: Probe::none(),
+                key: RandomState::new(),
                 directory: state.clone(),
                 log: log.clone(),
                 is_log_well: Box::new(|| true),
@@ -74,14 +76,16 @@ impl Place {
 
 fn compare(dir: &Path, keeper: &Keeper, cause: Cause) {
     let watched = dir.join("watched");
-    let names = watched.read_dir().unwrap();
-    let names = names.map(|entry| entry.unwrap().file_name()).collect();
+    let mut files = Listing::default();
+    for entry in watched.read_dir().unwrap() {
+        files.push(&watched, &entry.unwrap().file_name(), 0);
+    }
     keeper.ledger().compare(Snapshot {
         places: Vec::new(),
         apart: Vec::new(),
         cause,
         until: SystemTime::now(),
-        files: vec![(watched.clone(), names)],
+        files,
         patterns: vec![Pattern::literal(&watched).unwrap()],
     });
 }
