@@ -330,6 +330,12 @@ pub fn wait_for(daemon: &Daemon<'_>, wanted: &BTreeMap<String, &'static str>) {
 /// demands.
 #[track_caller]
 pub fn measure(host: &Host, cases: &[Case], load: Load, count: usize) {
+    measure_with(host, "", cases, load, count);
+}
+
+/// The same with a configuration.
+#[track_caller]
+pub fn measure_with(host: &Host, config: &str, cases: &[Case], load: Load, count: usize) {
     for case in cases {
         host.sh(case.user, "mkdir -p -m 700 .ssh stage").ok();
         if !case.before.is_empty() {
@@ -339,7 +345,8 @@ pub fn measure(host: &Host, cases: &[Case], load: Load, count: usize) {
             assert!(ready.status.success(), "{}: {ready:?}", case.name);
         }
     }
-    let daemon = host.daemon().rule("any", &any_change()).start();
+    let daemon = host.daemon().config(config);
+    let daemon = daemon.rule("any", &any_change()).start();
     let started = daemon.started();
     let moments = started
         .text("ssh_keywatch.coverage.process_table.moments")
