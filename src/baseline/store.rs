@@ -2,8 +2,8 @@
 //! returns. A crash leaves the state of the last one (redb writes copies, and
 //! one checksummed root to choose between them).
 
-use std::cell::RefCell;
-use std::ffi::OsString;
+use std::cell::{Cell, RefCell};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
     TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Record, snapshot};
+use super::{Moment, Record, Stat, snapshot};
 
 /// Of what is in the tables. Another one is set aside.
 const FORMAT: u32 = 1;
@@ -137,6 +137,9 @@ pub struct Store {
     /// `None` after an error of the disk, until it can be opened again: redb reads
     /// and writes nothing after one.
     database: RefCell<Option<Database>>,
+    /// Something was written that need not last, and nothing since that does: it
+    /// would be gone if the database were opened again.
+    is_passing: Cell<bool>,
     path: PathBuf,
 }
 
@@ -201,6 +204,7 @@ impl Store {
     fn existing(path: &Path) -> Result<Self, Error> {
         let store = Self {
             database: RefCell::new(Some(Self::database(path, false)?)),
+            is_passing: Cell::new(false),
             path: path.to_owned(),
         };
         let meta = store.meta()?;
@@ -217,6 +221,7 @@ impl Store {
         let made = Self::database(path, true).and_then(|database| {
             let store = Self {
                 database: RefCell::new(Some(database)),
+                is_passing: Cell::new(false),
                 path: path.to_owned(),
             };
             store.set_meta(Meta::default()).map(|()| store)
@@ -237,6 +242,13 @@ impl Store {
         let mut open = self.database.borrow_mut();
         let database = match open.take() {
             Some(database) => database,
+            None if self.is_passing.get() => {
+                return Err(Error::Unreadable(
+                    "what was taken stock of was lost with its disk: it is taken again at the \
+                     next start"
+                        .to_owned(),
+                ));
+            }
             None => Self::database(&self.path, false)?,
         };
         let done = act(&database);
@@ -284,7 +296,7 @@ impl Store {
         let mut records = Vec::new();
         for entry in table.iter()? {
             let (path, record) = entry?;
-            let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
+            let path = Path::new(OsStr::from_bytes(path.value()));
             if wanted(path)
                 && let Ok(record) = serde_json::from_slice(record.value())
             {
@@ -323,6 +335,7 @@ impl Store {
             write.open_table(FILES)?;
             write.open_table(META)?.insert(META_KEY, text.as_slice())?;
             write.commit()?;
+            self.is_passing.set(false);
             Ok(())
         })
     }
@@ -339,6 +352,28 @@ impl Store {
         })
     }
 
+    /// Gives each file's path, in order, and what lstat(2) said of it. A record that
+    /// cannot be read is passed over.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn stats(&self, mut each: impl FnMut(&Path, &Stat)) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Only {
+            stat: Stat,
+        }
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(FILES)?;
+            for entry in table.iter()? {
+                let (path, record) = entry?;
+                if let Ok(Only { stat }) = serde_json::from_slice(record.value()) {
+                    each(Path::new(OsStr::from_bytes(path.value())), &stat);
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// The paths of all files that `wanted` accepts, in order.
     ///
     /// # Errors
@@ -349,7 +384,7 @@ impl Store {
             let mut paths = Vec::new();
             for entry in table.iter()? {
                 let (path, _) = entry?;
-                let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
+                let path = Path::new(OsStr::from_bytes(path.value()));
                 if wanted(path) {
                     paths.push(PathBuf::from(OsString::from_vec(
                         path.as_os_str().as_bytes().to_vec(),
@@ -360,16 +395,23 @@ impl Store {
         })
     }
 
-    /// Writes a batch: all of it or nothing. `None` takes a file out.
+    /// Writes a batch: all of it or nothing. `None` takes a file out. One that need
+    /// not last is lost in a crash, with all of its kind since the last other one.
     ///
     /// # Errors
     /// It cannot be written; the state before stays.
     pub fn apply<'a>(
         &self,
         batch: impl IntoIterator<Item = (&'a Path, Option<&'a Record>)>,
+        lasting: bool,
     ) -> Result<(), Error> {
         self.with(|database| {
-            let write = database.begin_write()?;
+            let mut write = database.begin_write()?;
+            if !lasting {
+                write
+                    .set_durability(Durability::None)
+                    .map_err(redb::Error::from)?;
+            }
             {
                 let mut table = write.open_table(FILES)?;
                 for (path, record) in batch {
@@ -383,6 +425,7 @@ impl Store {
                 }
             }
             write.commit()?;
+            self.is_passing.set(!lasting);
             Ok(())
         })
     }

@@ -39,10 +39,11 @@ mod turns;
 mod watchdog;
 mod watching;
 
+use std::collections::hash_map::RandomState;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -51,6 +52,7 @@ use serde_json::json;
 
 use crate::alert::Change;
 use crate::config::{self, Config};
+use crate::queue;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
 use crate::sink::{Fanout, Sink};
@@ -156,7 +158,7 @@ impl Daemon {
     fn start(plan: Plan, extra: Vec<Box<dyn Sink>>, dry: bool) -> Result<Self, Fatal> {
         let in_force = InForce::of(&plan);
         let watched = plan.watched();
-        let scope = plan.scope();
+        let mut scope = plan.scope();
         let Plan {
             config,
             rules,
@@ -174,9 +176,11 @@ impl Daemon {
             .flatten()
             .map_err(Fatal::system("cannot start the sinks"))?,
         );
-        let (messages, inbox) = sync_channel(FINDINGS);
-        let baseline = (!dry).then(|| keep_baseline(&config, &messages, &fanout));
+        let (messages, inbox) = queue::bounded(FINDINGS);
+        let key = RandomState::new();
+        let baseline = (!dry).then(|| keep_baseline(&config, key.clone(), &messages, &fanout));
         let baseline = baseline.flatten();
+        scope.stock = baseline.is_some().then_some(key);
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
         tell_missing(&messages);
 
@@ -394,7 +398,8 @@ impl Daemon {
 /// The baseline; the daemon watches without it, too.
 fn keep_baseline(
     config: &Config,
-    messages: &SyncSender<Message>,
+    key: RandomState,
+    messages: &queue::Sender<Message>,
     fanout: &Arc<Fanout>,
 ) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
@@ -403,6 +408,7 @@ fn keep_baseline(
         let start = || {
             baseline::Keeper::start(baseline::Parts {
                 probe,
+                key,
                 directory: directory.clone(),
                 log: config.log.file.clone(),
                 is_log_well: Box::new(move || fanout.is_record_well()),
@@ -438,7 +444,7 @@ fn guard(group: Option<RawFd>, gauges: &Gauges) -> Option<guard::Guard> {
 }
 
 /// Says which privileges the daemon has to do without.
-fn tell_missing(messages: &SyncSender<Message>) {
+fn tell_missing(messages: &queue::Sender<Message>) {
     for (name, purpose) in privilege::missing() {
         let reason = format!("the privilege {name} is missing, {purpose}");
         // The queue was made just now.
@@ -450,7 +456,7 @@ fn tell_missing(messages: &SyncSender<Message>) {
 fn poller(
     config: &Config,
     ledger: &baseline::Ledger,
-    messages: &SyncSender<Message>,
+    messages: &queue::Sender<Message>,
 ) -> Result<polling::Poller, Fatal> {
     let interval = Duration::from_secs(config.watch.poll_interval.into());
     let (ledger, messages) = (ledger.clone(), messages.clone());
@@ -481,7 +487,7 @@ fn tell_systemd(states: &[NotifyState]) {
 }
 
 /// A channel's receiving end, as the deciding thread takes it.
-pub type Inbox = Receiver<Message>;
+pub type Inbox = queue::Receiver<Message>;
 
 /// Reads `bytes` as what users can send or write that this part reads: a request
 /// on the control socket, a table of mounts, a log. For fuzzing.

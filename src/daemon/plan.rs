@@ -65,6 +65,7 @@ impl Plan {
                 files: self.config.watch.home_files as usize,
             },
             opens: Box::new(move |directory| opens.below(directory)),
+            stock: None,
         }
     }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
@@ -29,6 +29,7 @@ use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::flood::{Flood, Present};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
+use crate::queue;
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
@@ -37,7 +38,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::home::Home;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::tree::{Ground, Held, Place, Scope, Tree};
+use crate::watch::tree::{Ground, Held, Listing, Place, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -104,7 +105,7 @@ impl Source {
                     ),
                     (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
                     (Some(true), Held::Yes) => ("held", None),
-                    (_, Held::Refused(reason)) => ("fanotify", Some(reason)),
+                    (_, Held::Refused(reason)) => ("fanotify", Some(reason.into())),
                     (Some(_), _) => ("fanotify", Some("nobody is held at present".to_owned())),
                 };
                 CoveredRoot {
@@ -384,7 +385,7 @@ pub struct Inputs {
     /// Where records come from.
     pub source: Source,
     /// Whom the answering thread identified, if openers are held.
-    pub held: Option<Receiver<Box<hold::Held<Identity>>>>,
+    pub held: Option<queue::Receiver<Box<hold::Held<Identity>>>>,
     /// Tells the answering thread on which file systems homes lie.
     pub file_systems: Option<FileSystems>,
     /// What the main thread asks.
@@ -401,7 +402,7 @@ pub struct Inputs {
 pub struct Watching {
     inputs: Inputs,
     resolver: Resolver,
-    messages: SyncSender<Message>,
+    messages: queue::Sender<Message>,
     assembler: Assembler<Attribution>,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
@@ -447,7 +448,7 @@ pub struct Watching {
 impl Watching {
     /// Puts it together.
     #[must_use]
-    pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
+    pub fn new(inputs: Inputs, resolver: Resolver, messages: queue::Sender<Message>) -> Self {
         Self {
             beat: inputs.source.tree().beat(),
             inputs,
@@ -514,7 +515,7 @@ impl Watching {
             table.attach(self.inputs.source.queue());
         }
         self.moves = self.inputs.source.tree().moves();
-        self.compare_all(Cause::Start);
+        self.compare_stock();
         self.follow_mounts();
         self.turn();
         while !self.stopping {
@@ -958,6 +959,14 @@ impl Watching {
         }
     }
 
+    /// Has the baseline compared with what the start has found.
+    fn compare_stock(&mut self) {
+        if let Some((files, _)) = self.inputs.source.tree_mut().take_stock() {
+            let until = self.inputs.begun;
+            self.have_compared(Cause::Start, until, files, Vec::new());
+        }
+    }
+
     /// Has the baseline compared with what is known to be there.
     fn compare_all(&self, cause: Cause) {
         self.compare(cause, Vec::new());
@@ -965,18 +974,22 @@ impl Watching {
 
     /// The same, of what lies in these places.
     fn compare(&self, cause: Cause, places: Vec<PathBuf>) {
+        if self.ledger.is_none() {
+            return;
+        }
+        let wanted = |directory: &Path| {
+            places.is_empty() || places.iter().any(|place| directory.starts_with(place))
+        };
+        let files = self.inputs.source.tree().files(wanted);
+        self.have_compared(cause, SystemTime::now(), files, places);
+    }
+
+    fn have_compared(&self, cause: Cause, until: SystemTime, files: Listing, places: Vec<PathBuf>) {
         let Some(ledger) = &self.ledger else { return };
         let tree = self.inputs.source.tree();
-        let mut files = tree.files();
-        if !places.is_empty() {
-            files.retain(|(path, _)| places.iter().any(|place| path.starts_with(place)));
-        }
         ledger.compare(Snapshot {
             cause,
-            until: match cause {
-                Cause::Start => self.inputs.begun,
-                Cause::Lost(..) | Cause::Moved | Cause::Remounted => SystemTime::now(),
-            },
+            until,
             files,
             places,
             apart: tree.apart().into_iter().map(|place| place.path).collect(),

@@ -1,11 +1,12 @@
-//! Logins: what systemd-logind knows of a session, and what wtmp and lastlog
-//! remember.
+//! Logins: what systemd-logind knows of a session, and what wtmp and lastlog, or
+//! wtmpdb and lastlog2 in their place, remember.
 //!
 //! Owns the parsing of logind's state (`/run/systemd/sessions/ID`), of `struct
-//! utmp` (utmp(5)) and of `struct lastlog`, all written by root alone. Bounded:
-//! of wtmp the end is read, backwards in time until enough is found; of lastlog
-//! one record; of logind as many sessions as `MAX_SESSIONS`. Must not know
-//! `SQLite`, in which wtmpdb and lastlog2 keep theirs.
+//! utmp` (utmp(5)), of `struct lastlog` and of the databases' tables, all written
+//! by root alone. Bounded: of wtmp and the databases the end is read, backwards in
+//! time until enough is found; of lastlog one record; of logind as many sessions
+//! as `MAX_SESSIONS`. What is damaged tells nothing. Must not lock anything: a
+//! login that is being recorded waits for nobody.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +16,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+mod databases;
 mod lastlog;
+mod sqlite;
 
 /// How many logins are told.
 pub const MAX_LOGINS: usize = 5;
@@ -35,19 +38,25 @@ const MAX_STATE: u64 = 16 * 1024;
 pub enum RememberedBy {
     /// wtmp, utmp(5).
     Wtmp,
+    /// wtmpdb(8).
+    Wtmpdb,
     /// lastlog(8): the last login alone.
     Lastlog,
+    /// lastlog2(8): the last login alone.
+    Lastlog2,
     /// systemd-logind, while the session is open.
     Logind,
 }
 
 impl RememberedBy {
-    /// `wtmp`, `lastlog` or `logind`.
+    /// `wtmp`, `wtmpdb`, `lastlog`, `lastlog2` or `logind`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wtmp => "wtmp",
+            Self::Wtmpdb => "wtmpdb",
             Self::Lastlog => "lastlog",
+            Self::Lastlog2 => "lastlog2",
             Self::Logind => "logind",
         }
     }
@@ -157,8 +166,12 @@ pub struct Records {
     pub logind: PathBuf,
     /// wtmp.
     pub wtmp: PathBuf,
+    /// wtmpdb's database: the first of these that there is.
+    pub wtmpdb: Vec<PathBuf>,
     /// lastlog.
     pub lastlog: PathBuf,
+    /// lastlog2's database.
+    pub lastlog2: PathBuf,
 }
 
 impl Default for Records {
@@ -166,7 +179,10 @@ impl Default for Records {
         Self {
             logind: "/run/systemd/sessions".into(),
             wtmp: "/var/log/wtmp".into(),
+            // Upstream's, and Debian's where only sshd uses it.
+            wtmpdb: vec!["/var/lib/wtmpdb/wtmp.db".into(), "/var/log/wtmp.db".into()],
             lastlog: "/var/log/lastlog".into(),
+            lastlog2: "/var/lib/lastlog/lastlog2.db".into(),
         }
     }
 }
@@ -177,8 +193,17 @@ impl Records {
     #[must_use]
     pub fn recent(&self, user: &str, uid: u32, now: SystemTime) -> Vec<Login> {
         let mut found = recent(&self.wtmp, user, now).unwrap_or_default();
+        let wtmpdb = self.wtmpdb.iter().find(|path| path.exists());
+        let wtmpdb = wtmpdb.and_then(|path| databases::wtmpdb(path, user, now).ok());
         let last = lastlog::read(&self.lastlog, uid).ok().flatten();
-        for more in [open(&self.logind, user), last.into_iter().collect()] {
+        let last2 = databases::lastlog2(&self.lastlog2, user).ok().flatten();
+        let single = |login: Option<Login>| login.into_iter().collect();
+        for more in [
+            wtmpdb.unwrap_or_default(),
+            open(&self.logind, user),
+            single(last),
+            single(last2),
+        ] {
             // Two logins of one place are never the same.
             let mut left = found.clone();
             for login in more.into_iter().filter(|login| is_told(login.time, now)) {
@@ -306,6 +331,7 @@ pub(super) fn read_hostile(bytes: &[u8]) {
     if let Ok(text) = str::from_utf8(bytes) {
         let _ = LogindSession::parse(text);
     }
+    sqlite::read_hostile(bytes);
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::{self, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +27,7 @@ use super::receipt::{Receipt, Slip};
 use super::report::{Report, ReportKind, Reports, SinkState, SinkStatus};
 use super::worker::Worker;
 use super::{Line, Sink};
+use crate::queue;
 
 /// Lines that may wait for one sink's thread, and bytes of JSON: users make
 /// documents as long as their arguments and names are.
@@ -48,11 +49,11 @@ pub struct Fanout {
 
 #[derive(Debug)]
 struct Lane {
-    queue: SyncSender<Order>,
+    queue: queue::Sender<Order>,
     is_record: bool,
     shared: Arc<Shared>,
     /// Disconnects when the thread has ended.
-    done: Mutex<Receiver<()>>,
+    done: Mutex<mpsc::Receiver<()>>,
 }
 
 #[derive(Debug)]
@@ -109,7 +110,7 @@ impl Fanout {
         let reports = Reports::start()?;
         let mut lanes = Vec::with_capacity(sinks.len());
         for sink in sinks {
-            let (queue, orders) = mpsc::sync_channel(capacity);
+            let (queue, orders) = queue::bounded(capacity);
             let (ended, done) = mpsc::channel::<()>();
             let shared = Arc::new(Shared {
                 name: sink.name(),

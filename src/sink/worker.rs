@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Instant, SystemTime};
 
 use super::fanout::{Order, Shared, lock};
 use super::receipt::Slip;
 use super::report::{ReportKind, Reports};
 use super::{Line, SETTLE_AFTER, Sink, Spool};
+use crate::queue::Receiver;
 
 /// The thread's state.
 pub(super) struct Worker {

@@ -64,11 +64,11 @@ impl Marker for Marks {
         };
         if FileSystem::of(dir)?.may_stall() {
             let reason = "an open on this file system can wait for a server";
-            return Ok(Held::Refused(reason.to_owned()));
+            return Ok(Held::Refused(reason.into()));
         }
         Ok(match permission.mark_directory(dir, HOLD) {
             Ok(()) => Held::Yes,
-            Err(error) => Held::Refused(error.to_string()),
+            Err(error) => Held::Refused(error.to_string().into()),
         })
     }
 

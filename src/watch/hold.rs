@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -30,6 +30,7 @@ use super::deadline::{Deadline, FLIGHTS};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
 use super::tree::Ground;
+use crate::queue;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
 use crate::sys::{ObjectId, PidFd, thread};
 
@@ -151,7 +152,7 @@ pub struct Hold<I: Identify> {
     /// Separates before and after an exec.
     pub fence: Option<Arc<Fence>>,
     /// Where identities go.
-    pub held: SyncSender<Box<Held<I::Identity>>>,
+    pub held: queue::Sender<Box<Held<I::Identity>>>,
     /// Wakes the watching thread.
     pub wake: Arc<EventFd>,
     /// Readable when the thread shall end, or look at `file_systems`.

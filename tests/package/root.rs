@@ -10,6 +10,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// What the root has besides the essential packages.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,libpam-systemd,udev,procps,openssh-server,openssh-client,sudo,bash-completion,man-db";
 
+/// What remembers logins since Debian 13.
+const LOGINS: &str = "libpam-wtmpdb,libpam-lastlog2";
+
 /// A version above that of the changelog.
 pub const NEWER: &str = "99.0-1";
 
@@ -52,8 +55,12 @@ pub fn root() -> &'static Path {
             "containers need root: sudo tests/run"
         );
         let (place, suite) = (place(), suite());
+        let packages = match &*suite {
+            "bookworm" => PACKAGES.to_owned(),
+            _ => format!("{PACKAGES},{LOGINS}"),
+        };
         let mut hasher = DefaultHasher::new();
-        PACKAGES.hash(&mut hasher);
+        packages.hash(&mut hasher);
         let root = place.join(format!("{suite}-{:016x}", hasher.finish()));
         // Other runs of the tests may want it too.
         let lock = File::create(place.join("lock")).unwrap();
@@ -68,7 +75,7 @@ pub fn root() -> &'static Path {
             must(
                 Command::new("mmdebstrap")
                     .args(["--quiet", "--variant=minbase", "--format=directory"])
-                    .args([&format!("--include={PACKAGES}"), &suite])
+                    .args([&format!("--include={packages}"), &suite])
                     .args([new.as_os_str(), mirror.as_ref()]),
             );
             fs::rename(&new, &root).unwrap();

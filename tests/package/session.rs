@@ -152,6 +152,41 @@ fn a_key_made_through_sudo_names_who_logged_in_and_from_where() {
     assert!(message.contains(&told), "{message}");
 }
 
+/// By whatever this Debian's sshd and PAM have recorded.
+#[test]
+fn the_logins_before_are_told() {
+    let host = watched();
+    let in_a_terminal = login("ann", "tty; exit 0").replacen("ssh ", "ssh -tt ", 1);
+    let tty = host.sh(&in_a_terminal).text();
+    let tty = tty.strip_prefix("/dev/").unwrap();
+    let told = |file: &str| {
+        let make = format!("/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /home/ann/.ssh/{file}");
+        host.sh(&format!("systemd-run --quiet --wait --uid=ann {make}"))
+            .ok();
+        let alert = host.alert(&format!("/home/ann/.ssh/{file}"));
+        alert["ssh_keywatch"]["session"]["recent_logins"].clone()
+    };
+    let databases = host.path("/var/log/wtmp.db").exists();
+    assert_eq!(databases, crate::root::suite() != "bookworm");
+    let logins = told("first");
+    let expected = if databases { "wtmpdb" } else { "wtmp" };
+    assert_eq!(logins.as_array().map(Vec::len), Some(1), "{logins:#}");
+    assert_eq!(logins[0]["from"], expected, "{logins:#}");
+    assert_eq!(logins[0]["tty"], tty, "{logins:#}");
+    assert_eq!(logins[0]["ip"], "127.0.0.1", "{logins:#}");
+    // The last one is remembered twice.
+    host.sh("rm -f /var/log/wtmp /var/log/wtmp.db").ok();
+    let logins = told("second");
+    let expected = if databases { "lastlog2" } else { "lastlog" };
+    assert_eq!(logins.as_array().map(Vec::len), Some(1), "{logins:#}");
+    assert_eq!(logins[0]["from"], expected, "{logins:#}");
+    assert_eq!(logins[0]["ip"], "127.0.0.1", "{logins:#}");
+    // What is damaged costs nothing else.
+    host.sh("for file in /var/log/lastlog /var/lib/lastlog/lastlog2.db; do ! [ -s $file ] || printf damaged > $file; done")
+        .ok();
+    assert!(told("third").is_null());
+}
+
 /// That the daemon copies sshd's socket (`pidfd_getfd(2)`): an sshd whose own
 /// network namespace does not have the connection stands in no table of it.
 #[test]

@@ -302,7 +302,7 @@ mod tests {
         let batch = records
             .iter()
             .map(|(path, record)| (Path::new(path), Some(record)));
-        store.apply(batch).unwrap();
+        store.apply(batch, true).unwrap();
         let log = dir.path().join("log");
         let text = alert("/a", "creation", "/bin/told") + &alert("/b", "modification", "/bin/vi");
         std::fs::write(&log, text).unwrap();

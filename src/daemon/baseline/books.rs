@@ -2,17 +2,19 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::ffi::OsStr;
 use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::alerted::{Alerted, MARGIN};
 use super::ledger::{Cause, Missed, Polled, QUEUE, Since, Snapshot, Task, Told, Update};
 use super::look::{Looker, Seen};
 use super::pending::Pending;
+use super::versions::Versions;
 use crate::alert::{Gap, LossKind, Unseen};
 use crate::baseline::{Meta, Record, Stat, Store};
 use crate::daemon::Message;
@@ -21,6 +23,7 @@ use crate::event::assemble::Assembled;
 use crate::event::flood::Budgets;
 use crate::event::{Action, Event, Evidence};
 use crate::key::Entry;
+use crate::queue;
 use crate::resolve::Attribution;
 use crate::sink::Receipt;
 use crate::watch::home;
@@ -104,12 +107,16 @@ pub(super) struct Books {
     pub(super) down_since: Option<SystemTime>,
     /// The gap that is being looked into.
     pub(super) gap: Option<Window>,
+    /// What was known at the start; until the comparison with that.
+    pub(super) versions: Option<Versions>,
+    /// Stock is being taken.
+    pub(super) is_stock: bool,
     pub(super) pending: Pending,
     /// What was told, while the log could not be written, since this time.
     pub(super) unlogged: BTreeSet<PathBuf>,
     pub(super) unlogged_since: Option<SystemTime>,
     pub(super) is_log_well: IsLogWell,
-    pub(super) inbox: Receiver<Task>,
+    pub(super) inbox: queue::Receiver<Task>,
     pub(super) later: VecDeque<Box<Snapshot>>,
     pub(super) polled: VecDeque<Box<Polled>>,
     pub(super) deferred: VecDeque<Deferred>,
@@ -121,7 +128,7 @@ pub(super) struct Books {
     pub(super) looker: Looker,
     /// For file systems whose server may not answer: that keeps nobody else waiting.
     pub(super) patient: Looker,
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
     /// As many as wait to be decided, and one more, refer to it.
     pub(super) waiting: Arc<()>,
     /// What one home may have told of it.
@@ -340,7 +347,8 @@ impl Books {
             self.pending.again();
             return;
         }
-        let written = self.store.apply(batch);
+        // Stock that was not taken to its end is taken again.
+        let written = self.store.apply(batch, !self.is_stock);
         match written {
             Ok(()) => {
                 self.pending.stored();
@@ -431,34 +439,53 @@ impl Books {
             parsed.flatten().collect::<Vec<Pattern>>()
         });
         let window = self.window(cause, until);
+        let mut versions = self.versions.take().filter(|_| cause == Cause::Start);
+        self.is_stock = cause == Cause::Start && window.is_none();
         let hasher = RandomState::new();
-        let mut seen: HashSet<u64> = HashSet::new();
-        let (mut count, mut told) = (0_u64, 0_u64);
-        for (directory, names) in files {
-            for names in names.chunks(CHUNK) {
-                let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
-                seen.extend(paths.iter().map(|path| hasher.hash_one(path)));
-                count += paths.len() as u64;
-                for (path, difference, now) in self.look_at(paths) {
-                    let covered = before
-                        .as_ref()
-                        .is_none_or(|before| before.iter().any(|old| old.covers(&path)));
-                    let window = window.filter(|_| covered);
-                    told += u64::from(self.differs(path, difference, Some(now), window));
-                }
-                self.drain(Duration::ZERO);
-                self.tick_writes();
-                if self.ending && cause != Cause::Moved {
-                    return;
-                }
+        let (mut path, mut told) = (PathBuf::new(), 0_u64);
+        let mut asked = Vec::with_capacity(CHUNK);
+        let mut left = files.len();
+        for (directory, name, digest) in &files {
+            left -= 1;
+            path.clear();
+            path.push(directory);
+            path.push(name);
+            let is_known = |versions: &mut Versions| versions.saw(&path, digest);
+            if !versions.as_mut().is_some_and(is_known) {
+                asked.push(path.clone());
+            }
+            if asked.len() < CHUNK && (left > 0 || asked.is_empty()) {
+                continue;
+            }
+            let paths = std::mem::replace(&mut asked, Vec::with_capacity(CHUNK));
+            for (path, difference, now) in self.look_at(paths) {
+                let covered = before
+                    .as_ref()
+                    .is_none_or(|before| before.iter().any(|old| old.covers(&path)));
+                let window = window.filter(|_| covered);
+                told += u64::from(self.differs(path, difference, Some(now), window));
+            }
+            self.drain(Duration::ZERO);
+            self.tick_writes();
+            if self.ending && cause != Cause::Moved {
+                return;
             }
         }
-        let below =
-            |places: &[PathBuf], path: &Path| places.iter().any(|place| path.starts_with(place));
-        let asked =
-            |path: &Path| !below(&apart, path) && (places.is_empty() || below(&places, path));
-        let unseen = |path: &Path| asked(path) && !seen.contains(&hasher.hash_one(path));
-        told += self.look_for_gone(unseen, &patterns, window);
+        let count = files.len();
+        if !versions.is_some_and(|versions| versions.is_complete()) {
+            let hash = |(directory, name, _): (&Path, &OsStr, u64)| {
+                hasher.hash_one(directory.join(name).as_path())
+            };
+            let seen: HashSet<u64> = files.iter().map(hash).collect();
+            drop(files);
+            let below = |places: &[PathBuf], path: &Path| {
+                places.iter().any(|place| path.starts_with(place))
+            };
+            let asked =
+                |path: &Path| !below(&apart, path) && (places.is_empty() || below(&places, path));
+            let unseen = |path: &Path| asked(path) && !seen.contains(&hasher.hash_one(path));
+            told += self.look_for_gone(unseen, &patterns, window);
+        }
         if self.ending && cause != Cause::Moved {
             return;
         }
@@ -471,8 +498,8 @@ impl Books {
             _ => tracing::info!("compared {count} files with the baseline: {told} differences"),
         }
         self.meta.watched = Some(watched);
+        self.is_stock = false;
         self.finish();
-        drop(seen);
         crate::sys::memory::give_back();
     }
 

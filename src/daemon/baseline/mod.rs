@@ -15,25 +15,28 @@ mod ledger;
 mod look;
 mod pending;
 mod probe;
+mod versions;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use self::books::Books;
 use self::ledger::Task;
 use self::look::Looker;
+use self::versions::Versions;
 use super::Message;
 use crate::alert::timestamp;
 use crate::baseline::{Error as StoreError, Moment, Opened, Record, Store};
 use crate::event::flood::Budgets;
+use crate::queue;
 
 pub(super) use self::alerted::read_hostile;
 pub(super) use self::books::IsLogWell;
@@ -52,6 +55,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Parts {
     /// Looks at the store.
     pub(super) probe: Probe,
+    /// By it versions of files are told apart ([`crate::watch::tree::digest`]).
+    pub(super) key: RandomState,
     /// Where the store is.
     pub(super) directory: PathBuf,
     /// The alert log, which says what was told before a crash.
@@ -59,7 +64,7 @@ pub(super) struct Parts {
     /// Whether it takes what it is given.
     pub(super) is_log_well: IsLogWell,
     /// Where goes what is found.
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
 }
 
 /// The thread, as the composition root has it.
@@ -148,7 +153,7 @@ pub(super) fn unusable(directory: &Path, error: &str) -> String {
 fn open(
     parts: Parts,
     [looker, patient]: [Looker; 2],
-    inbox: Receiver<Task>,
+    inbox: queue::Receiver<Task>,
     dropped: Arc<AtomicU64>,
     ending: &AtomicBool,
 ) -> Option<Books> {
@@ -213,6 +218,9 @@ fn open(
             .messages
             .try_send(Message::Fault("run_cut_short", reason));
     }
+    // While the directories are marked.
+    // While the directories are marked. Without them every file is looked at.
+    let versions = Versions::read(&store, parts.key).ok();
     meta.ended = Some(false);
     // Kept until the gap has been looked at, whatever ends us before.
     if meta.watched.is_some() && meta.since.is_none() {
@@ -223,6 +231,8 @@ fn open(
         is_new: is_new || meta.watched.is_none(),
         down_since: meta.since.map(Into::into),
         gap: None,
+        versions,
+        is_stock: false,
         store,
         meta,
         pending: pending::Pending::default(),

@@ -1,7 +1,9 @@
-//! wtmp and lastlog as login(1) and utmpdump(1) write them.
+//! wtmp, lastlog and their successors, as their own programs write them.
 
+use std::fs;
 use std::process::{Command, Stdio};
 
+use super::sqlite::tests::sqlite3;
 use super::*;
 
 /// As utmpdump(1), the C library's own, writes what it reads as text.
@@ -42,7 +44,7 @@ fn the_last_logins_of_one_user() {
     assert_eq!(bytes.len(), 7 * size_of::<libc::utmpx>());
     // A record that was cut off.
     bytes.extend([7; 100]);
-    std::fs::write(&path, &bytes).unwrap();
+    fs::write(&path, &bytes).unwrap();
     // 2026-11-24T00:00:00Z
     let now = at(1_795_478_400);
     let found = recent(&path, "bob", now).unwrap();
@@ -77,7 +79,7 @@ fn many_logins_are_bounded() {
     let bytes = one.repeat(6000);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("wtmp");
-    std::fs::write(&path, &bytes).unwrap();
+    fs::write(&path, &bytes).unwrap();
     let found = recent(&path, "bob", at(1_795_478_400)).unwrap();
     assert_eq!(found.len(), MAX_LOGINS);
 }
@@ -93,7 +95,7 @@ fn any_bytes_are_read() {
 fn sessions_of_logind() {
     let dir = tempfile::tempdir().unwrap();
     let state = "# This is private data. Do not parse.\nUID=1001\nUSER=bob\nACTIVE=1\nREMOTE=1\nTTY=pts/0\nSERVICE=sshd\nREMOTE_HOST=10.1.2.3\nREMOTE_USER=\n";
-    std::fs::write(dir.path().join("c4"), state).unwrap();
+    fs::write(dir.path().join("c4"), state).unwrap();
     let expected = LogindSession {
         user: Some("bob".into()),
         service: Some("sshd".into()),
@@ -129,14 +131,14 @@ int main(int argc, char **argv) {
 fn lastlog_is_read_as_the_c_library_writes_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
-    std::fs::write(path("write.c"), LASTLOG).unwrap();
+    fs::write(path("write.c"), LASTLOG).unwrap();
     let built = Command::new("cc")
         .args(["-Werror", "-o"])
         .args([path("write"), path("write.c")])
         .status();
     assert!(built.expect("tests/run installs it").success());
     let file = path("lastlog");
-    std::fs::write(&file, "").unwrap();
+    fs::write(&file, "").unwrap();
     let long = "x".repeat(40);
     for (uid, time, line, host) in [
         ("1001", "1795428000", "pts/3", "::ffff:10.1.2.3"),
@@ -186,16 +188,18 @@ fn what_several_remember_is_told_once() {
     let records = Records {
         logind: dir.path().join("sessions"),
         wtmp: dir.path().join("wtmp"),
+        wtmpdb: vec![dir.path().join("none"), dir.path().join("wtmp.db")],
         lastlog: dir.path().join("lastlog"),
+        lastlog2: dir.path().join("lastlog2.db"),
     };
     // 2026-11-24T00:00:00Z
     let now = at(1_795_478_400);
     assert_eq!(records.recent("bob", 3, now), [], "a host that keeps none");
-    std::fs::write(&records.wtmp, wtmp(LOGINS)).unwrap();
-    std::fs::create_dir(&records.logind).unwrap();
+    fs::write(&records.wtmp, wtmp(LOGINS)).unwrap();
+    fs::create_dir(&records.logind).unwrap();
     let session = |id: &str, user: &str, class: &str, seconds: u64, rest: &str| {
         let text = format!("USER={user}\nCLASS={class}\nREALTIME={seconds}000000\n{rest}\n");
-        std::fs::write(records.logind.join(id), text).unwrap();
+        fs::write(records.logind.join(id), text).unwrap();
     };
     // That of wtmp, 2026-11-22T10:00:00Z, as logind has it.
     let known = 1_795_341_600;
@@ -233,14 +237,72 @@ fn what_several_remember_is_told_once() {
     };
     write(3, 1_795_428_000, "pts/3");
     write(4, 1_795_428_100, "pts/9");
-    std::fs::write(&records.lastlog, &bytes).unwrap();
+    fs::write(&records.lastlog, &bytes).unwrap();
     assert_eq!(told(3), expected);
     assert_eq!(told(4)[..2], ["lastlog pts/9", "wtmp pts/3"]);
     assert_eq!(told(4).len(), MAX_LOGINS);
     // Too long ago, or yet to come.
     for seconds in [1_700_000_000, 1_795_478_500] {
         let text = format!("USER=bob\nCLASS=user\nREALTIME={seconds}000000\n");
-        std::fs::write(records.logind.join("7"), text).unwrap();
+        fs::write(records.logind.join("7"), text).unwrap();
         assert_eq!(told(3), expected);
+    }
+}
+
+/// Statements of wtmpdb 0.73 and liblastlog2 2.41, as they run them.
+const WTMPDB: &str = "CREATE TABLE IF NOT EXISTS wtmp(ID INTEGER PRIMARY KEY, Type INTEGER, User TEXT NOT NULL, Login INTEGER, Logout INTEGER, TTY TEXT, RemoteHost TEXT, Service TEXT) STRICT;
+INSERT INTO wtmp (Type,User,Login,TTY,RemoteHost,Service) VALUES(1,'reboot',1795341000000000,'~','6.12.0',NULL);
+INSERT INTO wtmp (Type,User,Login,TTY,RemoteHost,Service) VALUES(3,'bob',1690000000000000,'tty1',NULL,'login');
+INSERT INTO wtmp (Type,User,Login,TTY,RemoteHost,Service) VALUES(3,'bob',1795341600000000,'pts/0','2001:db8::5','sshd');
+INSERT INTO wtmp (Type,User,Login,TTY,RemoteHost,Service) VALUES(3,'ann',1795341700000000,'pts/1','192.0.2.1','sshd');
+INSERT INTO wtmp (Type,User,Login,TTY,RemoteHost,Service) VALUES(3,'bob',1795341800000000,'tty1',NULL,'login');
+UPDATE wtmp SET Logout = 1795341900000000 WHERE ID = 3;";
+const LASTLOG2: &str = "CREATE TABLE IF NOT EXISTS Lastlog2(Name TEXT PRIMARY KEY, Time INTEGER, TTY TEXT, RemoteHost TEXT, Service TEXT);
+REPLACE INTO Lastlog2 VALUES('bob',1690000000,'tty1',NULL,'login');
+REPLACE INTO Lastlog2 VALUES('ann',1795341700,'ssh','192.0.2.1','sshd');
+REPLACE INTO Lastlog2 VALUES('bob',1795342000,'ssh','host.example','sshd');
+REPLACE INTO Lastlog2 VALUES('never',0,'','',NULL);";
+
+#[test]
+fn databases_remember_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let records = Records {
+        logind: path("sessions"),
+        wtmp: path("wtmp"),
+        wtmpdb: vec![path("none"), path("wtmp.db")],
+        lastlog: path("lastlog"),
+        lastlog2: path("lastlog2.db"),
+    };
+    // 2026-11-24T00:00:00Z
+    let now = at(1_795_478_400);
+    let told = |user: &str| -> Vec<_> {
+        let found = records.recent(user, 3, now);
+        let shown = found.iter().map(|login| {
+            let line = login.line.as_deref().unwrap_or("-");
+            let ip = login.ip.map(|ip| ip.to_string());
+            let from = ip.or(login.host.clone()).unwrap_or("here".into());
+            let time = login.time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            format!("{} {line} {from} {}", login.from.as_str(), time.as_secs())
+        });
+        shown.collect()
+    };
+    fs::write(path("wtmp.db"), "no database").unwrap();
+    assert_eq!(told("bob"), [""; 0]);
+    fs::remove_file(path("wtmp.db")).unwrap();
+    sqlite3(&path("wtmp.db"), WTMPDB);
+    sqlite3(&path("lastlog2.db"), LASTLOG2);
+    assert_eq!(
+        told("bob"),
+        [
+            "lastlog2 - host.example 1795342000",
+            "wtmpdb tty1 here 1795341800",
+            "wtmpdb pts/0 2001:db8::5 1795341600",
+        ]
+    );
+    // Both have it.
+    assert_eq!(told("ann"), ["wtmpdb pts/1 192.0.2.1 1795341700"]);
+    for user in ["reboot", "never", "bo"] {
+        assert_eq!(told(user), [""; 0]);
     }
 }

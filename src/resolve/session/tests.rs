@@ -31,7 +31,9 @@ impl Host {
         let records = Records {
             logind: path("sessions"),
             wtmp: path("wtmp"),
+            wtmpdb: vec![path("wtmp.db")],
             lastlog: path("lastlog"),
+            lastlog2: path("lastlog2.db"),
         };
         Sessions::at(clients, records).unwrap()
     }

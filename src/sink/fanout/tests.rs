@@ -3,6 +3,7 @@
 use super::*;
 use crate::sink::Spool;
 use serde_json::json;
+use std::sync::mpsc::Receiver;
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -82,12 +82,12 @@ impl Briefs {
 impl Tree {
     /// The queue has been read to its end.
     pub fn emptied(&mut self) {
-        self.briefs.clear(self.next);
+        self.briefs.clear(self.made + 1);
     }
 
     /// A directory `name` was made in `node`, and is not there.
     pub(super) fn was_brief(&mut self, node: NodeId, name: &OsStr, object: ObjectId) {
-        if node.0 >= self.briefs.young || !self.child_role(node, name).watched {
+        if node.0.get() >= self.briefs.young || !self.child_role(node, name).watched {
             return;
         }
         let Some(parent) = self.nodes.get(&node).filter(|parent| !parent.muted) else {

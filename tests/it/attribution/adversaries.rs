@@ -1,8 +1,8 @@
 //! Those who want their files laid to somebody else.
 
 use super::{
-    Case, Demand, Load, Made, Tally, any_change, made, measure, measure_with, overdue, runs,
-    wait_for,
+    Case, Demand, Load, Made, Tally, any_change, config, made, measure, measure_with, overdue,
+    runs, wait_for,
 };
 use crate::host::{Host, ROOT};
 use crate::process::life;
@@ -12,7 +12,6 @@ const OTHER: &str = "/run/it/tools/other";
 const ACT: &str = "/run/it/tools/act";
 /// Has them identified at their exec, and known again when they open.
 const KEY_TOOLS: &str = r#"
-    [watch]
     key_tools = ["/run/it/tools/act", "/run/it/tools/adversary", "/run/it/tools/other",
         "/home/ann/env"]
 "#;
@@ -37,11 +36,11 @@ fn split(stdout: &str) -> (Vec<Made>, Vec<Made>) {
 /// program or pid; files with content must all be named.
 #[track_caller]
 fn try_it(how: &str, demand: Demand) {
-    for (load, config) in [(Load::Idle, ""), (Load::Busy, ""), (Load::Busy, KEY_TOOLS)] {
+    for (load, watch) in [(Load::Idle, ""), (Load::Busy, ""), (Load::Busy, KEY_TOOLS)] {
         let host = Host::on_disk();
         host.sh(ROOT, "mkdir -m 700 .ssh; : > /root/try.source")
             .ok();
-        let daemon = host.daemon().config(config);
+        let daemon = host.daemon().config(&config(watch));
         let daemon = daemon.rule("any", &any_change()).start();
         let busy = load.start(&host);
         let prefix = match how {
