@@ -326,9 +326,9 @@ pub fn wait_for(daemon: &Daemon<'_>, wanted: &BTreeMap<String, &'static str>) {
     });
 }
 
-/// However many runs there are, none is a flood.
+/// However many runs there are, they are no flood, and one log holds them.
 pub fn config(watch: &str) -> String {
-    format!("[watch]\nhome_events = 10000000\n{watch}\n")
+    format!("[log]\nmax_size = \"1G\"\n[watch]\nhome_events = 10000000\n{watch}\n")
 }
 
 /// Runs each case `count` times while the daemon watches, and asserts what each
