@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
-    TableDefinition, TableError,
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -350,6 +350,15 @@ impl Store {
             let value = table.get(path.as_os_str().as_bytes())?;
             Ok(value.and_then(|value| serde_json::from_slice(value.value()).ok()))
         })
+    }
+
+    /// How many files are known.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn count(&self) -> Result<usize, Error> {
+        let table = self.database.begin_read()?.open_table(FILES)?;
+        Ok(usize::try_from(table.len()?).unwrap_or(usize::MAX))
     }
 
     /// Gives each file's path, in order, and what lstat(2) said of it. A record that

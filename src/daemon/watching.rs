@@ -46,6 +46,8 @@ use crate::watch::{Change, Notice, Problem, What, Writer};
 const HELD_TIME: Duration = Duration::from_micros(500);
 /// How often the queue is read before what was read is worked off.
 const READS: usize = 16;
+/// After so many of them it is looked whether events are finished.
+const PORTION: usize = 64;
 /// How long what is queued is still read at the end.
 const END_TIME: Duration = Duration::from_secs(3);
 /// How often at most what came in floods is looked into.
@@ -876,7 +878,11 @@ impl Watching {
         let now = Instant::now();
         let mut notices = std::mem::take(&mut self.inputs.notices);
         let mut overflow = false;
-        for notice in notices.drain(..) {
+        for (number, notice) in notices.drain(..).enumerate() {
+            // Whoever is done does not wait for all that was read with it.
+            if number % PORTION == PORTION - 1 {
+                self.hand_on();
+            }
             match notice {
                 Notice::Change(change) => {
                     if matches!(change.what, What::Created { .. } | What::Modified) {
@@ -902,6 +908,8 @@ impl Watching {
                 }
             }
         }
+        // To hand on may have found more.
+        notices.append(&mut self.inputs.notices);
         self.inputs.notices = notices;
         if overflow {
             self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));

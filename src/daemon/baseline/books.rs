@@ -26,7 +26,7 @@ use crate::key::Entry;
 use crate::queue;
 use crate::resolve::Attribution;
 use crate::sink::Receipt;
-use crate::watch::home;
+use crate::watch::home::{self, Home};
 use crate::watch::pattern::Pattern;
 
 /// How often the store says that the daemon lives.
@@ -758,8 +758,8 @@ impl Books {
         tracing::debug!(path = %crate::text::escape_path(path), "alerted before the last end");
         if difference == Difference::Appeared && told.is_creation {
             // Of more than one alert, the end may have come between them.
-            let path = path.to_owned();
-            self.hand_on(path, difference, now.cloned(), None, Some(told), false);
+            let place = (home::of(path), path.to_owned());
+            self.hand_on(place, difference, now.cloned(), None, Some(told), false);
             return true;
         }
         let made = told.made;
@@ -823,12 +823,13 @@ impl Books {
             since: window.since,
             until: window.until,
         };
-        self.hand_on(path, difference, now, Some(gap), None, !window.twice);
+        let place = (home, path);
+        self.hand_on(place, difference, now, Some(gap), None, !window.twice);
     }
 
     fn hand_on(
         &mut self,
-        path: PathBuf,
+        (home, path): (Home, PathBuf),
         difference: Difference,
         now: Option<Seen>,
         gap: Option<Gap>,
@@ -862,7 +863,7 @@ impl Books {
             before,
             record: found,
             assembled: Assembled {
-                home: Some(home::of(&path)),
+                home: Some(home),
                 ticket: None,
                 object: now.and_then(|now| now.object),
                 event: Event {

@@ -27,7 +27,7 @@ impl Versions {
     /// # Errors
     /// The store cannot be read.
     pub(super) fn read(store: &Store, key: RandomState) -> Result<Self, crate::baseline::Error> {
-        let mut files = Vec::new();
+        let mut files = Vec::with_capacity(store.count()?);
         store.stats(|path, stat| {
             files.push((key.hash_one(path), digest(&key, &version(stat))));
         })?;
