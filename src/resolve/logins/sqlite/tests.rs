@@ -166,7 +166,9 @@ fn what_is_read_while_somebody_writes_is_of_one_moment() {
     let most = 150;
     let writes = std::thread::spawn(move || {
         // So little that much is written before the header is.
-        stdin.write_all(b"PRAGMA cache_size=5; PRAGMA synchronous=OFF;\n").unwrap();
+        stdin
+            .write_all(b"PRAGMA cache_size=5; PRAGMA synchronous=OFF;\n")
+            .unwrap();
         for _ in 0..most {
             stdin.write_all(b"UPDATE t SET v = v + 1;\n").unwrap();
         }
