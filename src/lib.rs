@@ -20,6 +20,7 @@ pub mod exit;
 pub mod inventory;
 pub mod key;
 pub mod proctable;
+pub mod queue;
 pub mod resolve;
 pub mod rule;
 pub mod sink;

@@ -14,7 +14,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("text", &[]),
     ("exit", &[]),
-    ("watch", &["sys"]),
+    ("queue", &[]),
+    ("watch", &["queue", "sys"]),
     ("event", &["sys", "watch"]),
     ("proctable", &["sys"]),
     ("resolve", &["sys", "watch", "proctable"]),
@@ -28,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "alert",
         &["event", "key", "resolve", "rule", "eql", "config", "text"],
     ),
-    ("sink", &["text"]),
+    ("sink", &["queue", "text"]),
     (
         "daemon",
         &[
@@ -39,6 +40,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "exit",
             "key",
             "proctable",
+            "queue",
             "resolve",
             "rule",
             "sink",
@@ -51,6 +53,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "alert",
+            "baseline",
             "config",
             "daemon",
             "eql",

@@ -7,6 +7,7 @@
 //! [`Record::is_unread`]) is pure; I/O is in [`Store`] alone.
 
 mod record;
+mod snapshot;
 mod store;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! returns. A crash leaves the state of the last one (redb writes copies, and
 //! one checksummed root to choose between them).
 
-use std::ffi::OsString;
+use std::cell::{Cell, RefCell};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -11,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
-    TableDefinition, TableError,
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Record};
+use super::{Moment, Record, Stat, snapshot};
 
 /// Of what is in the tables. Another one is set aside.
 const FORMAT: u32 = 1;
@@ -133,7 +134,12 @@ fn beside(store: &Path, end: &str) -> PathBuf {
 
 /// The store.
 pub struct Store {
-    database: Database,
+    /// `None` after an error of the disk, until it can be opened again: redb reads
+    /// and writes nothing after one.
+    database: RefCell<Option<Database>>,
+    /// Something was written that need not last, and nothing since that does: it
+    /// would be gone if the database were opened again.
+    is_passing: Cell<bool>,
     path: PathBuf,
 }
 
@@ -177,8 +183,10 @@ impl Store {
     pub fn check(path: &Path) -> Result<Health, Error> {
         // It says when the daemon last lived, and that is to stay.
         let alive = fs::symlink_metadata(path)?.modified()?;
-        let checked = Self::existing(path).and_then(|mut store| {
-            store.database.check_integrity()?;
+        let checked = Self::existing(path).and_then(|store| {
+            if let Some(database) = store.database.borrow_mut().as_mut() {
+                database.check_integrity()?;
+            }
             // What is in it is looked at too.
             store.paths(|_| false)?;
             Ok(())
@@ -195,7 +203,8 @@ impl Store {
 
     fn existing(path: &Path) -> Result<Self, Error> {
         let store = Self {
-            database: Self::database(path, false)?,
+            database: RefCell::new(Some(Self::database(path, false)?)),
+            is_passing: Cell::new(false),
             path: path.to_owned(),
         };
         let meta = store.meta()?;
@@ -209,12 +218,48 @@ impl Store {
     }
 
     fn create(path: &Path) -> Result<Self, Error> {
-        let store = Self {
-            database: Self::database(path, true)?,
-            path: path.to_owned(),
+        let made = Self::database(path, true).and_then(|database| {
+            let store = Self {
+                database: RefCell::new(Some(database)),
+                is_passing: Cell::new(false),
+                path: path.to_owned(),
+            };
+            store.set_meta(Meta::default()).map(|()| store)
+        });
+        if made
+            .as_ref()
+            .is_err_and(|error| !matches!(error, Error::Io(_)))
+        {
+            // Half a store would be taken for a damaged one.
+            let _ = fs::remove_file(path);
+        }
+        made
+    }
+
+    /// Has `act` read or write the database, which is opened again if the last time
+    /// was an error.
+    fn with<R>(&self, act: impl FnOnce(&Database) -> Result<R, Error>) -> Result<R, Error> {
+        let mut open = self.database.borrow_mut();
+        let database = match open.take() {
+            Some(database) => database,
+            None if self.is_passing.get() => {
+                return Err(Error::Unreadable(
+                    "what was taken stock of was lost with its disk: it is taken again at the \
+                     next start"
+                        .to_owned(),
+                ));
+            }
+            None => Self::database(&self.path, false)?,
         };
-        store.set_meta(Meta::default())?;
-        Ok(store)
+        let done = act(&database);
+        let is_usable = !matches!(
+            done,
+            Err(Error::Database(
+                redb::Error::Io(_) | redb::Error::PreviousIo
+            ))
+        );
+        *open = is_usable.then_some(database);
+        done
     }
 
     fn database(path: &Path, new: bool) -> Result<Database, Error> {
@@ -234,15 +279,45 @@ impl Store {
             .create_file(file)?)
     }
 
+    /// What the store at `path` knows of the files that `wanted` accepts, also while
+    /// a daemon keeps it. Changes nothing.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn look(
+        path: &Path,
+        mut wanted: impl FnMut(&Path) -> bool,
+    ) -> Result<Vec<(PathBuf, Record)>, Error> {
+        let copy = snapshot::Copy::of(path)?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create_with_backend(copy)?;
+        let table = database.begin_read()?.open_table(FILES)?;
+        let mut records = Vec::new();
+        for entry in table.iter()? {
+            let (path, record) = entry?;
+            let path = Path::new(OsStr::from_bytes(path.value()));
+            if wanted(path)
+                && let Ok(record) = serde_json::from_slice(record.value())
+            {
+                records.push((path.to_owned(), record));
+            }
+        }
+        Ok(records)
+    }
+
     /// What it says of itself.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn meta(&self) -> Result<Meta, Error> {
-        let table = self.database.begin_read()?.open_table(META)?;
-        let value = table.get(META_KEY)?;
-        let value = value.ok_or_else(|| Error::Unreadable("it says no format".to_owned()))?;
-        serde_json::from_slice(value.value()).map_err(|error| Error::Unreadable(error.to_string()))
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(META)?;
+            let value = table.get(META_KEY)?;
+            let value = value.ok_or_else(|| Error::Unreadable("it says no format".to_owned()))?;
+            serde_json::from_slice(value.value())
+                .map_err(|error| Error::Unreadable(error.to_string()))
+        })
     }
 
     /// Says it anew.
@@ -255,11 +330,14 @@ impl Store {
             ..meta
         };
         let text = serde_json::to_vec(&meta).map_err(io::Error::from)?;
-        let write = self.database.begin_write()?;
-        write.open_table(FILES)?;
-        write.open_table(META)?.insert(META_KEY, text.as_slice())?;
-        write.commit()?;
-        Ok(())
+        self.with(|database| {
+            let write = database.begin_write()?;
+            write.open_table(FILES)?;
+            write.open_table(META)?.insert(META_KEY, text.as_slice())?;
+            write.commit()?;
+            self.is_passing.set(false);
+            Ok(())
+        })
     }
 
     /// What is known of a file. A record that cannot be read is as good as none.
@@ -267,9 +345,42 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn get(&self, path: &Path) -> Result<Option<Record>, Error> {
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(FILES)?;
+            let value = table.get(path.as_os_str().as_bytes())?;
+            Ok(value.and_then(|value| serde_json::from_slice(value.value()).ok()))
+        })
+    }
+
+    /// How many files are known.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn count(&self) -> Result<usize, Error> {
         let table = self.database.begin_read()?.open_table(FILES)?;
-        let value = table.get(path.as_os_str().as_bytes())?;
-        Ok(value.and_then(|value| serde_json::from_slice(value.value()).ok()))
+        Ok(usize::try_from(table.len()?).unwrap_or(usize::MAX))
+    }
+
+    /// Gives each file's path, in order, and what lstat(2) said of it. A record that
+    /// cannot be read is passed over.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn stats(&self, mut each: impl FnMut(&Path, &Stat)) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Only {
+            stat: Stat,
+        }
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(FILES)?;
+            for entry in table.iter()? {
+                let (path, record) = entry?;
+                if let Ok(Only { stat }) = serde_json::from_slice(record.value()) {
+                    each(Path::new(OsStr::from_bytes(path.value())), &stat);
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The paths of all files that `wanted` accepts, in order.
@@ -277,43 +388,55 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn paths(&self, mut wanted: impl FnMut(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
-        let table = self.database.begin_read()?.open_table(FILES)?;
-        let mut paths = Vec::new();
-        for entry in table.iter()? {
-            let (path, _) = entry?;
-            let path = Path::new(std::ffi::OsStr::from_bytes(path.value()));
-            if wanted(path) {
-                paths.push(PathBuf::from(OsString::from_vec(
-                    path.as_os_str().as_bytes().to_vec(),
-                )));
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(FILES)?;
+            let mut paths = Vec::new();
+            for entry in table.iter()? {
+                let (path, _) = entry?;
+                let path = Path::new(OsStr::from_bytes(path.value()));
+                if wanted(path) {
+                    paths.push(PathBuf::from(OsString::from_vec(
+                        path.as_os_str().as_bytes().to_vec(),
+                    )));
+                }
             }
-        }
-        Ok(paths)
+            Ok(paths)
+        })
     }
 
-    /// Writes a batch: all of it or nothing. `None` takes a file out.
+    /// Writes a batch: all of it or nothing. `None` takes a file out. One that need
+    /// not last is lost in a crash, with all of its kind since the last other one.
     ///
     /// # Errors
     /// It cannot be written; the state before stays.
     pub fn apply<'a>(
         &self,
         batch: impl IntoIterator<Item = (&'a Path, Option<&'a Record>)>,
+        lasting: bool,
     ) -> Result<(), Error> {
-        let write = self.database.begin_write()?;
-        {
-            let mut table = write.open_table(FILES)?;
-            for (path, record) in batch {
-                let path = path.as_os_str().as_bytes();
-                if let Some(record) = record {
-                    let text = serde_json::to_vec(record).map_err(io::Error::from)?;
-                    table.insert(path, text.as_slice())?;
-                } else {
-                    table.remove(path)?;
+        self.with(|database| {
+            let mut write = database.begin_write()?;
+            if !lasting {
+                write
+                    .set_durability(Durability::None)
+                    .map_err(redb::Error::from)?;
+            }
+            {
+                let mut table = write.open_table(FILES)?;
+                for (path, record) in batch {
+                    let path = path.as_os_str().as_bytes();
+                    if let Some(record) = record {
+                        let text = serde_json::to_vec(record).map_err(io::Error::from)?;
+                        table.insert(path, text.as_slice())?;
+                    } else {
+                        table.remove(path)?;
+                    }
                 }
             }
-        }
-        write.commit()?;
-        Ok(())
+            write.commit()?;
+            self.is_passing.set(!lasting);
+            Ok(())
+        })
     }
 
     /// Says that the daemon lives, by the file's time of modification: it costs

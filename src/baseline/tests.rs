@@ -1,3 +1,5 @@
+//! Records compared, and the store over crashes and damage.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -152,7 +154,7 @@ fn the_entries_of_a_list_are_compared_with_what_was_kept_of_them() {
 }
 
 fn batch(store: &Store, path: &str, record: Option<&Record>) {
-    store.apply([(Path::new(path), record)]).unwrap();
+    store.apply([(Path::new(path), record)], true).unwrap();
 }
 
 #[test]

@@ -54,13 +54,18 @@ pub fn run(args: &InventoryArgs, common: &Common) -> Exit {
     };
     let inventory = inventory::take(&plan.patterns, Limits::default());
     let log = args.log.as_ref().unwrap_or(&plan.config.log.file);
-    let origins = Origins::of(log, &inventory.items).unwrap_or_else(|error| {
+    let mut origins = Origins::of(log, &inventory.items).unwrap_or_else(|error| {
         if error.kind() != io::ErrorKind::NotFound || args.log.is_some() {
             let log = escape_path(log);
             eprintln!("ssh-keywatch: who made a key is unknown: cannot read {log}: {error}");
         }
         Origins::default()
     });
+    if let Err(error) = origins.remember(&plan.config.state.directory, &inventory.items) {
+        let state = escape_path(&plan.config.state.directory);
+        let error = printable(&error);
+        eprintln!("ssh-keywatch: the baseline in {state} cannot be read: {error}");
+    }
     let mut accounts = match Accounts::new() {
         Ok(accounts) => accounts,
         Err(error) => {

@@ -1,3 +1,5 @@
+//! What a configuration may say, and how its errors are shown.
+
 use std::path::Path;
 
 use jiff::civil::date;

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Sender, channel};
 use std::time::SystemTime;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -18,6 +18,7 @@ use super::watching::{self, Command, FileSystems, Mode, Source, Watching};
 use super::{Fatal, Message, access, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;
+use crate::queue;
 use crate::resolve::identify::{Identifier, Identity};
 use crate::resolve::resolver::Resolver;
 use crate::sink::Sink;
@@ -71,7 +72,7 @@ pub(super) fn pipeline(
     config: &Config,
     scope: Scope,
     identifier: &Identifier,
-    messages: &SyncSender<Message>,
+    messages: &queue::Sender<Message>,
     fences: &[PathBuf],
 ) -> Result<Pipeline, Fatal> {
     let (commands, receiver) = channel();
@@ -115,7 +116,7 @@ pub(super) fn pipeline(
 struct Watch {
     source: Source,
     hold: Option<Holding>,
-    held: Option<Receiver<Box<Held<Identity>>>>,
+    held: Option<queue::Receiver<Box<Held<Identity>>>>,
     file_systems: Option<FileSystems>,
     table: Option<ProcTable>,
 }
@@ -126,7 +127,7 @@ fn watch(
     scope: Scope,
     identifier: &Identifier,
     orders: &Orders,
-    messages: &SyncSender<Message>,
+    messages: &queue::Sender<Message>,
     notices: &mut Vec<Notice>,
     fences: &[PathBuf],
 ) -> Result<Watch, Fatal> {
@@ -156,7 +157,7 @@ fn watch(
     );
     let (mut hold, mut held, mut file_systems) = (None, None, None);
     if let Some(permission) = groups.permission {
-        let (sender, receiver) = sync_channel(hold::BACKLOG);
+        let (sender, receiver) = queue::bounded(hold::BACKLOG);
         let parts = holding::Parts {
             permission,
             notification,

@@ -1,9 +1,13 @@
-//! Notices that somebody set the clock.
+//! Notices that somebody set the clock, or made it go at another pace.
 //!
-//! Owns the timer that the kernel cancels then (`TFD_TIMER_CANCEL_ON_SET`,
+//! Owns the timer that the kernel cancels when it is set (`TFD_TIMER_CANCEL_ON_SET`,
 //! `timerfd_create(2)`), and how far the clock went: by how much `CLOCK_REALTIME`
 //! moved against `CLOCK_BOOTTIME`, which goes on while the machine sleeps and which
-//! nobody can set. Slewing (adjtimex(2)) is no jump.
+//! nobody can set. Steps that are none by themselves add up: a clock that is put
+//! back again and again stands still. Slewing (adjtimex(2)) is no jump, but a pace,
+//! of which `CLOCK_MONOTONIC` has its part and `CLOCK_MONOTONIC_RAW` none.
+//!
+//! A machine whose clocks all stand still does not notice it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,6 +20,11 @@ use nix::time::{ClockId as Clock, clock_gettime};
 
 /// What is less is no jump: file times and records are not that exact.
 const LEAST: Duration = Duration::from_secs(1);
+/// By such a part a clock that is corrected (NTP: 0.0005 at most) is not too fast or
+/// too slow; root can make it 0.1.
+const ODD: f64 = 0.01;
+/// The pace is taken over so long at least.
+const SPAN: Duration = Duration::from_secs(60);
 /// How far ahead the timer is that is never to expire.
 const FAR: i64 = 100 * 365 * 24 * 60 * 60;
 
@@ -28,6 +37,41 @@ pub(super) struct Jump {
     pub(super) by: Duration,
     /// What time it was before.
     pub(super) from: SystemTime,
+}
+
+/// The pace of the clock, measured by one that cannot be corrected.
+#[derive(Debug)]
+struct Pace {
+    /// `CLOCK_MONOTONIC` and `CLOCK_MONOTONIC_RAW` when it was last taken.
+    ours: Duration,
+    raw: Duration,
+    /// It was too fast or too slow then.
+    odd: bool,
+}
+
+impl Pace {
+    fn new(ours: Duration, raw: Duration) -> Self {
+        let odd = false;
+        Self { ours, raw, odd }
+    }
+
+    fn clocks() -> io::Result<(Duration, Duration)> {
+        let ours = Duration::from(clock_gettime(Clock::CLOCK_MONOTONIC)?);
+        let raw = Duration::from(clock_gettime(Clock::CLOCK_MONOTONIC_RAW)?);
+        Ok((ours, raw))
+    }
+
+    /// The pace until now, 1 being right, if it has become odd or right again.
+    fn changed(&mut self, ours: Duration, raw: Duration) -> Option<f64> {
+        let span = raw.saturating_sub(self.raw);
+        if span < SPAN {
+            return None;
+        }
+        let pace = ours.saturating_sub(self.ours).as_secs_f64() / span.as_secs_f64();
+        let odd = (pace - 1.0).abs() >= ODD;
+        (self.ours, self.raw) = (ours, raw);
+        (std::mem::replace(&mut self.odd, odd) != odd).then_some(pace)
+    }
 }
 
 /// The offset between the two clocks.
@@ -53,6 +97,13 @@ impl Offset {
         Ok(Self::new(real, before + after.saturating_sub(before) / 2))
     }
 
+    /// The jump since this was last told, at the time `real`.
+    fn moved(&mut self, now: Self, real: SystemTime) -> Option<Jump> {
+        let jump = self.jump(now, real)?;
+        *self = now;
+        Some(jump)
+    }
+
     /// The jump that leads from here to `now`, at the time `real`.
     fn jump(self, now: Self, real: SystemTime) -> Option<Jump> {
         let difference = now.nanos - self.nanos;
@@ -76,6 +127,7 @@ impl Offset {
 pub(super) struct ClockWatch {
     timer: TimerFd,
     offset: Offset,
+    pace: Pace,
 }
 
 impl ClockWatch {
@@ -85,7 +137,9 @@ impl ClockWatch {
     /// The errno of `timerfd_create(2)` or `timerfd_settime(2)`.
     pub(super) fn start() -> io::Result<Self> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let (ours, raw) = Pace::clocks()?;
         let watch = Self {
+            pace: Pace::new(ours, raw),
             timer: TimerFd::new(ClockId::CLOCK_REALTIME, flags)?,
             offset: Offset::now()?,
         };
@@ -109,9 +163,13 @@ impl ClockWatch {
         }
         // Armed first: what is set from now on cancels it again.
         let _ = self.arm();
-        let now = Offset::now().ok()?;
-        let former = std::mem::replace(&mut self.offset, now);
-        former.jump(now, SystemTime::now())
+        self.offset.moved(Offset::now().ok()?, SystemTime::now())
+    }
+
+    /// The pace of the clock, 1 being right, if it has become odd or right again.
+    pub(super) fn paced(&mut self) -> Option<f64> {
+        let (ours, raw) = Pace::clocks().ok()?;
+        self.pace.changed(ours, raw)
     }
 }
 
@@ -146,8 +204,43 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_put_back_again_and_again_has_jumped() {
+        let at = |real: f64, boot: f64| {
+            Offset::new(Duration::from_secs_f64(real), Duration::from_secs_f64(boot))
+        };
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000);
+        let mut offset = at(5000.0, 100.0);
+        // It stands still: each time it is put back by what has passed.
+        let jumps: Vec<Option<Jump>> = (1..=8)
+            .map(|turn| offset.moved(at(5000.0, 100.0 + f64::from(turn) / 4.0), time))
+            .collect();
+        for (turn, jump) in (1..).zip(&jumps) {
+            let told = jump.map(|jump| (jump.forwards, jump.by));
+            let expected = (turn % 4 == 0).then_some((false, LEAST));
+            assert_eq!(told, expected, "{turn}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_too_slow_is_told_once_and_when_it_is_right_again() {
+        let secs = Duration::from_secs_f64;
+        let mut pace = Pace::new(secs(100.0), secs(50.0));
+        assert_eq!(pace.changed(secs(101.0), secs(59.0)), None, "too soon");
+        // As fast as NTP may make it.
+        assert_eq!(pace.changed(secs(160.03), secs(110.0)), None);
+        let slow = pace.changed(secs(214.03), secs(170.0)).unwrap();
+        assert!((slow - 0.9).abs() < 1e-6, "{slow}");
+        assert_eq!(pace.changed(secs(268.03), secs(230.0)), None, "told");
+        let right = pace.changed(secs(328.03), secs(290.0)).unwrap();
+        assert!((right - 1.0).abs() < 1e-6, "{right}");
+        // It stands still.
+        assert_eq!(pace.changed(secs(328.03), secs(350.0)), Some(0.0));
+    }
+
+    #[test]
     fn nobody_set_the_clock() {
         let mut watch = ClockWatch::start().unwrap();
         assert_eq!(watch.jumped(), None);
+        assert_eq!(watch.paced(), None);
     }
 }

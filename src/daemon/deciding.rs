@@ -1,124 +1,46 @@
 //! The deciding thread: events become documents, rules are asked, alerts go out.
 //!
 //! Owns the rules in force, the names of accounts and the facts of files. What
-//! can be slow is here, away from the kernel's queue.
+//! can be slow is here, away from the kernel's queue. What it is told is in
+//! [`message`], what it finds of a file in [`look`], and what it says of the daemon
+//! itself in [`health`].
 
-use std::fs::{File, Metadata};
+mod health;
+mod look;
+mod message;
+
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::fcntl::readlinkat;
-use serde_json::{Value, json};
-
+use self::look::Looked;
+pub use self::message::{Lost, Message, Said};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::baseline::{self, Ledger, Missed, Told};
 use super::keys::Keys;
 use super::programs::Programs;
-use super::standing::{Decided, Standing};
+use super::standing::Standing;
 use super::turns::Turns;
-use crate::alert::{
-    self, Acts, Change, Document, Gap, KeyReport, Loss, LossKind, Origin, Outcome, State,
-};
+use crate::alert::{self, Acts, Document, Gap, KeyReport, Loss, LossKind, Origin};
 use crate::baseline::Made;
 use crate::event::assemble::Assembled;
-use crate::event::flood::Flood;
 use crate::event::{Action, Event, FileFacts, FileKind, FinalPath};
 use crate::resolve::clients::Clients;
 use crate::resolve::logins::Login;
 use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{Rule, RuleSet, Suppressor, Verdict};
-use crate::sink::{Fanout, Line, Receipt, ReportKind};
-use crate::sys::ObjectId;
-use crate::sys::open::open_place;
-use crate::watch::Problem;
+use crate::sink::{Fanout, Line, Receipt};
 use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
-use crate::watch::mounts::{Mounts, Unreached};
+use crate::watch::mounts::Mounts;
 
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How long a file server that does not answer is not asked again.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// The trouble that openers are not held.
-const NOT_HELD: &str = "hold_ended";
-
-/// What the deciding thread is told.
-pub enum Message {
-    /// Something happened.
-    Event(Box<Assembled<Attribution>>),
-    /// Something happened that nobody saw.
-    Missed(Box<Missed>),
-    /// So much was counted instead of told.
-    Flood(Box<Flood<Attribution>>),
-    /// Watching had a problem: when, since when if that is known, and which.
-    Problem(SystemTime, Option<SystemTime>, Box<Problem>),
-    /// Something else failed: a stable name, and what it means.
-    Fault(&'static str, String),
-    /// New rules.
-    Rules(Box<RuleSet>),
-    /// Say this about the daemon.
-    State(Box<Said>),
-    /// Say what was decided so far.
-    Status(SyncSender<Decided>),
-    /// Openers waited for the answering thread longer than they should.
-    Overdue(Overdue),
-    /// So many events were dropped, for this thread was too far behind.
-    Dropped(u64, SystemTime),
-    /// Something was lost elsewhere.
-    Lost(Lost),
-    /// Nobody is held any more, for this reason; it will be tried again after a while.
-    Released(String, Duration),
-    /// Openers are held again.
-    HeldAgain,
-    /// Promises that the trial at the start did not find kept.
-    Tried(Vec<String>),
-    /// The watching thread failed.
-    WatchEnded(String),
-    /// Nothing more comes.
-    End,
-}
-
-/// What is said about the daemon.
-pub struct Said {
-    /// When.
-    pub time: SystemTime,
-    /// What.
-    pub change: Change,
-    /// Whether it worked.
-    pub success: bool,
-    /// Why.
-    pub reason: String,
-    /// What is watched.
-    pub coverage: Value,
-    /// What was counted.
-    pub counters: Value,
-    /// What a reload changed.
-    pub changes: Value,
-}
-
-/// A loss that another thread noticed.
-#[derive(Clone, Debug)]
-pub struct Lost {
-    /// A stable name.
-    pub code: &'static str,
-    /// Whether somebody lost something, or something merely failed.
-    pub kind: LossKind,
-    /// How many, if that is known.
-    pub count: Option<u64>,
-    /// Since when.
-    pub since: Option<SystemTime>,
-    /// What it means.
-    pub reason: String,
-}
 
 /// The thread.
 pub struct Deciding {
@@ -339,70 +261,6 @@ impl Deciding {
         }
     }
 
-    fn problem(&mut self, time: SystemTime, since: Option<SystemTime>, problem: &Problem) {
-        self.standing.problem(problem, time);
-        if !self.standing.may_say(problem.name(), Instant::now(), time) {
-            return;
-        }
-        tracing::warn!("{problem}");
-        let lost = matches!(problem, Problem::Overflow);
-        self.loss(&Loss {
-            time,
-            since,
-            kind: if lost {
-                LossKind::Lost
-            } else {
-                LossKind::Fault
-            },
-            code: problem.name(),
-            count: None,
-            reason: &problem.to_string(),
-        });
-    }
-
-    /// Tells how many problems were not told one by one.
-    fn untold_problems(&mut self, all: bool) {
-        let time = SystemTime::now();
-        for (code, count, since) in self.standing.untold(Instant::now(), all) {
-            let reason =
-                format!("{count} further problems of the kind {code} were not told one by one");
-            self.loss(&Loss {
-                time,
-                since: Some(since),
-                kind: LossKind::Fault,
-                code,
-                count: Some(count),
-                reason: &reason,
-            });
-        }
-    }
-
-    fn say(&mut self, said: Said) {
-        let mut counters = said.counters;
-        if said.change == Change::Stop {
-            self.untold_problems(true);
-            // What was suppressed until now is told before the last word.
-            self.suppressed(Suppressor::finish);
-        }
-        if let Value::Object(counters) = &mut counters {
-            counters.insert("rules".to_owned(), self.counters());
-        }
-        let state = State {
-            time: said.time,
-            change: said.change,
-            outcome: if said.success {
-                Outcome::Success
-            } else {
-                Outcome::Failure
-            },
-            reason: &said.reason,
-            coverage: said.coverage,
-            counters,
-            changes: said.changes,
-        };
-        self.out(alert::state(&state, &self.origin));
-    }
-
     fn missed(&mut self, missed: Missed) {
         let Missed {
             assembled,
@@ -414,105 +272,6 @@ impl Deciding {
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
         self.decide(assembled, gap, told.as_ref(), record);
-    }
-
-    /// Tells how much was counted, and whether it is over.
-    fn flood(&mut self, mut flood: Flood<Attribution>) {
-        self.name(&mut flood.writer);
-        if flood.counts.total() == 0 {
-            return;
-        }
-        let document = alert::flood(&flood, SystemTime::now(), &self.origin);
-        tracing::warn!("{}", document.str("message").unwrap_or_default());
-        self.out(document);
-    }
-
-    fn fault(&self, code: &str, count: Option<u64>, reason: &str) {
-        self.loss(&Loss {
-            time: SystemTime::now(),
-            since: None,
-            kind: LossKind::Fault,
-            code,
-            count,
-            reason,
-        });
-    }
-
-    fn released(&mut self, why: &str, pause: Duration) {
-        self.released = Some(format!("openers are not held: {why}"));
-        self.update_condition();
-        self.degraded(
-            NOT_HELD,
-            &format!(
-                "openers are not held any more ({why}): one that exits at once may go unnamed; \
-                 it is tried again in {} seconds",
-                pause.as_secs()
-            ),
-        );
-    }
-
-    /// What every document says of how it is watched, from what is known of it.
-    fn update_condition(&mut self) {
-        self.origin.mode = match &self.released {
-            Some(_) => self.mode.replace("+hold", ""),
-            None => self.mode.clone(),
-        };
-        let tried = self.tried.iter();
-        let tried = tried.map(|problem| format!("self-test: {problem}"));
-        let released = self.released.iter().cloned();
-        self.origin.degraded = released.chain(tried).collect();
-    }
-
-    fn held_again(&mut self) {
-        self.released = None;
-        self.update_condition();
-        self.standing.over(NOT_HELD);
-        let reason = "openers are held again";
-        tracing::info!("{reason}");
-        self.condition(Change::Recovered, Outcome::Success, reason);
-    }
-
-    fn degraded(&mut self, code: &'static str, reason: &str) {
-        tracing::error!("{reason}");
-        let now = SystemTime::now();
-        self.standing.trouble(code, None, reason.to_owned(), now);
-        self.condition(Change::Degraded, Outcome::Failure, reason);
-    }
-
-    fn condition(&self, change: Change, outcome: Outcome, reason: &str) {
-        let state = State {
-            time: SystemTime::now(),
-            change,
-            outcome,
-            reason,
-            coverage: Value::Null,
-            counters: Value::Null,
-            changes: Value::Null,
-        };
-        self.out(alert::state(&state, &self.origin));
-    }
-
-    /// Opens the object of an event; a server that does not answer costs a moment,
-    /// and then nothing for a while.
-    fn look(&mut self, path: &Path, object: Option<ObjectId>) -> Looked {
-        let kind = match self.mounts.walk(None, path, false) {
-            Ok(_) => return Looked::at(path, object),
-            Err(Unreached::Failed(_)) => return Looked::nothing(object, false),
-            Err(Unreached::Stalls { kind, .. }) => kind,
-        };
-        if self.silent.is_some_and(|until| Instant::now() < until) {
-            return Looked::nothing(object, true);
-        }
-        let (path, asked) = (path.to_owned(), object.clone());
-        let looked = self.keys.wait_for(move || Looked::at(&path, asked));
-        if looked.is_none() {
-            tracing::warn!("a file on {} does not answer", kind.display());
-            self.silent = Some(Instant::now() + SILENCE);
-        }
-        Looked {
-            is_apart: true,
-            ..looked.unwrap_or_else(|| Looked::nothing(object, true))
-        }
     }
 
     /// `told` is what stands in the log of it, `record` what a comparison has found.
@@ -685,36 +444,6 @@ impl Deciding {
         }
     }
 
-    /// What was decided so far, for a status.
-    fn told(&self) -> Decided {
-        let today = jiff::ZonedDateTime::now().date();
-        let (raised, suppressed) = (self.raised, self.suppressor.total());
-        let mode = &self.origin.mode;
-        self.standing
-            .told(mode, &self.rules, raised, suppressed, today)
-    }
-
-    /// What was decided so far, for a state.
-    fn counters(&self) -> Value {
-        let today = jiff::ZonedDateTime::now().date();
-        let exceptions: Vec<Value> = self
-            .rules
-            .exceptions(today)
-            .map(|(exception, _)| {
-                json!({
-                    "rule": exception.target(),
-                    "reason": exception.reason(),
-                    "matches": exception.hits(),
-                })
-            })
-            .collect();
-        json!({
-            "alerts": self.raised,
-            "suppressed": self.suppressor.total(),
-            "exceptions": exceptions,
-        })
-    }
-
     /// Fills in the names of accounts.
     fn name(&mut self, attribution: &mut Attribution) {
         let processes = attribution
@@ -743,74 +472,8 @@ impl Deciding {
         }
     }
 
-    /// What the sinks had to tell stands in the log too, if that can be written.
-    fn sink_reports(&self) {
-        for report in self.fanout.take_reports() {
-            let (code, count, since) = match &report.kind {
-                ReportKind::Failing { .. } => ("sink_failing", None, None),
-                ReportKind::Hanging { .. } => ("sink_hanging", None, None),
-                ReportKind::Overrun => ("sink_overrun", None, None),
-                ReportKind::Recovered { dropped, since } => {
-                    ("sink_recovered", Some(*dropped), Some(*since))
-                }
-                ReportKind::Stopped => ("sink_stopped", None, None),
-                ReportKind::Note { .. } => ("sink_note", None, None),
-            };
-            self.loss(&Loss {
-                time: report.time,
-                since,
-                kind: match count {
-                    Some(1..) => LossKind::Dropped,
-                    _ => LossKind::Fault,
-                },
-                code,
-                count,
-                reason: &report.message(),
-            });
-        }
-    }
-
-    fn loss(&self, loss: &Loss<'_>) {
-        self.out(alert::pipeline_error(loss, &self.origin));
-    }
-
     fn out(&self, document: Document) {
         self.fanout.send(&Line::new(document.into_map()));
-    }
-}
-
-/// What was found of an event's object.
-struct Looked {
-    file: Option<File>,
-    facts: Option<FileFacts>,
-    metadata: Option<Metadata>,
-    object: Option<ObjectId>,
-    /// It lies on a file system whose server may not answer.
-    is_apart: bool,
-}
-
-impl Looked {
-    fn nothing(object: Option<ObjectId>, is_apart: bool) -> Self {
-        Self {
-            file: None,
-            facts: None,
-            metadata: None,
-            object,
-            is_apart,
-        }
-    }
-
-    fn at(path: &Path, object: Option<ObjectId>) -> Self {
-        let Some(file) = open_object(path, object.as_ref()) else {
-            return Self::nothing(object, false);
-        };
-        Self {
-            facts: facts(&file),
-            metadata: file.metadata().ok(),
-            object: object.or_else(|| ObjectId::of(file.as_fd()).ok()),
-            is_apart: false,
-            file: Some(file),
-        }
     }
 }
 
@@ -827,54 +490,4 @@ fn alerts_of(document: Document, raising: &[&Rule]) -> (Made, Vec<Document>) {
     let made = baseline::made(alerts.first().unwrap_or(&last));
     alerts.push(last);
     (made, alerts)
-}
-
-/// The object at `path`, if it is still this object that is there.
-fn open_object(path: &Path, object: Option<&ObjectId>) -> Option<File> {
-    let file = open_place(path).ok()?;
-    if let Some(object) = object
-        && ObjectId::of(file.as_fd()).ok()? != *object
-    {
-        return None;
-    }
-    Some(File::from(file))
-}
-
-/// Facts of the object.
-fn facts(file: &File) -> Option<FileFacts> {
-    let metadata = file.metadata().ok()?;
-    let kind = match metadata.mode() & libc::S_IFMT {
-        libc::S_IFREG => FileKind::File,
-        libc::S_IFDIR => FileKind::Dir,
-        libc::S_IFLNK => FileKind::Symlink,
-        libc::S_IFIFO => FileKind::Fifo,
-        libc::S_IFSOCK => FileKind::Socket,
-        _ => FileKind::Device,
-    };
-    let changed = u64::try_from(metadata.ctime())
-        .ok()
-        .zip(u32::try_from(metadata.ctime_nsec()).ok())
-        .map_or(SystemTime::UNIX_EPOCH, |(seconds, nanos)| {
-            SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
-        });
-    Some(FileFacts {
-        kind,
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        owner: None,
-        group: None,
-        accessed: metadata.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
-        size: metadata.len(),
-        links: metadata.nlink(),
-        modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-        changed,
-        created: metadata.created().ok(),
-        target: (kind == FileKind::Symlink)
-            .then(|| readlinkat(file, c"").ok().map(Into::into))
-            .flatten(),
-        mount: None,
-    })
 }

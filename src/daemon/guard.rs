@@ -10,7 +10,7 @@ use std::io::{self, BufReader};
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::Message;
+use crate::queue;
 use crate::text::escape_path;
 
 /// How often it looks.
@@ -44,7 +45,10 @@ impl Guard {
     ///
     /// # Errors
     /// The thread cannot be started, or our own program not be opened.
-    pub(super) fn start(marks: Option<Marks>, messages: SyncSender<Message>) -> io::Result<Self> {
+    pub(super) fn start(
+        marks: Option<Marks>,
+        messages: queue::Sender<Message>,
+    ) -> io::Result<Self> {
         let mut program = Program::of_this_process()?;
         let mut deficit = Deficit::default();
         let (end, ending) = channel();

@@ -21,6 +21,7 @@ use super::build::{Orders, event_fd, spawn};
 use super::watchdog::Part;
 use super::watching::{Command, FileSystems};
 use super::{Fatal, Message};
+use crate::queue;
 use crate::resolve::identify::{Identifier, Identity};
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 use crate::sys::thread;
@@ -44,9 +45,9 @@ pub(super) struct Parts {
     pub(super) notification: Arc<NotificationGroup>,
     pub(super) identifier: Identifier,
     pub(super) fence: Option<Arc<Fence>>,
-    pub(super) held: SyncSender<Box<Held<Identity>>>,
+    pub(super) held: queue::Sender<Box<Held<Identity>>>,
     pub(super) wake: Arc<EventFd>,
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
     pub(super) orders: Orders,
 }
 

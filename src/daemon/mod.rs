@@ -19,6 +19,7 @@ mod clock;
 mod confine;
 pub mod control;
 mod deciding;
+mod fatal;
 mod guard;
 mod holding;
 mod host;
@@ -26,6 +27,7 @@ mod keys;
 mod lock;
 mod losses;
 mod mutes;
+mod plan;
 mod polling;
 mod privilege;
 mod programs;
@@ -37,10 +39,11 @@ mod turns;
 mod watchdog;
 mod watching;
 
+use std::collections::hash_map::RandomState;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -48,19 +51,17 @@ use libsystemd::daemon::{NotifyState, notify};
 use serde_json::json;
 
 use crate::alert::Change;
-use crate::config::{self, Config, RuleWatch};
-use crate::exit::Exit;
+use crate::config::{self, Config};
+use crate::queue;
 use crate::resolve::identify::Identifier;
 use crate::resolve::proc::Proc;
-use crate::rule::{self, RuleSet};
 use crate::sink::{Fanout, Sink};
-use crate::watch::home::Limits;
-use crate::watch::pattern::{Pattern, PatternError};
-use crate::watch::tree::Scope;
 
 pub use accounts::Accounts;
-pub use baseline::{CHECK_STORE, check_store};
+pub use baseline::{CHECK_STORE, check_store, stored};
 pub use deciding::{Deciding, Message, Said};
+pub use fatal::Fatal;
+pub use plan::{Plan, patterns};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
 pub use watching::{Coverage, Mode};
@@ -77,184 +78,10 @@ const SINK_TIME: Duration = Duration::from_secs(5);
 /// How long the daemon waits for an answer of its own threads.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// What stops the daemon, or keeps it from starting.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// A privilege is missing.
-    #[error("{0}")]
-    NoPermission(String),
-    /// The configuration is wrong.
-    #[error("{0}")]
-    Config(#[from] config::Error),
-    /// Rules or exceptions are wrong.
-    #[error("{}", rendered(.0))]
-    Rules(Vec<rule::Error>),
-    /// A watched path in the configuration is no pattern.
-    #[error("{0}")]
-    Pattern(#[from] PatternError),
-    /// Another one runs.
-    #[error(
-        "ssh-keywatch runs already{}: it holds {}\n\
-         To look at it:      ssh-keywatch status\n                    \
-         ssh-keywatch tail -f\n                    \
-         journalctl -u {}\n\
-         To debug beside it: ssh-keywatch run --dry -v   (touches neither its log nor its state)",
-        lock::holder(*.pid, .unit.as_deref()),
-        .lock.display(),
-        .unit.as_deref().unwrap_or("ssh-keywatch").trim_end_matches(".service"),
-    )]
-    Running {
-        /// Its lock.
-        lock: PathBuf,
-        /// Its pid, if the lock says.
-        pid: Option<i32>,
-        /// The unit it belongs to, if systemd runs it.
-        unit: Option<String>,
-    },
-    /// The alert log cannot be opened.
-    #[error("cannot write the alert log {}: {source}\nGive it another place with --log FILE or log.file in the configuration.", path.display())]
-    Log {
-        /// The log.
-        path: PathBuf,
-        /// The error.
-        source: io::Error,
-    },
-    /// Something else.
-    #[error("{what}: {source}")]
-    System {
-        /// What was tried.
-        what: String,
-        /// The error.
-        source: io::Error,
-    },
-}
-
-fn rendered(errors: &[rule::Error]) -> String {
-    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    errors.join("\n\n")
-}
-
-impl Fatal {
-    /// The exit code for it.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::NoPermission(_) => Exit::NoPermission,
-            Self::Config(_) | Self::Rules(_) | Self::Pattern(_) => Exit::Config,
-            Self::Log { source, .. } | Self::System { source, .. }
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Exit::NoPermission
-            }
-            Self::Running { .. } | Self::Log { .. } | Self::System { .. } => Exit::Internal,
-        }
-    }
-
-    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::System { what, source }
-    }
-}
-
 /// The file that says where the alert log ends, apart from it.
 #[must_use]
 pub fn log_head(state: &Path) -> PathBuf {
     state.join(build::LOG_HEAD)
-}
-
-/// All that a run needs to know; made anew for a reload.
-#[derive(Debug)]
-pub struct Plan {
-    /// The effective configuration.
-    pub config: Config,
-    /// The rules with their exceptions.
-    pub rules: RuleSet,
-    /// What is watched.
-    pub patterns: Vec<Pattern>,
-    /// Directories that are watched because rules speak of them.
-    pub derived: Vec<String>,
-}
-
-impl Plan {
-    /// Loads rules for `config` and reads its patterns.
-    ///
-    /// # Errors
-    /// [`Fatal::Rules`] and [`Fatal::Pattern`].
-    pub fn new(config: Config, builtin: bool) -> Result<Self, Fatal> {
-        let rules = RuleSet::load(&config.rules.directories, builtin)
-            .and_then(|rules| rules.with_exceptions(&config.exceptions))
-            .map_err(Fatal::Rules)?;
-        let mut patterns = patterns(&config.watch)?;
-        let derived = match config.rules.watch {
-            RuleWatch::Config => Vec::new(),
-            RuleWatch::Rule => {
-                let watched = watched(&config.watch);
-                let watched: Vec<&str> = watched.iter().map(String::as_str).collect();
-                rules.roots(&watched).directories
-            }
-        };
-        for directory in &derived {
-            patterns.push(Pattern::parse(Path::new(directory))?);
-        }
-        Ok(Self {
-            config,
-            rules,
-            patterns,
-            derived,
-        })
-    }
-
-    /// What the watching thread is to watch.
-    fn scope(&self) -> Scope {
-        let opens = self.rules.asked_opens();
-        Scope {
-            patterns: self.patterns.clone(),
-            limit: self.config.watch.max_directories as usize,
-            homes: Limits {
-                directories: self.config.watch.home_directories as usize,
-                files: self.config.watch.home_files as usize,
-            },
-            opens: Box::new(move |directory| opens.below(directory)),
-        }
-    }
-
-    /// All that is watched, as text in which `*` is a wildcard.
-    #[must_use]
-    pub fn watched(&self) -> Vec<String> {
-        let mut watched = watched(&self.config.watch);
-        watched.extend(self.derived.iter().cloned());
-        watched
-    }
-}
-
-/// What the configuration names, as text in which `*` is a wildcard.
-fn watched(watch: &config::Watch) -> Vec<String> {
-    let homes = watch.homes.iter().map(|home| format!("{home}/.ssh"));
-    let others = watch.directories.iter();
-    homes
-        .chain(others.map(|directory| directory.display().to_string()))
-        .collect()
-}
-
-/// The patterns that the configuration asks for: each home's `.ssh`, and the
-/// other directories.
-///
-/// # Errors
-/// One of them is no pattern.
-pub fn patterns(watch: &config::Watch) -> Result<Vec<Pattern>, PatternError> {
-    let mut patterns = Vec::new();
-    for home in &watch.homes {
-        patterns.push(Pattern::parse(Path::new(home))?.join(".ssh"));
-    }
-    for directory in &watch.directories {
-        patterns.push(Pattern::literal(directory)?);
-    }
-    if watch.passwd_homes {
-        for home in accounts::homes() {
-            patterns.push(Pattern::literal(&home)?.join(".ssh"));
-        }
-    }
-    Ok(patterns)
 }
 
 /// Makes the sinks that a configuration asks for.
@@ -331,7 +158,7 @@ impl Daemon {
     fn start(plan: Plan, extra: Vec<Box<dyn Sink>>, dry: bool) -> Result<Self, Fatal> {
         let in_force = InForce::of(&plan);
         let watched = plan.watched();
-        let scope = plan.scope();
+        let mut scope = plan.scope();
         let Plan {
             config,
             rules,
@@ -349,9 +176,11 @@ impl Daemon {
             .flatten()
             .map_err(Fatal::system("cannot start the sinks"))?,
         );
-        let (messages, inbox) = sync_channel(FINDINGS);
-        let baseline = (!dry).then(|| keep_baseline(&config, &messages, &fanout));
+        let (messages, inbox) = queue::bounded(FINDINGS);
+        let key = RandomState::new();
+        let baseline = (!dry).then(|| keep_baseline(&config, key.clone(), &messages, &fanout));
         let baseline = baseline.flatten();
+        scope.stock = baseline.is_some().then_some(key);
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
         tell_missing(&messages);
 
@@ -569,7 +398,8 @@ impl Daemon {
 /// The baseline; the daemon watches without it, too.
 fn keep_baseline(
     config: &Config,
-    messages: &SyncSender<Message>,
+    key: RandomState,
+    messages: &queue::Sender<Message>,
     fanout: &Arc<Fanout>,
 ) -> Option<baseline::Keeper> {
     let directory = &config.state.directory;
@@ -578,6 +408,7 @@ fn keep_baseline(
         let start = || {
             baseline::Keeper::start(baseline::Parts {
                 probe,
+                key,
                 directory: directory.clone(),
                 log: config.log.file.clone(),
                 is_log_well: Box::new(move || fanout.is_record_well()),
@@ -613,7 +444,7 @@ fn guard(group: Option<RawFd>, gauges: &Gauges) -> Option<guard::Guard> {
 }
 
 /// Says which privileges the daemon has to do without.
-fn tell_missing(messages: &SyncSender<Message>) {
+fn tell_missing(messages: &queue::Sender<Message>) {
     for (name, purpose) in privilege::missing() {
         let reason = format!("the privilege {name} is missing, {purpose}");
         // The queue was made just now.
@@ -625,7 +456,7 @@ fn tell_missing(messages: &SyncSender<Message>) {
 fn poller(
     config: &Config,
     ledger: &baseline::Ledger,
-    messages: &SyncSender<Message>,
+    messages: &queue::Sender<Message>,
 ) -> Result<polling::Poller, Fatal> {
     let interval = Duration::from_secs(config.watch.poll_interval.into());
     let (ledger, messages) = (ledger.clone(), messages.clone());
@@ -656,7 +487,7 @@ fn tell_systemd(states: &[NotifyState]) {
 }
 
 /// A channel's receiving end, as the deciding thread takes it.
-pub type Inbox = Receiver<Message>;
+pub type Inbox = queue::Receiver<Message>;
 
 /// Reads `bytes` as what users can send or write that this part reads: a request
 /// on the control socket, a table of mounts, a log. For fuzzing.

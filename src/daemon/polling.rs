@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +25,7 @@ use self::pass::Found;
 use super::Message;
 use super::baseline::{Ledger, Polled, Since};
 use super::watching::CoveredRoot;
+use crate::queue;
 use crate::resolve::slow::{Answer, Pool, Size};
 use crate::watch::tree::Place;
 
@@ -54,7 +55,7 @@ impl Poller {
     pub(super) fn start(
         interval: Duration,
         ledger: Ledger,
-        messages: SyncSender<Message>,
+        messages: queue::Sender<Message>,
         wake: Arc<EventFd>,
     ) -> io::Result<Self> {
         let size = Size {
@@ -127,7 +128,7 @@ struct Watched {
 struct Rounds {
     interval: Duration,
     ledger: Ledger,
-    messages: SyncSender<Message>,
+    messages: queue::Sender<Message>,
     pool: Pool,
     inotify: Arc<Inotify>,
     inbox: Receiver<Vec<Place>>,

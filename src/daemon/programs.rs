@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use crate::resolve::proc::open_cached;
 use crate::resolve::slow::{Pool, Size};
 use crate::resolve::{Attribution, Image, KnownAs, KnownBy, Process};
 use crate::sys::handle::FileSystem;
+use crate::sys::open::open_regular;
 
 /// The largest executable that is hashed.
 const MAX_SIZE: u64 = 64 * 1024 * 1024;
@@ -265,10 +266,8 @@ fn version(file: &OwnedFd) -> Option<Version> {
 }
 
 fn digest(file: &OwnedFd, size: u64) -> io::Result<String> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let place = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let file = open_regular(Path::new(&place))?;
     let mut hash = Sha256::new();
     // One byte more shows that it has grown: then it is another version.
     let mut rest = file.take(size + 1);

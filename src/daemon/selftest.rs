@@ -13,13 +13,13 @@
 //! The actor is started before there is a permission group: no process of ours
 //! may ever have inherited one.
 
+use crate::queue::{self, Receiver};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::watching::Command;
@@ -185,7 +185,7 @@ fn trial(config: &Config, actor: &mut Actor) -> Result<Vec<String>, Box<dyn std:
     // Key tools are the daemon's own business.
     config.watch.key_tools.clear();
     let identifier = Identifier::new(Arc::new(Proc::open(Path::new("/proc"))?))?;
-    let (messages, events) = sync_channel(EVENTS);
+    let (messages, events) = queue::bounded(EVENTS);
     let scope = Scope {
         patterns: vec![Pattern::literal(&place.0.join("watched"))?],
         limit: config.watch.max_directories as usize,
@@ -194,6 +194,7 @@ fn trial(config: &Config, actor: &mut Actor) -> Result<Vec<String>, Box<dyn std:
             files: config.watch.home_files as usize,
         },
         opens: Box::new(|_| false),
+        stock: None,
     };
     let build::Pipeline {
         watching,

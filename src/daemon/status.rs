@@ -5,7 +5,7 @@
 //! that does not answer is itself part of the answer.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ use super::build::Orders;
 use super::standing::{Decided, Trouble};
 use super::watching::{Command, Coverage, Mode};
 use crate::config::{Backend, Config, Hold};
+use crate::queue;
 use crate::sink::{Fanout, SinkState};
 use crate::text::escape_path;
 use crate::watch::hold;
@@ -49,7 +50,7 @@ pub(super) struct Gauges {
     pub(super) hold: Option<Arc<hold::Counters>>,
     pub(super) fanout: Arc<Fanout>,
     pub(super) orders: Orders,
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
     /// Only ever held for a moment.
     pub(super) asked: Arc<Mutex<Asked>>,
 }

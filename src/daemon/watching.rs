@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
@@ -29,6 +29,7 @@ use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::flood::{Flood, Present};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
+use crate::queue;
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
@@ -37,7 +38,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::home::Home;
 use crate::watch::inotify::InotifyWatch;
-use crate::watch::tree::{Ground, Held, Place, Scope, Tree};
+use crate::watch::tree::{Ground, Held, Listing, Place, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -45,6 +46,8 @@ use crate::watch::{Change, Notice, Problem, What, Writer};
 const HELD_TIME: Duration = Duration::from_micros(500);
 /// How often the queue is read before what was read is worked off.
 const READS: usize = 16;
+/// After so many of them it is looked whether events are finished.
+const PORTION: usize = 64;
 /// How long what is queued is still read at the end.
 const END_TIME: Duration = Duration::from_secs(3);
 /// How often at most what came in floods is looked into.
@@ -104,7 +107,7 @@ impl Source {
                     ),
                     (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
                     (Some(true), Held::Yes) => ("held", None),
-                    (_, Held::Refused(reason)) => ("fanotify", Some(reason)),
+                    (_, Held::Refused(reason)) => ("fanotify", Some(reason.into())),
                     (Some(_), _) => ("fanotify", Some("nobody is held at present".to_owned())),
                 };
                 CoveredRoot {
@@ -353,6 +356,10 @@ impl Subject for Attribution {
         )
     }
 
+    fn weight(&self) -> usize {
+        self.weight()
+    }
+
     fn confirmed(self, record: Self) -> Self {
         self.confirmed_by(record)
     }
@@ -380,7 +387,7 @@ pub struct Inputs {
     /// Where records come from.
     pub source: Source,
     /// Whom the answering thread identified, if openers are held.
-    pub held: Option<Receiver<Box<hold::Held<Identity>>>>,
+    pub held: Option<queue::Receiver<Box<hold::Held<Identity>>>>,
     /// Tells the answering thread on which file systems homes lie.
     pub file_systems: Option<FileSystems>,
     /// What the main thread asks.
@@ -397,7 +404,7 @@ pub struct Inputs {
 pub struct Watching {
     inputs: Inputs,
     resolver: Resolver,
-    messages: SyncSender<Message>,
+    messages: queue::Sender<Message>,
     assembler: Assembler<Attribution>,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
@@ -443,7 +450,7 @@ pub struct Watching {
 impl Watching {
     /// Puts it together.
     #[must_use]
-    pub fn new(inputs: Inputs, resolver: Resolver, messages: SyncSender<Message>) -> Self {
+    pub fn new(inputs: Inputs, resolver: Resolver, messages: queue::Sender<Message>) -> Self {
         Self {
             beat: inputs.source.tree().beat(),
             inputs,
@@ -510,7 +517,7 @@ impl Watching {
             table.attach(self.inputs.source.queue());
         }
         self.moves = self.inputs.source.tree().moves();
-        self.compare_all(Cause::Start);
+        self.compare_stock();
         self.follow_mounts();
         self.turn();
         while !self.stopping {
@@ -627,6 +634,13 @@ impl Watching {
 
     /// Times before and after a jump cannot be compared.
     fn look_at_clock(&mut self) {
+        if let Some(pace) = self.clock.as_mut().and_then(ClockWatch::paced) {
+            let reason = format!(
+                "the clock goes {:.1} % as fast as it should: what times say is that much wrong",
+                pace * 100.0
+            );
+            self.lost("clock_pace", None, reason);
+        }
         let Some(jump) = self.clock.as_mut().and_then(ClockWatch::jumped) else {
             return;
         };
@@ -640,15 +654,19 @@ impl Watching {
              together, and every file is compared with what was known of it",
             jump.by.as_secs()
         );
-        self.send(Message::Lost(Lost {
-            code: "clock_jumped",
-            kind: LossKind::Fault,
-            count: None,
-            since: Some(jump.from),
-            reason,
-        }));
+        self.lost("clock_jumped", Some(jump.from), reason);
         let since = self.emptied.min(SystemTime::now());
         self.compare_all(Cause::Lost(Unseen::ClockSet, since));
+    }
+
+    fn lost(&mut self, code: &'static str, since: Option<SystemTime>, reason: String) {
+        self.send(Message::Lost(Lost {
+            code,
+            kind: LossKind::Fault,
+            count: None,
+            since,
+            reason,
+        }));
     }
 
     /// What is counted elsewhere is told, too.
@@ -860,7 +878,11 @@ impl Watching {
         let now = Instant::now();
         let mut notices = std::mem::take(&mut self.inputs.notices);
         let mut overflow = false;
-        for notice in notices.drain(..) {
+        for (number, notice) in notices.drain(..).enumerate() {
+            // Whoever is done does not wait for all that was read with it.
+            if number % PORTION == PORTION - 1 {
+                self.hand_on();
+            }
             match notice {
                 Notice::Change(change) => {
                     if matches!(change.what, What::Created { .. } | What::Modified) {
@@ -886,6 +908,8 @@ impl Watching {
                 }
             }
         }
+        // To hand on may have found more.
+        notices.append(&mut self.inputs.notices);
         self.inputs.notices = notices;
         if overflow {
             self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));
@@ -912,6 +936,9 @@ impl Watching {
         let finished: Vec<Assembled<Attribution>> = self.assembler.finished().collect();
         for mut assembled in finished {
             self.resolver.finish(&mut assembled.event.writer);
+            if let Some(ticket) = &assembled.ticket {
+                ticket.weigh(assembled.event.writer.weight());
+            }
             let event = &assembled.event;
             let settled = match &event.final_path {
                 Some(FinalPath::Renamed(path)) => path,
@@ -940,6 +967,14 @@ impl Watching {
         }
     }
 
+    /// Has the baseline compared with what the start has found.
+    fn compare_stock(&mut self) {
+        if let Some((files, _)) = self.inputs.source.tree_mut().take_stock() {
+            let until = self.inputs.begun;
+            self.have_compared(Cause::Start, until, files, Vec::new());
+        }
+    }
+
     /// Has the baseline compared with what is known to be there.
     fn compare_all(&self, cause: Cause) {
         self.compare(cause, Vec::new());
@@ -947,18 +982,22 @@ impl Watching {
 
     /// The same, of what lies in these places.
     fn compare(&self, cause: Cause, places: Vec<PathBuf>) {
+        if self.ledger.is_none() {
+            return;
+        }
+        let wanted = |directory: &Path| {
+            places.is_empty() || places.iter().any(|place| directory.starts_with(place))
+        };
+        let files = self.inputs.source.tree().files(wanted);
+        self.have_compared(cause, SystemTime::now(), files, places);
+    }
+
+    fn have_compared(&self, cause: Cause, until: SystemTime, files: Listing, places: Vec<PathBuf>) {
         let Some(ledger) = &self.ledger else { return };
         let tree = self.inputs.source.tree();
-        let mut files = tree.files();
-        if !places.is_empty() {
-            files.retain(|(path, _)| places.iter().any(|place| path.starts_with(place)));
-        }
         ledger.compare(Snapshot {
             cause,
-            until: match cause {
-                Cause::Start => self.inputs.begun,
-                Cause::Lost(..) | Cause::Moved | Cause::Remounted => SystemTime::now(),
-            },
+            until,
             files,
             places,
             apart: tree.apart().into_iter().map(|place| place.path).collect(),

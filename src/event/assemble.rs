@@ -61,6 +61,10 @@ pub trait Subject: Clone {
     /// file, or closed it, and `maker` made the directory.
     #[must_use]
     fn inferred(self, maker: &Self) -> Self;
+    /// How much memory it takes (bytes), besides its own fixed size.
+    fn weight(&self) -> usize {
+        0
+    }
     /// It is ssh-keygen, whose temporary host keys get their final names by rename.
     fn is_key_generator(&self) -> bool;
 }
@@ -513,6 +517,7 @@ impl<W: Subject> Assembler<W> {
         ticket: Arc<Ticket>,
     ) {
         self.sequence += 1;
+        ticket.weigh(writer.weight());
         let due = now + SETTLE;
         self.order
             .push_back((due, self.sequence, change.path.clone()));
@@ -584,6 +589,7 @@ impl<W: Subject> Assembler<W> {
         ticket: Arc<Ticket>,
     ) {
         self.sequence += 1;
+        ticket.weigh(writer.weight());
         self.out.push(Assembled {
             event: Event {
                 sequence: self.sequence,

@@ -30,6 +30,9 @@ const SUMMARY: Duration = Duration::from_secs(60);
 /// How many events may be on their way to a decision, of all homes together. One
 /// home may have as many as are free besides: whoever comes next finds room.
 const MOST_ON_THE_WAY: usize = 8192;
+/// So many bytes of what is known of their writers may be: arguments and paths are
+/// as long as users make them.
+const MOST_BYTES: usize = 32 << 20;
 /// And so many in any case.
 const LEAST_ON_THE_WAY: usize = 16;
 
@@ -102,24 +105,41 @@ pub struct Present {
 #[derive(Debug)]
 pub struct Ticket {
     home: Arc<AtomicUsize>,
-    all: Arc<AtomicUsize>,
+    all: Arc<Way>,
+    bytes: AtomicUsize,
+}
+
+/// What is on the way, of all homes.
+#[derive(Debug, Default)]
+struct Way {
+    events: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Ticket {
-    fn new(home: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>) -> Self {
+    fn new(home: &Arc<AtomicUsize>, all: &Arc<Way>) -> Self {
         home.fetch_add(1, Relaxed);
-        all.fetch_add(1, Relaxed);
+        all.events.fetch_add(1, Relaxed);
         Self {
             home: Arc::clone(home),
             all: Arc::clone(all),
+            bytes: AtomicUsize::new(0),
         }
+    }
+
+    /// The event takes so many bytes now.
+    pub fn weigh(&self, bytes: usize) {
+        let before = self.bytes.swap(bytes, Relaxed);
+        self.all.bytes.fetch_add(bytes, Relaxed);
+        self.all.bytes.fetch_sub(before, Relaxed);
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.weigh(0);
         self.home.fetch_sub(1, Relaxed);
-        self.all.fetch_sub(1, Relaxed);
+        self.all.events.fetch_sub(1, Relaxed);
     }
 }
 
@@ -241,7 +261,7 @@ impl<W> Share<W> {
 pub(super) struct Floods<W> {
     limit: u32,
     homes: HashMap<Home, Share<W>>,
-    on_the_way: Arc<AtomicUsize>,
+    on_the_way: Arc<Way>,
     total: u64,
     looked: Option<Instant>,
 }
@@ -298,8 +318,11 @@ impl<W: Clone> Floods<W> {
             .homes
             .entry(Arc::clone(home))
             .or_insert_with(|| Share::new(limit, now));
-        let all = self.on_the_way.load(Relaxed);
-        let free = MOST_ON_THE_WAY.saturating_sub(all);
+        let all = self.on_the_way.events.load(Relaxed);
+        let mut free = MOST_ON_THE_WAY.saturating_sub(all);
+        if self.on_the_way.bytes.load(Relaxed) >= MOST_BYTES {
+            free = 0;
+        }
         let has_room = share.on_the_way.load(Relaxed) < free.max(LEAST_ON_THE_WAY);
         let is_wanted = is_looked_for(home, path);
         if has_room && share.events.take(now) || is_wanted && share.reserve.take(now) {
@@ -573,6 +596,26 @@ mod tests {
         assert_eq!(bench.told("/home/next", 10_000), LEAST_ON_THE_WAY);
         bench.tickets.clear();
         assert!(bench.make("/home/u0", "id"), "room is given back");
+    }
+
+    #[test]
+    fn events_that_take_much_memory_are_fewer() {
+        let mut bench = Bench::new(100_000);
+        let weight = 512 << 10;
+        let mut told = 0;
+        while bench.make("/home/ann", "big") {
+            bench.tickets.last().unwrap().weigh(weight);
+            told += 1;
+        }
+        assert_eq!(told, MOST_BYTES / weight);
+        assert_eq!(bench.told("/home/bob", 100), LEAST_ON_THE_WAY);
+        // Weighed anew, for what was known of it has changed.
+        for ticket in &bench.tickets {
+            ticket.weigh(1);
+        }
+        assert!(bench.make("/home/ann", "small"));
+        bench.tickets.clear();
+        assert_eq!(bench.floods.on_the_way.bytes.load(Relaxed), 0);
     }
 
     #[test]

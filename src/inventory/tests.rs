@@ -1,3 +1,5 @@
+//! The walk over places with keys, hostile ones too.
+
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;

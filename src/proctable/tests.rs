@@ -1,3 +1,5 @@
+//! Side-band records in every order, and who acted by them.
+
 use std::path::Path;
 
 use super::record::{Record, What, parse};

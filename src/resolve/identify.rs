@@ -6,18 +6,18 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::clients::Clients;
 use super::proc::{Entry, Proc, image, place_image};
 use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
-use super::{Image, Process};
+use super::{Account, Credentials, Image, Process};
 use crate::proctable::{self, Time};
 use crate::sys::PidFd;
-use crate::sys::stat::{FileIdentity, identity_of};
+use crate::sys::stat::{FileIdentity, identity_of, link_of};
 use crate::watch::hold::{Executor, Identify};
 
 /// How long the answering thread waits for arguments.
@@ -30,9 +30,8 @@ const EXEC_TIME: Duration = Duration::from_millis(200);
 pub struct Identity {
     /// The process; at exec with the image it is about to run.
     pub process: Process,
-    /// At exec: its parent at that moment.
-    pub parent: Option<Process>,
-    /// At open: its parent and its control groups, which are read as it goes on.
+    /// Its parent and its control groups, which are read as it goes on; not of a
+    /// key tool that opens, for they are known since its exec.
     pub around: Option<Answer<Around>>,
     /// The inode of its mount namespace.
     pub namespace: Option<u64>,
@@ -41,9 +40,7 @@ pub struct Identity {
     /// What it ran before the exec.
     pub before: Option<Image>,
     /// Its name and arguments, which it has only after the exec.
-    pub late: Option<Answer<Option<Called>>>,
-    /// At exec: its parent's arguments.
-    pub parent_args: Option<Answer<Option<Vec<OsString>>>>,
+    pub late: Late,
     /// Nothing could have changed between the act and the reading.
     pub verified: bool,
     /// The held thread, until that is sure.
@@ -65,6 +62,19 @@ pub struct Called {
     pub args: Vec<OsString>,
     /// Its control groups.
     pub cgroup: Option<Vec<u8>>,
+}
+
+/// How a process was called, once that has been read.
+pub type Late = Arc<OnceLock<Called>>;
+
+/// A key tool as it was at its exec, to be known again when it opens.
+#[derive(Debug)]
+pub struct Known {
+    process: Process,
+    /// The file it runs.
+    file: FileIdentity,
+    namespace: Option<u64>,
+    late: Late,
 }
 
 /// Reads processes for the hold and for the resolver.
@@ -205,7 +215,7 @@ impl Identifier {
 
     /// Reads a thread that is held at exec, and its process's start.
     fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, super::proc::Status)> {
-        let (mut process, status) = self.read(entry).ok()?;
+        let (mut process, status) = self.proc.snapshot(entry).ok()?;
         if process.pid != tid {
             // A thread's stat gives the thread's start, not the process's.
             if let Ok(ticks) = self.start_ticks(process.pid) {
@@ -215,9 +225,29 @@ impl Identifier {
         Some((process, status))
     }
 
-    /// The parent `pid` of a process that started at `child_start`.
-    fn parent(&self, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
-        parent(&self.proc, pid, child_start)
+    /// Has read aside what is wanted of the parent of a process at exec.
+    fn ask_parent(&self, process: &Process) -> Option<Answer<Around>> {
+        let (pid, start) = (process.parent_pid, process.start_ticks);
+        let proc = Arc::clone(&self.proc);
+        let (around, answer) = Answer::promised();
+        let is_taken = self.execs.run(move || {
+            let (reply, args) = Answer::promised();
+            let found = parent(&proc, pid, start);
+            let known = found.as_ref().map(|(_, it)| it.start_ticks);
+            let (entry, parent) = found.unzip();
+            let _ = around.send(Around {
+                parent,
+                parent_args: Some(args),
+                cgroup: None,
+            });
+            let args = entry.and_then(|entry| {
+                let args = entry.args()?;
+                let start = entry.stat().ok().map(|stat| stat.start_ticks);
+                (Some(start) == known).then_some(args)
+            });
+            let _ = reply.send(args);
+        });
+        is_taken.then_some(answer)
     }
 
     /// Has read aside what else is wanted of a held process: in parallel, for
@@ -228,7 +258,7 @@ impl Identifier {
         let files = self.files.clone();
         let placements = self.placements.clone();
         let (reply, aside) = Answer::promised();
-        self.pool.ask(move || {
+        let is_taken = self.pool.run(move || {
             let (around, answer) = Answer::promised();
             let _ = reply.send(Aside {
                 file: files.keep(&entry).ok(),
@@ -240,9 +270,13 @@ impl Identifier {
             let stat = entry.stat().ok();
             let parent =
                 stat.and_then(|stat| parent(&proc, Some(stat.parent), Some(stat.start_ticks)));
-            let _ = around.send(Around { parent, cgroup });
-        })?;
-        Some(aside)
+            let _ = around.send(Around {
+                parent: parent.map(|(_, parent)| parent),
+                parent_args: None,
+                cgroup,
+            });
+        });
+        is_taken.then_some(aside)
     }
 }
 
@@ -266,19 +300,23 @@ struct Aside {
 pub struct Around {
     /// Its parent.
     pub parent: Option<Process>,
-    /// Its control groups.
+    /// At exec: the arguments of its parent.
+    pub parent_args: Option<Answer<Option<Vec<OsString>>>>,
+    /// At open: its control groups.
     pub cgroup: Option<Answer<Option<Vec<u8>>>>,
 }
 
-fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<Process> {
+/// The parent `pid` of a process that started at `child_start`.
+fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<(Entry, Process)> {
     let entry = proc.entry(pid.filter(|pid| *pid > 0)?).ok()?;
     let parent = proc.core(&entry, entry.stat().ok()?).ok()?.0;
     // One that is younger than its child took over the pid.
-    (parent.start_ticks <= child_start).then_some(parent)
+    (parent.start_ticks <= child_start).then_some((entry, parent))
 }
 
 impl Identify for Identifier {
     type Identity = Identity;
+    type Known = Known;
 
     fn opener(&mut self, tid: i32) -> Option<Identity> {
         let entry = self.proc.entry(tid).ok()?;
@@ -312,53 +350,90 @@ impl Identify for Identifier {
             verified: false,
             held: process.image.is_some().then_some(entry),
             process,
-            parent: None,
             around,
             namespace,
             pidfd: None,
             before: None,
-            late: None,
-            parent_args: None,
+            late: Late::default(),
             file,
             read: proctable::now(),
         })
     }
 
-    fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Identity>> {
+    /// What cannot have changed since its exec is not read again. How it was
+    /// called must be known: it may end before that is read.
+    fn known(&mut self, known: &Known, pidfd: &PidFd) -> Option<Identity> {
+        let called = known.late.get()?;
+        let entry = self.proc.entry(known.process.pid).ok()?;
+        if identity_of(entry.as_fd(), c"exe").ok()? != known.file {
+            return None;
+        }
+        let ids = |ids: [u32; 2]| ids.map(|id| Account { id, name: None });
+        let info = pidfd.info().ok()?;
+        let ([real_user, effective_user], [real_group, effective_group]) =
+            (ids(info.users), ids(info.groups));
+        Some(Identity {
+            process: Process {
+                name: Some(called.name.clone()),
+                args: Some(called.args.clone()),
+                cgroup: called.cgroup.clone(),
+                working_directory: entry.link(c"cwd"),
+                credentials: Some(Credentials {
+                    real_user,
+                    effective_user,
+                    real_group,
+                    effective_group,
+                }),
+                ..known.process.clone()
+            },
+            around: None,
+            namespace: known.namespace,
+            pidfd: None,
+            before: None,
+            late: Late::default(),
+            verified: false,
+            alone: false,
+            file: self.files.keep(&entry).ok(),
+            held: Some(entry),
+            read: proctable::now(),
+        })
+    }
+
+    fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Identity, Known>> {
         let entry = self.proc.entry(tid).ok()?;
         let (mut process, status) = self.held(tid, &entry)?;
         let link = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())).ok()?;
-        let path = nix::fcntl::readlink(link.as_c_str()).ok()?;
+        let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
         let file = identity_of(nix::fcntl::AT_FDCWD, &link).ok();
-        let mut new = image(path.into(), file);
-        place_image(
-            &mut new,
-            || self.ours(entry.mount_namespace()),
-            self.namespace,
-        );
         // The name a process has after exec is that of the path it was called
         // by, and its arguments are not there yet.
         process.name = None;
-        let before = process.image.replace(new);
+        let before = process.image.replace(image(path.into(), file));
         let namespace = entry.mount_namespace();
-        let late = self.proc.entry(process.pid).ok().and_then(|entry| {
-            self.execs
-                .ask(move || file.and_then(|file| called(&entry, file)))
-        });
-        let parent = self.parent(process.parent_pid, process.start_ticks);
-        let parent_args = parent.as_ref().and_then(|parent| {
-            let entry = self.proc.entry(parent.pid).ok()?;
-            let start = parent.start_ticks;
-            self.execs.ask(move || {
-                let args = entry.args()?;
-                (entry.stat().ok().map(|stat| stat.start_ticks) == start).then_some(args)
-            })
+        let late = Late::default();
+        if let Some(file) = file
+            && let Ok(entry) = self.proc.entry(process.pid)
+        {
+            let late = Arc::clone(&late);
+            self.execs.run(move || {
+                if let Some(called) = called(&entry, file) {
+                    let _ = late.set(called);
+                }
+            });
+        }
+        let around = self.ask_parent(&process);
+        let known = file.map(|file| Known {
+            process: process.clone(),
+            file,
+            namespace,
+            late: Arc::clone(&late),
         });
         Some(Executor {
             pid: process.pid,
             pidfd: PidFd::open(process.pid).ok(),
+            known,
             identity: Identity {
-                parent,
+                around,
                 namespace,
                 pidfd: PidFd::open(process.pid).ok(),
                 // The only thread is the one that is held: nobody else can act
@@ -369,8 +444,6 @@ impl Identify for Identifier {
                 process,
                 before,
                 late,
-                parent_args,
-                around: None,
                 file: None,
                 read: proctable::now(),
             },

@@ -126,6 +126,18 @@ pub struct Process {
 }
 
 impl Process {
+    fn weight(&self) -> usize {
+        let text = |text: usize| text + size_of::<OsString>();
+        let args = self.args.iter().flatten();
+        let args: usize = args.map(|arg| text(arg.len())).sum();
+        let image = self.image.as_ref();
+        let image = image.map_or(0, |image| image.path.as_os_str().len());
+        let directory = self.working_directory.as_ref();
+        let directory = directory.map_or(0, |path| path.as_os_str().len());
+        let cgroup = self.cgroup.as_ref().map_or(0, Vec::len);
+        size_of::<Self>() + args + image + directory + cgroup
+    }
+
     /// One of which no more than its pid is known.
     #[must_use]
     pub fn unknown(pid: i32) -> Self {
@@ -196,6 +208,15 @@ pub struct Attribution {
     pub candidates: Vec<Image>,
     /// What else is known of the program.
     pub program: ProgramFacts,
+}
+
+impl Attribution {
+    /// How much memory it takes (bytes), about, of what is as long as users make it.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let processes = self.process.iter().chain(&self.ancestors);
+        processes.map(Process::weight).sum()
+    }
 }
 
 /// Reads `bytes` as all that this part reads of `/proc`, logind and wtmp, where

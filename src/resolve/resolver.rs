@@ -5,9 +5,11 @@
 //! run another program when it acted.
 
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use super::identify::{Identifier, Identity};
+use super::slow::Answer;
 use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts, tabled};
 use crate::proctable::{self, ProcTable};
 use crate::sys::PidFd;
@@ -39,6 +41,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// A process that was held at the exec of a key tool.
 struct Recorded {
     identity: Identity,
+    /// Its parent at its exec.
+    parent: Option<Process>,
+    parent_args: Option<Answer<Option<Vec<OsString>>>>,
     /// The fence before which it had not run the tool yet.
     from: Option<u64>,
     /// The fence behind which its pid may be another's.
@@ -195,10 +200,19 @@ impl Resolver {
     }
 
     /// A process was held at the exec of a key tool.
-    pub fn executing(&mut self, identity: Identity, fence: Option<u64>, followed: bool) {
+    pub fn executing(&mut self, mut identity: Identity, fence: Option<u64>, followed: bool) {
         self.prune();
         self.foresee(&identity.process);
-        self.foresee_lineage(&identity);
+        let images = [&mut identity.process.image, &mut identity.before];
+        for image in images.into_iter().flatten() {
+            self.identifier.place(image, identity.namespace);
+        }
+        let due = Instant::now() + AROUND_TIME;
+        let around = identity.around.take().and_then(|answer| answer.until(due));
+        let (parent, parent_args) = around.map_or((None, None), |it| (it.parent, it.parent_args));
+        if let Some(parent) = &parent {
+            self.foresee_lineage(&identity.process, parent);
+        }
         if self.recorded.len() >= MAX_RECORDED {
             // Without its record the process is read live, and said to be so.
             return;
@@ -207,6 +221,8 @@ impl Resolver {
             identity.process.pid,
             Recorded {
                 identity,
+                parent,
+                parent_args,
                 from: fence,
                 until: None,
                 followed,
@@ -262,7 +278,9 @@ impl Resolver {
         let due = Instant::now() + AROUND_TIME;
         let around = around.and_then(|answer| answer.until(due));
         let (mut parent, cgroup) = around.map_or((None, None), |it| (it.parent, it.cgroup));
-        process.cgroup = cgroup.and_then(|answer| answer.until(due)?);
+        if let Some(answer) = cgroup {
+            process.cgroup = answer.until(due).flatten();
+        }
         self.foresee(&process);
         if let Some(image) = &mut process.image {
             self.identifier.place(image, namespace);
@@ -271,7 +289,9 @@ impl Resolver {
             && recorded.identity.process.start_ticks == process.start_ticks
         {
             recorded.complete();
-            if let (Some(parent), Some(known)) = (&mut parent, &recorded.identity.parent)
+            // A key tool that opens is known with its parent.
+            parent = parent.or_else(|| recorded.parent.clone());
+            if let (Some(parent), Some(known)) = (&mut parent, &recorded.parent)
                 && (parent.pid, parent.start_ticks) == (known.pid, known.start_ticks)
                 && parent.args.is_none()
                 && same_file(parent.image.as_ref(), known.image.as_ref())
@@ -340,16 +360,13 @@ impl Resolver {
 
     /// Reads the lineage of a key tool, unless that of its parent is known, while
     /// it is there: of what has ended no more than the program is known.
-    fn foresee_lineage(&mut self, identity: &Identity) {
-        let Some(parent) = &identity.parent else {
-            return;
-        };
+    fn foresee_lineage(&mut self, process: &Process, parent: &Process) {
         let key = parent.start_ticks.map(|start| (parent.pid, start));
         if key.is_some_and(|key| self.ancestors.contains_key(&key)) {
             return;
         }
         self.complete_lineage(&mut Attribution {
-            process: Some(identity.process.clone()),
+            process: Some(process.clone()),
             ancestors: vec![parent.clone()],
             ..Attribution::none()
         });
@@ -441,7 +458,7 @@ impl Resolver {
             method: Method::Recorded,
             certain: began && recorded.is_verified() && candidates.is_empty(),
             process: Some(process),
-            ancestors: recorded.identity.parent.clone().into_iter().collect(),
+            ancestors: recorded.parent.clone().into_iter().collect(),
             candidates,
             program: ProgramFacts::default(),
         })
@@ -674,18 +691,18 @@ impl Recorded {
 
     /// Takes the name and the arguments that were read after the exec.
     fn complete(&mut self) {
-        if let Some(parent) = &mut self.identity.parent
+        if let Some(parent) = &mut self.parent
             && parent.args.is_none()
         {
-            let args = self.identity.parent_args.as_ref();
+            let args = self.parent_args.as_ref();
             parent.args = args.and_then(|args| args.now()?);
         }
         if self.identity.process.args.is_none()
-            && let Some(called) = self.identity.late.as_ref().and_then(|late| late.now()?)
+            && let Some(called) = self.identity.late.get()
         {
-            self.identity.process.cgroup = called.cgroup;
-            self.identity.process.name = Some(called.name);
-            self.identity.process.args = Some(called.args);
+            self.identity.process.cgroup.clone_from(&called.cgroup);
+            self.identity.process.name = Some(called.name.clone());
+            self.identity.process.args = Some(called.args.clone());
         }
     }
 }

@@ -7,11 +7,11 @@
 //!
 //! Owns the threads and the queue in front of them, both bounded.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// About how long it takes until a thread that is woken runs.
@@ -21,11 +21,24 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The pool.
 #[derive(Clone)]
-pub struct Pool {
-    jobs: SyncSender<Job>,
+pub struct Pool(Arc<Owner>);
+
+/// Ends the threads when the last who may ask is gone.
+struct Owner(Arc<Queue>);
+
+/// What waits for a thread. A channel would be shared behind a lock that its
+/// threads hand to each other, which wakes one more of them for each job.
+struct Queue {
+    jobs: Mutex<Jobs>,
+    more: Condvar,
     /// Jobs that nobody has finished yet.
-    pending: Arc<AtomicUsize>,
+    pending: AtomicUsize,
     most: usize,
+}
+
+struct Jobs {
+    waiting: VecDeque<Job>,
+    is_over: bool,
 }
 
 /// How a pool is made.
@@ -100,12 +113,18 @@ impl Pool {
     /// A thread could not be started.
     pub fn start(size: Size) -> io::Result<Self> {
         let most = size.threads + size.backlog;
-        let (jobs, queue) = sync_channel::<Job>(most);
-        let queue = Arc::new(Mutex::new(queue));
-        let pending = Arc::new(AtomicUsize::new(0));
+        let queue = Arc::new(Queue {
+            jobs: Mutex::new(Jobs {
+                waiting: VecDeque::with_capacity(most),
+                is_over: false,
+            }),
+            more: Condvar::new(),
+            pending: AtomicUsize::new(0),
+            most,
+        });
+        let pool = Self(Arc::new(Owner(Arc::clone(&queue))));
         for number in 0..size.threads {
             let queue = Arc::clone(&queue);
-            let pending = Arc::clone(&pending);
             std::thread::Builder::new()
                 .name(format!("slow-{number}"))
                 .spawn(move || {
@@ -113,19 +132,13 @@ impl Pool {
                         // Refused without CAP_SYS_NICE: then it takes longer.
                         let _ = crate::sys::thread::real_time(1);
                     }
-                    loop {
-                        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(job) = job else { return };
+                    while let Some(job) = queue.next() {
                         job();
-                        pending.fetch_sub(1, Ordering::Release);
+                        queue.pending.fetch_sub(1, Ordering::Release);
                     }
                 })?;
         }
-        Ok(Self {
-            jobs,
-            pending,
-            most,
-        })
+        Ok(pool)
     }
 
     /// Has `read` done by one of the threads; `None` when all are stuck.
@@ -133,21 +146,53 @@ impl Pool {
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Option<Answer<T>> {
-        // Full of stuck jobs: do not even queue, the caller would wait in vain.
-        if self.pending.fetch_add(1, Ordering::Acquire) >= self.most {
-            self.pending.fetch_sub(1, Ordering::Release);
-            return None;
-        }
         let (reply, answer) = Answer::promised();
-        let job: Job = Box::new(move || {
+        let is_taken = self.run(move || {
             // The caller may have gone on without it.
             let _ = reply.send(read());
         });
-        if self.jobs.try_send(job).is_err() {
-            self.pending.fetch_sub(1, Ordering::Release);
-            return None;
+        is_taken.then_some(answer)
+    }
+
+    /// Has `job` done, whose answers, if any, were promised; says whether a thread
+    /// will: none does when all are stuck.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        let queue = &self.0.0;
+        // Full of stuck jobs: do not even queue, the caller would wait in vain.
+        if queue.pending.fetch_add(1, Ordering::Acquire) >= queue.most {
+            queue.pending.fetch_sub(1, Ordering::Release);
+            return false;
         }
-        Some(answer)
+        queue.lock().waiting.push_back(Box::new(job));
+        queue.more.notify_one();
+        true
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job; `None` when there will be no more.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.lock();
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                return Some(job);
+            }
+            if jobs.is_over {
+                return None;
+            }
+            jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.more.notify_all();
     }
 }
 
@@ -173,7 +218,7 @@ mod tests {
         }
         assert!(pool.ask(|| ()).is_none(), "all threads are stuck");
         drop(stuck);
-        while pool.pending.load(Ordering::Acquire) > 0 {
+        while pool.0.0.pending.load(Ordering::Acquire) > 0 {
             std::thread::yield_now();
         }
         let answer = pool.ask(|| 7).unwrap();

@@ -7,7 +7,7 @@
 //! | what | then | counted as |
 //! |---|---|---|
 //! | one call takes longer than [`HANG_AFTER`] | lines wait in the queue | – |
-//! | the queue is full | the line passes this sink by | dropped |
+//! | the queue is full, in lines or bytes | the line passes this sink by | dropped |
 //! | a write errs | spooled, offered again with each line and each second | failed |
 //! | the spool is full | the newest line passes by: the first ones show how it began | dropped |
 //! | `BrokenPipe` | the sink is stopped for good | – |
@@ -18,7 +18,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::{self, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,9 +27,12 @@ use super::receipt::{Receipt, Slip};
 use super::report::{Report, ReportKind, Reports, SinkState, SinkStatus};
 use super::worker::Worker;
 use super::{Line, Sink};
+use crate::queue;
 
-/// Lines that may wait for one sink's thread.
+/// Lines that may wait for one sink's thread, and bytes of JSON: users make
+/// documents as long as their arguments and names are.
 const QUEUE: usize = 4096;
+const QUEUE_BYTES: u64 = 16 << 20;
 
 /// A sink that is at one call for so long hangs, as a disk does that does not
 /// answer, or a terminal that is stopped (`Ctrl-S`).
@@ -40,15 +43,17 @@ const HANG_AFTER: Duration = Duration::from_secs(10);
 pub struct Fanout {
     lanes: Vec<Lane>,
     reports: Reports,
+    /// So many bytes may wait for each.
+    bytes: u64,
 }
 
 #[derive(Debug)]
 struct Lane {
-    queue: SyncSender<Order>,
+    queue: queue::Sender<Order>,
     is_record: bool,
     shared: Arc<Shared>,
     /// Disconnects when the thread has ended.
-    done: Mutex<Receiver<()>>,
+    done: Mutex<mpsc::Receiver<()>>,
 }
 
 #[derive(Debug)]
@@ -64,6 +69,8 @@ pub(super) struct Shared {
     pub(super) name: &'static str,
     /// Lines in the queue.
     pub(super) queued: AtomicU64,
+    /// Bytes of these.
+    pub(super) queued_bytes: AtomicU64,
     pub(super) spooled: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -96,14 +103,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Fanout {
     /// Starts a thread for each sink.
     pub fn start(sinks: Vec<Box<dyn Sink>>) -> io::Result<Self> {
-        Self::with_queue(sinks, QUEUE)
+        Self::with_queue(sinks, QUEUE, QUEUE_BYTES)
     }
 
-    fn with_queue(sinks: Vec<Box<dyn Sink>>, capacity: usize) -> io::Result<Self> {
+    fn with_queue(sinks: Vec<Box<dyn Sink>>, capacity: usize, bytes: u64) -> io::Result<Self> {
         let reports = Reports::start()?;
         let mut lanes = Vec::with_capacity(sinks.len());
         for sink in sinks {
-            let (queue, orders) = mpsc::sync_channel(capacity);
+            let (queue, orders) = queue::bounded(capacity);
             let (ended, done) = mpsc::channel::<()>();
             let shared = Arc::new(Shared {
                 name: sink.name(),
@@ -124,7 +131,11 @@ impl Fanout {
                 done: Mutex::new(done),
             });
         }
-        Ok(Self { lanes, reports })
+        Ok(Self {
+            lanes,
+            reports,
+            bytes,
+        })
     }
 
     /// Hands a line to every sink. Never blocks, writes, or allocates by the
@@ -146,13 +157,18 @@ impl Fanout {
                 continue;
             }
             shared.queued.fetch_add(1, SeqCst);
+            let bytes = line.json.len() as u64;
+            let before = shared.queued_bytes.fetch_add(bytes, SeqCst);
             let sent = if shared.closing.load(SeqCst) {
                 Err(TrySendError::Disconnected(Order::Wake))
+            } else if before > 0 && before + bytes > self.bytes {
+                Err(TrySendError::Full(Order::Wake))
             } else {
                 let slip = slip.take_if(|_| lane.is_record);
                 lane.queue.try_send(Order::Line(line.clone(), slip))
             };
             let Err(refused) = sent else { continue };
+            shared.queued_bytes.fetch_sub(bytes, SeqCst);
             shared.queued.fetch_sub(1, SeqCst);
             let before = shared.dropped.fetch_add(1, SeqCst);
             if matches!(refused, TrySendError::Full(_)) {

@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Instant, SystemTime};
 
 use super::fanout::{Order, Shared, lock};
 use super::receipt::Slip;
 use super::report::{ReportKind, Reports};
 use super::{Line, SETTLE_AFTER, Sink, Spool};
+use crate::queue::Receiver;
 
 /// The thread's state.
 pub(super) struct Worker {
@@ -102,6 +103,7 @@ impl Worker {
     /// A line from the queue: written, or spooled, or dropped.
     fn take(&mut self, line: Line, slip: Option<Slip>) {
         let urgent = line.is_urgent();
+        let bytes = line.json.len() as u64;
         if !self.shared.stopped.load(SeqCst) {
             // The spool first, or the order of the log would not be that of events.
             if !self.flush_spool() {
@@ -122,6 +124,7 @@ impl Worker {
             }
         }
         // Last, so that no line is ever in no count.
+        self.shared.queued_bytes.fetch_sub(bytes, SeqCst);
         self.shared.queued.fetch_sub(1, SeqCst);
     }
 

@@ -17,18 +17,71 @@ const MAX_HANDLE_SIZE: usize = 128;
 /// given again when the inode number is. Equal for what a fanotify record
 /// reports and for what [`ObjectId::of`] reads.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectId(Box<[u8]>);
+pub struct ObjectId(Repr);
+
+/// The bytes of a handle that need no memory of their own: those of ext4, XFS and
+/// tmpfs have 8 to 12.
+const SHORT: usize = 13;
+
+/// Many are kept, and each of a kind in one way: equal parts are equal here.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Repr {
+    Short {
+        kind: u8,
+        length: u8,
+        fsid: [u8; 8],
+        opaque: [u8; SHORT],
+    },
+    /// File-system id, type and handle.
+    Long(Box<[u8]>),
+}
 
 impl ObjectId {
     /// Puts an identity together from the parts of a FID information record
     /// (fanotify(7), `struct fanotify_event_info_fid`).
     #[must_use]
     pub fn from_parts(fsid: [u8; 8], handle_type: i32, handle: &[u8]) -> Self {
+        if let (Ok(kind), Ok(length)) = (u8::try_from(handle_type), u8::try_from(handle.len()))
+            && handle.len() <= SHORT
+        {
+            let mut opaque = [0; SHORT];
+            opaque[..handle.len()].copy_from_slice(handle);
+            return Self(Repr::Short {
+                kind,
+                length,
+                fsid,
+                opaque,
+            });
+        }
         let mut bytes = Vec::with_capacity(12 + handle.len());
         bytes.extend_from_slice(&fsid);
         bytes.extend_from_slice(&handle_type.to_ne_bytes());
         bytes.extend_from_slice(handle);
-        Self(bytes.into_boxed_slice())
+        Self(Repr::Long(bytes.into_boxed_slice()))
+    }
+
+    /// File-system id, type and handle, as [`ObjectId::from_parts`] takes them.
+    fn parts(&self) -> ([u8; 8], i32, &[u8]) {
+        match &self.0 {
+            Repr::Short {
+                kind,
+                length,
+                fsid,
+                opaque,
+            } => (*fsid, i32::from(*kind), &opaque[..usize::from(*length)]),
+            Repr::Long(bytes) => {
+                let (mut fsid, mut kind) = ([0; 8], [0; 4]);
+                fsid.copy_from_slice(&bytes[..8]);
+                kind.copy_from_slice(&bytes[8..12]);
+                (fsid, i32::from_ne_bytes(kind), &bytes[12..])
+            }
+        }
+    }
+
+    /// The id of its file system.
+    #[must_use]
+    pub fn file_system(&self) -> [u8; 8] {
+        self.parts().0
     }
 
     /// The identity of an open object; any descriptor will do, `O_PATH` too.
@@ -38,7 +91,7 @@ impl ObjectId {
     /// the file system has no handles.
     pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let fsid = FileSystem::of(fd)?.id;
-        Self::read(fd, c"", fsid)
+        Self::on(fd, fsid)
     }
 
     /// The identity of an open object on the file system with this id.
@@ -46,7 +99,7 @@ impl ObjectId {
     /// # Errors
     /// As [`ObjectId::of`].
     pub fn on(fd: BorrowedFd<'_>, fsid: [u8; 8]) -> io::Result<Self> {
-        Self::read(fd, c"", fsid)
+        Ok(Self::read(fd, c"", fsid)?.0)
     }
 
     /// The identity of `name` in the directory `dir`, without following a
@@ -56,7 +109,20 @@ impl ObjectId {
     /// As [`ObjectId::of`]; `ENOENT` where there is no such name.
     pub fn at(dir: BorrowedFd<'_>, name: &OsStr, fsid: [u8; 8]) -> io::Result<Self> {
         let name = CString::new(name.as_bytes())?;
-        Self::read(dir, &name, fsid)
+        Ok(Self::read(dir, &name, fsid)?.0)
+    }
+
+    /// The same, and the mount that it was found on (`proc_pid_mountinfo(5)`).
+    ///
+    /// # Errors
+    /// As [`ObjectId::at`].
+    pub fn with_mount(
+        dir: BorrowedFd<'_>,
+        name: &std::ffi::CStr,
+        fsid: [u8; 8],
+    ) -> io::Result<(Self, u64)> {
+        let (id, mount) = Self::read(dir, name, fsid)?;
+        Ok((id, u64::try_from(mount).unwrap_or(u64::MAX)))
     }
 
     /// Opens the object as a place (`O_PATH`); `dir` is a directory of its file
@@ -70,10 +136,10 @@ impl ObjectId {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = nix::fcntl::openat(dir, ".", flags, Mode::empty())?;
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
-        let (kind, opaque) = self.0[8..].split_at_checked(4).ok_or_else(stale)?;
+        let (_, kind, opaque) = self.parts();
         let mut handle = Handle {
             bytes: u32::try_from(opaque.len()).unwrap_or(0),
-            kind: i32::from_ne_bytes(kind.try_into().map_err(|_| stale())?),
+            kind,
             opaque: [0; MAX_HANDLE_SIZE],
         };
         let room = handle.opaque.get_mut(..opaque.len()).ok_or_else(stale)?;
@@ -94,7 +160,7 @@ impl ObjectId {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    fn read(fd: BorrowedFd<'_>, name: &std::ffi::CStr, fsid: [u8; 8]) -> io::Result<Self> {
+    fn read(fd: BorrowedFd<'_>, name: &std::ffi::CStr, fsid: [u8; 8]) -> io::Result<(Self, i32)> {
         let empty = if name.is_empty() {
             libc::AT_EMPTY_PATH
         } else {
@@ -123,11 +189,8 @@ impl ObjectId {
             };
             if result == 0 {
                 let length = (handle.bytes as usize).min(MAX_HANDLE_SIZE);
-                return Ok(Self::from_parts(
-                    fsid,
-                    handle.kind,
-                    &handle.opaque[..length],
-                ));
+                let id = Self::from_parts(fsid, handle.kind, &handle.opaque[..length]);
+                return Ok((id, mount_id));
             }
             let error = io::Error::last_os_error();
             if error.raw_os_error() != Some(libc::EINVAL) {
@@ -148,7 +211,13 @@ struct Handle {
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+        let (fsid, kind, opaque) = self.parts();
+        for bytes in [&fsid[..], &kind.to_ne_bytes(), opaque] {
+            for byte in bytes {
+                write!(f, "{byte:02x}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -212,6 +281,25 @@ impl FileSystem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_handle_is_told_from_others_and_shown_alike() {
+        let fsid = [1, 2, 3, 4, 5, 6, 7, 0xff];
+        let bytes: Vec<u8> = (0..40).collect();
+        let mut known = std::collections::HashSet::new();
+        for kind in [1, 0x81, 0xfe, 0x1fe] {
+            for length in 0..bytes.len() {
+                let handle = &bytes[..length];
+                let id = ObjectId::from_parts(fsid, kind, handle);
+                assert_eq!(id.parts(), (fsid, kind, handle));
+                let whole = [&fsid[..], &kind.to_ne_bytes(), handle].concat();
+                assert_eq!(id.to_string(), data_encoding::HEXLOWER.encode(&whole));
+                assert_eq!(id, ObjectId::from_parts(fsid, kind, handle));
+                assert!(known.insert(id));
+            }
+        }
+        assert_eq!(size_of::<Option<ObjectId>>(), 24);
+    }
 
     #[test]
     fn an_object_has_one_identity_by_name_and_by_descriptor() {

@@ -17,6 +17,23 @@ pub struct Glance {
     pub links: u32,
     /// The mount it lies on (`proc_pid_mountinfo(5)`); `None` before Linux 5.8.
     pub mount: Option<u64>,
+    /// If it was asked for ([`look`]).
+    pub version: Option<Version>,
+}
+
+/// What does not stay the same when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// `st_ino`.
+    pub inode: u64,
+    /// The type bits of `st_mode` (`S_IFMT`, inode(7)).
+    pub kind: u32,
+    /// `st_size`, in bytes.
+    pub size: u64,
+    /// `st_mtim`: seconds since the epoch, and nanoseconds.
+    pub modified: (i64, u32),
+    /// `st_ctim`, in the same way.
+    pub changed: (i64, u32),
 }
 
 /// Device, inode and link count of a file (`statx(2)`).
@@ -53,15 +70,43 @@ pub fn identity_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<FileIdentity>
 /// # Errors
 /// The errno of `statx(2)`.
 pub fn glance(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Glance> {
-    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     // The mount is told unasked; asked for anything, FUSE refuses whom its user
     // does not let in.
-    let buffer = statx(dir, name, flags, 0)?;
+    glance_for(dir, name, 0)
+}
+
+/// The same with [`Glance::version`], for what is known to lie on a file system
+/// without a server.
+///
+/// # Errors
+/// The errno of `statx(2)`.
+pub fn look(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Glance> {
+    glance_for(dir, name, VERSION | libc::STATX_NLINK)
+}
+
+/// What [`Version`] is made of.
+const VERSION: u32 =
+    libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_MTIME | libc::STATX_CTIME;
+
+fn glance_for(dir: BorrowedFd<'_>, name: &CStr, mask: u32) -> io::Result<Glance> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    let buffer = statx(dir, name, flags, mask)?;
+    let kind = u32::from(buffer.stx_mode) & libc::S_IFMT;
+    let time = |time: libc::statx_timestamp| (time.tv_sec, time.tv_nsec);
+    let version = Version {
+        inode: buffer.stx_ino,
+        kind,
+        size: buffer.stx_size,
+        modified: time(buffer.stx_mtime),
+        changed: time(buffer.stx_ctime),
+    };
+    let has = |bits| buffer.stx_mask & bits == bits;
     Ok(Glance {
-        kind: u32::from(buffer.stx_mode) & libc::S_IFMT,
+        kind,
         uid: buffer.stx_uid,
         links: buffer.stx_nlink,
-        mount: (buffer.stx_mask & libc::STATX_MNT_ID != 0).then_some(buffer.stx_mnt_id),
+        mount: has(libc::STATX_MNT_ID).then_some(buffer.stx_mnt_id),
+        version: (mask != 0 && has(VERSION)).then_some(version),
     })
 }
 

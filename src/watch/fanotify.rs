@@ -64,11 +64,11 @@ impl Marker for Marks {
         };
         if FileSystem::of(dir)?.may_stall() {
             let reason = "an open on this file system can wait for a server";
-            return Ok(Held::Refused(reason.to_owned()));
+            return Ok(Held::Refused(reason.into()));
         }
         Ok(match permission.mark_directory(dir, HOLD) {
             Ok(()) => Held::Yes,
-            Err(error) => Held::Refused(error.to_string()),
+            Err(error) => Held::Refused(error.to_string().into()),
         })
     }
 
@@ -275,6 +275,9 @@ impl FanotifyWatch {
         let mut records = Vec::new();
         let group = Arc::clone(&self.group);
         let count = group.read(&mut self.buffer, |record| records.push(record))?;
+        if count == 0 {
+            self.tree.emptied();
+        }
         self.pids.clear();
         self.pids.extend(records.iter().map(|record| record.pid));
         for record in records {
@@ -315,7 +318,7 @@ impl FanotifyWatch {
         if self.is_muted(&record, writer.as_ref(), out) {
             return;
         }
-        let directory = record.is(mask::ONDIR);
+        let (created, directory) = (record.is(mask::CREATE), record.is(mask::ONDIR));
         if record.is(mask::RENAME) {
             let from = self.find(record.from.as_ref());
             let to = self.find(record.to.as_ref());
@@ -326,6 +329,11 @@ impl FanotifyWatch {
             return;
         }
         let Some((node, name)) = self.place(&record) else {
+            if let Some(entry) = record.entry.filter(|_| created && !directory) {
+                let target = record.target;
+                self.tree
+                    .created_elsewhere(&entry.directory, &entry.name, target, writer, out);
+            }
             return;
         };
         let name = name.as_os_str();
@@ -348,7 +356,7 @@ impl FanotifyWatch {
         }
         // One record can carry several bits; this is the order they come in.
         let target = record.target.clone();
-        if record.is(mask::CREATE) {
+        if created {
             self.tree
                 .created(node, name, target.clone(), directory, writer.clone(), out);
         }
@@ -357,35 +365,16 @@ impl FanotifyWatch {
             self.tree
                 .renamed(None, to, target.clone(), directory, writer.clone(), out);
         }
-        if record.is(mask::OPEN) && !directory {
-            self.tree.touched(
-                What::Opened,
-                node,
-                name,
-                target.clone(),
-                writer.clone(),
-                out,
-            );
-        }
-        if record.is(mask::MODIFY) && !directory {
-            self.tree.touched(
-                What::Modified,
-                node,
-                name,
-                target.clone(),
-                writer.clone(),
-                out,
-            );
-        }
-        if record.is(mask::CLOSE_WRITE) && !directory {
-            self.tree.touched(
-                What::Closed,
-                node,
-                name,
-                target.clone(),
-                writer.clone(),
-                out,
-            );
+        let touches = [
+            (mask::OPEN, What::Opened),
+            (mask::MODIFY, What::Modified),
+            (mask::CLOSE_WRITE, What::Closed),
+        ];
+        for (bit, what) in touches {
+            if record.is(bit) && !directory {
+                let (target, writer) = (target.clone(), writer.clone());
+                self.tree.touched(what, node, name, target, writer, out);
+            }
         }
         if record.is(mask::DELETE | mask::MOVED_FROM) {
             self.tree

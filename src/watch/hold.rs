@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -30,6 +30,7 @@ use super::deadline::{Deadline, FLIGHTS};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
 use super::tree::Ground;
+use crate::queue;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
 use crate::sys::{ObjectId, PidFd, thread};
 
@@ -63,12 +64,23 @@ const SURE_TRIES: u32 = 5;
 pub trait Identify: Send {
     /// What is known of a process.
     type Identity: Send + 'static;
+    /// What is remembered of a running key tool.
+    type Known: Send;
 
     /// Who holds thread id `tid`, which waits in open(2).
     fn opener(&mut self, tid: i32) -> Option<Self::Identity>;
 
+    /// Who the first thread of a key tool is, which waits in open(2); `None` unless
+    /// it is what it was at its exec. Holds if `pidfd`, which is the tool, is still alive
+    /// afterwards.
+    fn known(&mut self, known: &Self::Known, pidfd: &PidFd) -> Option<Self::Identity>;
+
     /// Who thread id `tid` is, which waits in execve(2) for `program`.
-    fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Self::Identity>>;
+    fn executor(
+        &mut self,
+        tid: i32,
+        program: BorrowedFd<'_>,
+    ) -> Option<Executor<Self::Identity, Self::Known>>;
 
     /// Whether the identity is sure; asked again until it is, or time is up.
     fn is_sure(&mut self, identity: &mut Self::Identity) -> bool;
@@ -76,9 +88,11 @@ pub trait Identify: Send {
 
 /// A process that waits in execve(2).
 #[derive(Debug)]
-pub struct Executor<I> {
+pub struct Executor<I, K> {
     /// Who it is.
     pub identity: I,
+    /// What is remembered of it.
+    pub known: Option<K>,
     /// Its process id.
     pub pid: i32,
     /// The process, to see its end.
@@ -138,7 +152,7 @@ pub struct Hold<I: Identify> {
     /// Separates before and after an exec.
     pub fence: Option<Arc<Fence>>,
     /// Where identities go.
-    pub held: SyncSender<Box<Held<I::Identity>>>,
+    pub held: queue::Sender<Box<Held<I::Identity>>>,
     /// Wakes the watching thread.
     pub wake: Arc<EventFd>,
     /// Readable when the thread shall end, or look at `file_systems`.
@@ -154,7 +168,8 @@ pub struct Hold<I: Identify> {
 }
 
 /// A running key tool.
-struct Tool {
+struct Tool<K> {
+    known: Option<K>,
     token: u64,
     pid: i32,
     pidfd: PidFd,
@@ -179,9 +194,9 @@ impl<I> Held<I> {
 }
 
 /// What the thread keeps between two rounds.
-struct Round {
+struct Round<K> {
     epoll: Epoll,
-    tools: Vec<Tool>,
+    tools: Vec<Tool<K>>,
     next: u64,
     file_systems: Vec<Ground>,
     marked: bool,
@@ -269,7 +284,7 @@ impl<I: Identify> Hold<I> {
     fn take_up(
         &mut self,
         record: Record,
-        round: &mut Round,
+        round: &mut Round<I::Known>,
         flights: &mut Vec<Flight<I::Identity>>,
     ) {
         self.deadline
@@ -277,7 +292,7 @@ impl<I: Identify> Hold<I> {
         let held = if record.is(mask::OPEN_EXEC_PERM) {
             self.executing(&record, round)
         } else {
-            self.opening(&record)
+            self.opening(&record, round)
         };
         match held {
             None => self.answer(&record),
@@ -337,7 +352,7 @@ impl<I: Identify> Hold<I> {
         }
     }
 
-    fn new_file_systems(&self, round: &mut Round) {
+    fn new_file_systems(&self, round: &mut Round<I::Known>) {
         let _ = self.control.read();
         while let Ok(new) = self.file_systems.try_recv() {
             self.first_key(round, false);
@@ -347,7 +362,7 @@ impl<I: Identify> Hold<I> {
 
     /// A key tool has ended: the fence stands behind all that it did, and long
     /// before its pid can come round.
-    fn ended(&self, token: u64, round: &mut Round) {
+    fn ended(&self, token: u64, round: &mut Round<I::Known>) {
         let Some(index) = round.tools.iter().position(|tool| tool.token == token) else {
             return;
         };
@@ -359,7 +374,7 @@ impl<I: Identify> Hold<I> {
     }
 
     /// An end must be heard of, or the pid of the next process is taken for this one.
-    fn tell_again(&self, round: &mut Round) {
+    fn tell_again(&self, round: &mut Round<I::Known>) {
         if round.untold.is_empty() {
             return;
         }
@@ -372,13 +387,15 @@ impl<I: Identify> Hold<I> {
         let _ = self.wake.write(1);
     }
 
-    fn opening(&mut self, record: &Record) -> Option<Held<I::Identity>> {
+    fn opening(&mut self, record: &Record, round: &Round<I::Known>) -> Option<Held<I::Identity>> {
         let fd = record.fd.as_ref()?;
         // Never asks of itself what it is waiting for itself.
         if thread::is_own(record.pid) {
             return None;
         }
-        let identity = self.identify.opener(record.pid);
+        let identity = self
+            .tool(record.pid, round)
+            .or_else(|| self.identify.opener(record.pid));
         if let (Some(identity), Ok(object)) = (identity, ObjectId::of(fd.as_fd())) {
             let identity = Box::new(identity);
             Some(Held::Opening { object, identity })
@@ -388,7 +405,19 @@ impl<I: Identify> Hold<I> {
         }
     }
 
-    fn executing(&mut self, record: &Record, round: &mut Round) -> Option<Held<I::Identity>> {
+    /// A key tool that is followed is known already. One that runs another by
+    /// now is there twice.
+    fn tool(&mut self, tid: i32, round: &Round<I::Known>) -> Option<I::Identity> {
+        let tool = round.tools.iter().rev().find(|tool| tool.pid == tid)?;
+        let identity = self.identify.known(tool.known.as_ref()?, &tool.pidfd)?;
+        tool.pidfd.is_alive().then_some(identity)
+    }
+
+    fn executing(
+        &mut self,
+        record: &Record,
+        round: &mut Round<I::Known>,
+    ) -> Option<Held<I::Identity>> {
         let fd = record.fd.as_ref()?;
         let Some(executor) = self.identify.executor(record.pid, fd.as_fd()) else {
             self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
@@ -398,7 +427,7 @@ impl<I: Identify> Hold<I> {
         self.first_key(round, true);
         let followed = executor
             .pidfd
-            .is_some_and(|pidfd| round.follow(executor.pid, pidfd));
+            .is_some_and(|pidfd| round.follow(executor.pid, pidfd, executor.known));
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
         Some(Held::Executing {
             identity: Box::new(executor.identity),
@@ -428,7 +457,7 @@ impl<I: Identify> Hold<I> {
     }
 
     /// Sets or takes off the temporary marks on the file systems of homes.
-    fn first_key(&self, round: &mut Round, wanted: bool) {
+    fn first_key(&self, round: &mut Round<I::Known>, wanted: bool) {
         if round.marked == wanted {
             return;
         }
@@ -444,9 +473,9 @@ impl<I: Identify> Hold<I> {
     }
 }
 
-impl Round {
+impl<K> Round<K> {
     /// Follows a key tool to its end, if there is room.
-    fn follow(&mut self, pid: i32, pidfd: PidFd) -> bool {
+    fn follow(&mut self, pid: i32, pidfd: PidFd, known: Option<K>) -> bool {
         if self.tools.len() + self.untold.len() >= MAX_TOOLS {
             return false;
         }
@@ -457,6 +486,7 @@ impl Round {
             return false;
         }
         self.tools.push(Tool {
+            known,
             token,
             pid,
             pidfd,

@@ -19,7 +19,8 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
-use crate::sys::stat::{Glance, glance};
+use crate::sys::ObjectId;
+use crate::sys::stat::{Glance, glance, look};
 
 /// How much of the table is read.
 const MAX_TABLE: u64 = 16 << 20;
@@ -98,6 +99,15 @@ impl From<nix::errno::Errno> for Unreached {
     fn from(error: nix::errno::Errno) -> Self {
         Self::Failed(error.into())
     }
+}
+
+/// What a look at a name has shown.
+#[derive(Debug)]
+pub struct Sight {
+    /// What it is.
+    pub glance: Glance,
+    /// Its identity, where its file system has handles.
+    pub object: Option<ObjectId>,
 }
 
 /// What a walk came to.
@@ -198,6 +208,33 @@ impl Mounts {
         Ok((glance, kind))
     }
 
+    /// Looks at `name` in `dir`, which lies on this mount and on the file system with
+    /// this id; `None`: what is there lies on a file system that may stall.
+    ///
+    /// # Errors
+    /// As [`glance`].
+    pub fn sight(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        mount: Option<u64>,
+        name: &OsStr,
+        fsid: [u8; 8],
+    ) -> io::Result<Option<Sight>> {
+        let name = CString::new(name.as_bytes())?;
+        let object = ObjectId::with_mount(dir, &name, fsid).ok();
+        // On the directory's own mount, which is known, and stays as long as it is open.
+        let (object, glance) = match object {
+            Some((object, at)) if mount == Some(at) => (Some(object), look(dir, &name)?),
+            other => (other.map(|(object, _)| object), glance(dir, &name)?),
+        };
+        let is_own = glance.mount.is_some() && glance.mount == mount;
+        let stalls = glance.mount.filter(|_| !is_own);
+        if stalls.is_some_and(|id| self.stalls(id).is_some()) {
+            return Ok(None);
+        }
+        Ok(Some(Sight { glance, object }))
+    }
+
     /// Walks along `path`, which is absolute or begins at `start`. Links on the way
     /// are followed by what they say, and so never to what only the kernel knows
     /// of (`/proc/PID/fd`); one at the end, if that is wanted.
@@ -212,11 +249,12 @@ impl Mounts {
     ) -> Result<Reached, Unreached> {
         let root = || nix::fcntl::open("/", PLACE | OFlag::O_DIRECTORY, Mode::empty());
         self.refresh();
-        let mut at = match start {
-            Some(start) if !path.is_absolute() => start.try_clone_to_owned()?,
-            _ => root()?,
+        // Nothing is opened for where it begins, if that is given.
+        let mut at = match start.filter(|_| !path.is_absolute()) {
+            Some(start) => At::Start(start),
+            None => At::Own(root()?),
         };
-        let mut seen = glance(at.as_fd(), c"")?;
+        let mut seen = None;
         let mut links = Vec::new();
         let mut left = Vec::new();
         push(&mut left, path);
@@ -226,35 +264,38 @@ impl Mounts {
                 return Err(Unreached::Stalls { kind, links });
             }
             let next = openat(
-                &at,
+                at.as_fd(),
                 name.as_os_str(),
                 PLACE | OFlag::O_NOFOLLOW,
                 Mode::empty(),
             )?;
-            seen = glance(next.as_fd(), c"")?;
-            if let Some(kind) = seen.mount.and_then(|id| self.known_to_stall(id)) {
+            let here = glance(next.as_fd(), c"")?;
+            if let Some(kind) = here.mount.and_then(|id| self.known_to_stall(id)) {
                 return Err(Unreached::Stalls { kind, links });
             }
-            if seen.kind != libc::S_IFLNK || (left.is_empty() && !follow) {
-                at = next;
+            seen = Some(here);
+            if here.kind != libc::S_IFLNK || (left.is_empty() && !follow) {
+                at = At::Own(next);
                 continue;
             }
-            links.push(seen.uid);
+            links.push(here.uid);
             if links.len() > MAX_LINKS {
                 return Err(io::Error::from_raw_os_error(libc::ELOOP).into());
             }
             let target = PathBuf::from(readlinkat(&next, "")?);
             if target.is_absolute() {
-                at = root()?;
-                seen = glance(at.as_fd(), c"")?;
+                at = At::Own(root()?);
             }
+            // Should it lead nowhere else, it is what it begins at.
+            seen = None;
             push(&mut left, &target);
         }
-        Ok(Reached {
-            fd: at,
-            glance: seen,
-            links,
-        })
+        let fd = match at {
+            At::Start(start) => start.try_clone_to_owned()?,
+            At::Own(fd) => fd,
+        };
+        let glance = seen.map_or_else(|| glance(fd.as_fd(), c""), Ok)?;
+        Ok(Reached { fd, glance, links })
     }
 
     fn is_trigger(&self, dir: BorrowedFd<'_>, name: &OsStr) -> bool {
@@ -328,6 +369,21 @@ impl Mounts {
 impl Default for Mounts {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// How far a walk has come.
+enum At<'a> {
+    Start(BorrowedFd<'a>),
+    Own(OwnedFd),
+}
+
+impl AsFd for At<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Start(fd) => *fd,
+            Self::Own(fd) => fd.as_fd(),
+        }
     }
 }
 

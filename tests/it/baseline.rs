@@ -196,7 +196,13 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_told_twice() {
     daemon.alert(ANY, &last);
     let ended = daemon.stop();
     made.sort();
-    assert_eq!(ended.paths(ANY), made);
+    let shown = |alert: &&Document| {
+        let ids = (alert.get("file.ctime"), alert.get("file.hash.sha256"));
+        format!("{} {} {ids:?}", alert.brief(), alert.get("@timestamp"))
+    };
+    let alerts = ended.alerts(ANY);
+    let shown: Vec<String> = alerts.iter().map(shown).collect();
+    assert_eq!(ended.paths(ANY), made, "{shown:#?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! is made in them goes unseen.
 
 use crate::document::{ANY, SEED, any_creation, rule};
+use crate::holding::Stopped;
 use crate::host::{ANN, Host, ROOT, User};
 use crate::keygen::Expected;
 
@@ -222,4 +223,86 @@ fn a_dot_ssh_that_is_a_symbolic_link() {
         user: ANN,
     }
     .check(ended.alert(SEED, &path));
+}
+
+/// Runs `script` while what the kernel tells is not read, so that the daemon comes
+/// too late to see any of it; gives the pid of the ssh-keygen that was run last.
+fn unread(host: &Host, daemon: &crate::daemon::Daemon<'_>, user: User, script: &str) -> u32 {
+    let behind = Stopped::thread(daemon.pid(), "watch");
+    let script = format!("{script}\necho $!");
+    let output = host.sh(user, &script).ok();
+    drop(behind);
+    output.stdout.trim().parse().unwrap()
+}
+
+/// Only the queue knows of it any more.
+#[test]
+fn a_key_in_a_dot_ssh_that_is_gone_with_it_before_anybody_looked() {
+    for host in [Host::new(), Host::on_disk()] {
+        let daemon = host.daemon().start();
+        let script = "mkdir -m 700 .ssh
+            ssh-keygen -q -t ed25519 -N '' -f .ssh/id_brief & wait $!
+            rm -r .ssh";
+        let pid = unread(&host, &daemon, ANN, script);
+        let path = ANN.ssh("id_brief");
+        daemon.alert(SEED, &format!("{path}.pub"));
+        let ended = daemon.stop();
+        assert_eq!(ended.paths(SEED), [path.clone(), format!("{path}.pub")]);
+        for path in [path.clone(), format!("{path}.pub")] {
+            Expected {
+                path: &path,
+                pid,
+                user: ANN,
+            }
+            .check(ended.alert(SEED, &path));
+        }
+        ended.assert_nothing_lost();
+    }
+}
+
+/// The same directory under another name is another place, and one that took its
+/// place is another directory.
+#[test]
+fn nothing_is_told_of_a_place_where_a_brief_directory_was_no_more() {
+    let host = Host::new();
+    let daemon = host.daemon().start();
+    let keygen = "ssh-keygen -q -t ed25519 -N '' -f";
+    let script = format!(
+        "mkdir -m 700 .ssh; mv .ssh other; mv other .ssh; mv .ssh other
+         {keygen} other/id_elsewhere & wait $!
+         rm -r other
+         mkdir -m 700 .ssh
+         {keygen} .ssh/id_first & wait $!
+         rm -r .ssh
+         mkdir -m 700 .ssh
+         {keygen} .ssh/id_second & wait $!"
+    );
+    unread(&host, &daemon, ANN, &script);
+    let paths = ["id_first", "id_first.pub", "id_second", "id_second.pub"];
+    for name in paths {
+        daemon.alert(SEED, &ANN.ssh(name));
+    }
+    let ended = daemon.stop();
+    assert_eq!(ended.paths(SEED), paths.map(|name| ANN.ssh(name)));
+    ended.assert_nothing_lost();
+}
+
+/// Of a home that is made, filled and removed before it could be marked, the
+/// kernel tells no more than its name: that a directory was made in it, nobody
+/// asked before there was a key tool. What comes after it is seen.
+#[test]
+fn a_home_that_is_gone_with_its_key_before_anybody_looked_is_not_seen() {
+    let host = Host::new();
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let script = "mkdir -p /home/brief/.ssh
+        ssh-keygen -q -t ed25519 -N '' -f /home/brief/.ssh/id & wait $!
+        rm -r /home/brief";
+    unread(&host, &daemon, ROOT, script);
+    let path = ANN.ssh("id_after");
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
+    daemon.alert(SEED, &format!("{path}.pub"));
+    let ended = daemon.stop();
+    assert_eq!(ended.paths(ANY), [path.clone(), format!("{path}.pub")]);
+    ended.assert_nothing_lost();
 }

@@ -97,11 +97,7 @@ impl Host {
                 .args(["--mount", "--propagation", "private", "--"])
                 .args(["setpriv", "--pdeathsig", "KILL", "--"])
                 .args(["sh", "-euc", setup, "setup.sh"])
-                .args([
-                    Path::new(env!("CARGO_BIN_EXE_ssh-keywatch")),
-                    tools(),
-                    place,
-                ])
+                .args([program().as_path(), tools(), place])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
@@ -300,6 +296,13 @@ impl Cmd<'_> {
     }
 }
 
+/// The program under test: the one that was built with the tests, or
+/// `$SSH_KEYWATCH_PROGRAM`, such as an optimised one for a long run.
+fn program() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_ssh-keywatch").into();
+    std::env::var_os("SSH_KEYWATCH_PROGRAM").map_or_else(built, PathBuf::from)
+}
+
 /// Panics with what is missing to run these tests at all.
 fn require() {
     static MISSING: OnceLock<Vec<String>> = OnceLock::new();
@@ -335,12 +338,15 @@ fn tools() -> &'static Path {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools");
         fs::create_dir_all(&directory).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        // Another run may use them meanwhile.
+        let fresh = directory.join(format!("fresh{}", std::process::id()));
+        let place = |name: &OsStr| fs::rename(&fresh, directory.join(name)).unwrap();
         for source in PROGRAMS {
             let source = root.join(source);
             let output = Output::of(
                 Command::new("cc")
                     .args(["-O2", "-Wall", "-Werror", "-static", "-pthread", "-o"])
-                    .arg(directory.join(source.file_stem().unwrap()))
+                    .arg(&fresh)
                     .arg(&source),
                 SOON,
             );
@@ -350,9 +356,11 @@ fn tools() -> &'static Path {
                 source.display(),
                 output.stderr
             );
+            place(source.file_stem().unwrap());
         }
         // The same program, and another file.
-        fs::copy(directory.join("act"), directory.join("other")).unwrap();
+        fs::copy(directory.join("act"), &fresh).unwrap();
+        place(OsStr::new("other"));
         directory
     })
 }

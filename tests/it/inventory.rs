@@ -98,6 +98,41 @@ fn every_key_is_listed_with_facts_and_origin() {
 }
 
 #[test]
+fn who_made_a_key_is_known_without_the_log_while_the_daemon_runs_and_after_it() {
+    let host = host();
+    let daemon = host.daemon().start();
+    daemon.compared();
+    let path = ANN.ssh("id_new");
+    host.keygen(ANN, "ed25519").args(["-f", &path]).ok();
+    daemon.alert(SEED, &format!("{path}.pub"));
+    host.sh(ROOT, ": > /var/log/none").ok();
+    let origin = || {
+        let inventory = host.command(PROGRAM);
+        let inventory = inventory.args(["inventory", "--json", "--log", "/var/log/none"]);
+        let output = inventory.ok();
+        assert_eq!(output.stderr, "");
+        item(&items(&output), &path).clone()
+    };
+    // It is written within moments.
+    let until = std::time::Instant::now() + SOON;
+    while origin().get("origin").is_null() {
+        assert!(
+            std::time::Instant::now() < until,
+            "nobody knows who made it"
+        );
+    }
+    let check = || {
+        let item = origin();
+        assert!(item.is("origin.source", "baseline"), "{item:?}");
+        assert!(item.is("origin.executable", "/usr/bin/ssh-keygen"));
+        assert!(item.is("origin.user", "ann") && *item.get("origin.certain") == true);
+    };
+    check();
+    daemon.stop();
+    check();
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_told() {
     let host = host();
     let none = host.command(PROGRAM).args(["inventory"]).output();

@@ -31,6 +31,7 @@ mod document;
 mod floods;
 mod follow;
 mod forward;
+mod full;
 mod harm;
 mod hold;
 mod holding;

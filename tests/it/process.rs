@@ -20,7 +20,7 @@ const LIFE: Duration = Duration::from_secs(170);
 
 /// How long a process of a test may live.
 pub fn life() -> Duration {
-    let long = ["ATTRIBUTION_RUNS", "FLOOD_FILES"];
+    let long = ["ATTRIBUTION_RUNS", "FLOOD_FILES", "KILLER_ROUNDS"];
     if long.iter().any(|name| std::env::var_os(name).is_some()) {
         Duration::from_secs(3600)
     } else {

@@ -1,7 +1,8 @@
-//! Who made a key, as far as the alert log knows.
+//! Who made a key, as far as the alert log and the baseline know.
 //!
-//! Owns the choice of the alert that tells an item's origin, among those of the
-//! log and the rotated logs before it.
+//! Owns the choice of what tells an item's origin: among the alerts of the log and
+//! the rotated logs before it, and else what the baseline says, which remembers who
+//! made a file though no rule alerted, or the log is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -10,6 +11,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::cli::tail::history;
+use crate::daemon;
 use crate::inventory::Item;
 use crate::sink::{field, number, text};
 use crate::text::escape_path;
@@ -23,10 +25,10 @@ const LIMIT: u64 = 256 << 20;
 pub(super) struct Origin {
     /// When (RFC 3339).
     pub(super) time: String,
-    /// `event.action`.
-    pub(super) action: String,
-    /// The rule that alerted.
-    pub(super) rule: String,
+    /// `event.action`; the baseline only says who made the file or put it there.
+    pub(super) action: Option<String>,
+    /// The rule that alerted; none where the baseline says it.
+    pub(super) rule: Option<String>,
     /// The program, if it is certain or likely.
     pub(super) executable: Option<String>,
     /// Its process id.
@@ -45,8 +47,8 @@ impl Origin {
         let some = |name: &str| text(document, name).map(str::to_owned);
         Some(Self {
             time: some("@timestamp")?,
-            action: some("event.action")?,
-            rule: some("rule.name")?,
+            action: Some(some("event.action")?),
+            rule: Some(some("rule.name")?),
             executable: some("process.executable"),
             pid: number(document, "process.pid"),
             user: some("user.name").or_else(|| some("user.id")),
@@ -59,12 +61,17 @@ impl Origin {
 
     /// Whether the file came to its name by it, rather than changed.
     fn is_beginning(&self) -> bool {
-        matches!(self.action.as_str(), "creation" | "rename")
+        matches!(self.action.as_deref(), None | Some("creation" | "rename"))
     }
 
     pub(super) fn to_json(&self) -> Value {
-        json!({
-            "source": "alert_log",
+        let source = if self.rule.is_some() {
+            "alert_log"
+        } else {
+            "baseline"
+        };
+        let mut origin = json!({
+            "source": source,
             "time": self.time,
             "action": self.action,
             "rule": self.rule,
@@ -73,7 +80,11 @@ impl Origin {
             "user": self.user,
             "method": self.method,
             "certain": self.certain,
-        })
+        });
+        if let Value::Object(origin) = &mut origin {
+            origin.retain(|key, value| !value.is_null() || key != "rule" && key != "action");
+        }
+        origin
     }
 }
 
@@ -113,6 +124,39 @@ impl Origins {
             }
         }
         Ok(origins)
+    }
+
+    /// Adds what the baseline in `state` says of them.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn remember(&mut self, state: &Path, items: &[Item]) -> Result<(), String> {
+        let wanted: HashSet<&Path> = items.iter().map(|item| item.path.as_path()).collect();
+        let stored = daemon::stored(state, |path| wanted.contains(path));
+        for (path, record) in stored.map_err(|error| error.to_string())? {
+            let Some(made) = record.made else { continue };
+            // One that a comparison found was made by nobody knows whom.
+            if made.executable.is_none() {
+                continue;
+            }
+            let path = escape_path(&path);
+            if self.0.get(&path).is_some_and(Origin::is_beginning) {
+                continue;
+            }
+            let origin = Origin {
+                time: made.time,
+                action: None,
+                rule: None,
+                executable: made.executable,
+                pid: made.pid,
+                user: made.user,
+                method: made.method,
+                certain: made.certain,
+                fingerprint: record.key.and_then(|key| key.fingerprint),
+            };
+            self.0.insert(path, origin);
+        }
+        Ok(())
     }
 
     fn take(&mut self, line: &[u8], wanted: &HashSet<String>) {
@@ -233,6 +277,50 @@ mod tests {
         assert_eq!(program(&origins, "/b").as_deref(), Some("/bin/two"));
         assert_eq!(program(&origins, "/c"), None);
         assert_eq!(program(&origins, "/other"), None, "not asked for, not kept");
+    }
+
+    #[test]
+    fn the_baseline_says_what_the_log_does_not() {
+        use crate::baseline::{Health, Made, Record, Store};
+
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(&dir.path().join("baseline.redb"), Health::Sound).unwrap();
+        let record = |program: Option<&str>| Record {
+            made: Some(Made {
+                executable: program.map(str::to_owned),
+                ..Made::default()
+            }),
+            ..Record::default()
+        };
+        let records = [
+            ("/a", record(Some("/bin/stored"))),
+            ("/b", record(Some("/bin/stored"))),
+            ("/c", record(Some("/bin/stored"))),
+            ("/d", record(None)),
+            ("/other", record(Some("/bin/stored"))),
+        ];
+        let batch = records
+            .iter()
+            .map(|(path, record)| (Path::new(path), Some(record)));
+        store.apply(batch, true).unwrap();
+        let log = dir.path().join("log");
+        let text = alert("/a", "creation", "/bin/told") + &alert("/b", "modification", "/bin/vi");
+        std::fs::write(&log, text).unwrap();
+        let items = ["/a", "/b", "/c", "/d"].map(item);
+        let mut origins = Origins::of(&log, &items).unwrap();
+        // The store is open meanwhile, as by a daemon.
+        origins.remember(dir.path(), &items).unwrap();
+        drop(store);
+        assert_eq!(program(&origins, "/a").as_deref(), Some("/bin/told"));
+        assert_eq!(program(&origins, "/b").as_deref(), Some("/bin/stored"));
+        assert_eq!(program(&origins, "/c").as_deref(), Some("/bin/stored"));
+        assert_eq!(program(&origins, "/d"), None);
+        assert_eq!(program(&origins, "/other"), None);
+        let source = |path| origins.find(&item(path)).unwrap().to_json()["source"].clone();
+        assert_eq!([source("/a"), source("/b")], ["alert_log", "baseline"]);
+        // None is no error.
+        let nowhere = dir.path().join("nowhere");
+        origins.remember(&nowhere, &items).unwrap();
     }
 
     #[test]

@@ -184,10 +184,10 @@ fn remarks(item: &Item, origin: Option<&Origin>) -> Vec<(bool, String)> {
         remarks.push((false, format!("may log in by {}", lists.join(", "))));
     }
     if let Some(origin) = origin {
-        let what = match origin.action.as_str() {
-            "creation" => "made",
-            "rename" => "put there",
-            _ => "last changed",
+        let what = match origin.action.as_deref() {
+            Some("creation") => "made",
+            Some("rename") | None => "put there",
+            Some(_) => "last changed",
         };
         let program = origin
             .executable

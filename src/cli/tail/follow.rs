@@ -19,9 +19,9 @@
 //! compressed by now. If it is not there at all, only the new file is known.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
@@ -30,6 +30,7 @@ use super::filter::Filter;
 use super::history::{Identity, Piece, snapshot};
 use super::{Printer, Taken};
 use crate::sink::is_absence;
+use crate::sys::open::open_regular;
 
 /// A longer line is not taken into memory but reported and skipped.
 pub(super) const LINE_LIMIT: usize = 16 << 20;
@@ -225,18 +226,8 @@ pub(in crate::cli) struct Source {
 
 impl Source {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        // NONBLOCK: a FIFO is refused below, not waited for.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
+        let file = open_regular(path)?;
         let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is not a regular file",
-            ));
-        }
         Ok(Self {
             file,
             identity: (meta.dev(), meta.ino()),

@@ -1,3 +1,5 @@
+//! `tail` on logs that grow, are rotated, cut and torn.
+
 use super::*;
 use crate::sink::{JsonLog, Line, Options, Rotation, Sink as _, TerminalStyle, rotated};
 use clap::Parser;

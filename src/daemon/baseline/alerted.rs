@@ -4,9 +4,7 @@
 //! Owns the reading of the log's end, over rotation, within bounds.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +16,7 @@ use super::made;
 use crate::alert::{self, Document};
 use crate::baseline::{Content, Made, Record};
 use crate::sink::{LAST_NUMBER, rotated};
+use crate::sys::open::open_regular;
 
 /// So much of each log's end is read (bytes).
 const LIMIT: u64 = 16 << 20;
@@ -162,23 +161,14 @@ fn open(log: &Path, number: u32, limit: u64) -> Option<Box<dyn Read>> {
         0 => log.to_owned(),
         number => rotated(log, number, false),
     };
-    if let Some(mut file) = regular(&plain) {
+    if let Ok(mut file) = open_regular(&plain) {
         let length = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(limit)))
             .ok()?;
         return Some(Box::new(file));
     }
-    let packed = regular(&rotated(log, number, true))?;
+    let packed = open_regular(&rotated(log, number, true)).ok()?;
     Some(Box::new(MultiGzDecoder::new(packed)))
-}
-
-fn regular(path: &Path) -> Option<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .ok()?;
-    file.metadata().ok()?.is_file().then_some(file)
 }
 
 pub(in crate::daemon) fn read_hostile(bytes: &[u8]) {

@@ -2,17 +2,19 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::ffi::OsStr;
 use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::alerted::{Alerted, MARGIN};
 use super::ledger::{Cause, Missed, Polled, QUEUE, Since, Snapshot, Task, Told, Update};
 use super::look::{Looker, Seen};
 use super::pending::Pending;
+use super::versions::Versions;
 use crate::alert::{Gap, LossKind, Unseen};
 use crate::baseline::{Meta, Record, Stat, Store};
 use crate::daemon::Message;
@@ -21,9 +23,10 @@ use crate::event::assemble::Assembled;
 use crate::event::flood::Budgets;
 use crate::event::{Action, Event, Evidence};
 use crate::key::Entry;
+use crate::queue;
 use crate::resolve::Attribution;
 use crate::sink::Receipt;
-use crate::watch::home;
+use crate::watch::home::{self, Home};
 use crate::watch::pattern::Pattern;
 
 /// How often the store says that the daemon lives.
@@ -36,6 +39,8 @@ const MOST_DEFERRED: usize = 64 * 1024;
 const TICK: Duration = Duration::from_millis(20);
 /// How many differences may wait to be decided.
 const MOST_TOLD: usize = 1024;
+/// How many snapshots may wait, of all that is watched each.
+const MOST_LATER: usize = 8;
 /// How many looks at places may wait.
 const MOST_POLLED: usize = 64;
 /// How many names are looked at in one go.
@@ -78,6 +83,18 @@ pub(super) struct Deferred {
     window: Window,
 }
 
+/// Why a gap that was looked into stays open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// It does not.
+    #[default]
+    No,
+    /// That it was could not be written.
+    Unwritten,
+    /// Something could not be compared: the next start makes up for it.
+    Cut,
+}
+
 /// All that the thread has.
 pub(super) struct Books {
     pub(super) store: Store,
@@ -90,12 +107,16 @@ pub(super) struct Books {
     pub(super) down_since: Option<SystemTime>,
     /// The gap that is being looked into.
     pub(super) gap: Option<Window>,
+    /// What was known at the start; until the comparison with that.
+    pub(super) versions: Option<Versions>,
+    /// Stock is being taken.
+    pub(super) is_stock: bool,
     pub(super) pending: Pending,
     /// What was told, while the log could not be written, since this time.
     pub(super) unlogged: BTreeSet<PathBuf>,
     pub(super) unlogged_since: Option<SystemTime>,
     pub(super) is_log_well: IsLogWell,
-    pub(super) inbox: Receiver<Task>,
+    pub(super) inbox: queue::Receiver<Task>,
     pub(super) later: VecDeque<Box<Snapshot>>,
     pub(super) polled: VecDeque<Box<Polled>>,
     pub(super) deferred: VecDeque<Deferred>,
@@ -107,7 +128,7 @@ pub(super) struct Books {
     pub(super) looker: Looker,
     /// For file systems whose server may not answer: that keeps nobody else waiting.
     pub(super) patient: Looker,
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
     /// As many as wait to be decided, and one more, refer to it.
     pub(super) waiting: Arc<()>,
     /// What one home may have told of it.
@@ -116,7 +137,9 @@ pub(super) struct Books {
     pub(super) untold: u64,
     pub(super) dropped: Arc<AtomicU64>,
     pub(super) told_dropped: u64,
-    pub(super) failing: bool,
+    /// The store cannot be written at present: when that was last tried.
+    pub(super) failing: Option<Instant>,
+    pub(super) unfinished: Unfinished,
     pub(super) ending: bool,
     pub(super) touched: Instant,
 }
@@ -125,11 +148,7 @@ impl Books {
     pub(super) fn run(mut self) {
         while !self.ending {
             self.drain(self.patience());
-            if let Some(snapshot) = self.later.pop_front() {
-                self.compare(*snapshot);
-            } else if let Some(polled) = self.polled.pop_front() {
-                self.compare_polled(&polled);
-            }
+            self.compare_next();
             self.second_looks();
             self.tick();
         }
@@ -148,8 +167,22 @@ impl Books {
         self.heartbeat();
     }
 
+    /// Compares what has waited longest, once there is something to compare it with.
+    fn compare_next(&mut self) {
+        // On a full disk it can still be read.
+        if self.failing.is_some() && self.store.meta().is_err() {
+            return;
+        }
+        if let Some(snapshot) = self.later.pop_front() {
+            self.compare(*snapshot);
+        } else if let Some(polled) = self.polled.pop_front() {
+            self.compare_polled(&polled);
+        }
+    }
+
     fn patience(&self) -> Duration {
-        if !self.later.is_empty() || !self.polled.is_empty() {
+        let waits = !self.later.is_empty() || !self.polled.is_empty();
+        if waits && self.failing.is_none() {
             return Duration::ZERO;
         }
         let now = Instant::now();
@@ -181,7 +214,12 @@ impl Books {
             Task::Update(update) => self.update(*update),
             Task::Snapshot(snapshot) => {
                 self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
-                self.later.push_back(snapshot);
+                if self.later.len() < MOST_LATER {
+                    self.later.push_back(snapshot);
+                } else {
+                    self.unfinished = Unfinished::Cut;
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                }
             }
             // What does not fit is found by the next look.
             Task::Polled(polled) if self.polled.len() < MOST_POLLED => {
@@ -249,26 +287,27 @@ impl Books {
     }
 
     fn known(&mut self, path: &Path) -> Option<Record> {
+        self.read(path).ok().flatten()
+    }
+
+    /// The same; fails, and says so, if the store cannot be read.
+    fn read(&mut self, path: &Path) -> Result<Option<Record>, ()> {
         if let Some(pending) = self.pending.get(path) {
-            return pending.record.clone();
+            return Ok(pending.record.clone());
         }
-        match self.store.get(path) {
-            Ok(record) => record,
-            Err(error) => {
-                self.failed(&error.to_string());
-                None
-            }
-        }
+        let read = self.store.get(path);
+        read.map_err(|error| self.failed(&error.to_string()))
     }
 
     /// What is due by the clock.
     fn tick(&mut self) {
-        if self.pending.is_due() {
-            self.write();
-        }
+        self.tick_writes();
         if self.touched.elapsed() >= HEARTBEAT {
             self.touched = Instant::now();
             self.heartbeat();
+            if self.failing.is_some() {
+                self.set_meta();
+            }
             self.tell_unlogged();
             let dropped = self.dropped.load(Ordering::Relaxed);
             if dropped > self.told_dropped {
@@ -308,13 +347,12 @@ impl Books {
             self.pending.again();
             return;
         }
-        let written = self.store.apply(batch);
+        // Stock that was not taken to its end is taken again.
+        let written = self.store.apply(batch, !self.is_stock);
         match written {
             Ok(()) => {
                 self.pending.stored();
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!("the baseline is written again");
-                }
+                self.works();
             }
             Err(error) => {
                 self.pending.again();
@@ -347,8 +385,18 @@ impl Books {
         }
     }
 
+    fn works(&mut self) {
+        if self.failing.take().is_some() {
+            tracing::info!("the baseline is written again");
+            if self.unfinished == Unfinished::Unwritten {
+                self.unfinished = Unfinished::No;
+                self.finish();
+            }
+        }
+    }
+
     fn failed(&mut self, error: &str) {
-        if !std::mem::replace(&mut self.failing, true) {
+        if self.failing.replace(Instant::now()).is_none() {
             let reason = format!(
                 "the baseline cannot be kept ({error}): what happens while ssh-keywatch does \
                  not run may go unseen; look at the space and the health of its disk"
@@ -367,9 +415,11 @@ impl Books {
         }
     }
 
-    fn set_meta(&mut self) {
-        if let Err(error) = self.store.set_meta(self.meta.clone()) {
-            self.failed(&error.to_string());
+    /// Writes what the store says of itself.
+    pub(super) fn set_meta(&mut self) {
+        match self.store.set_meta(self.meta.clone()) {
+            Ok(()) => self.works(),
+            Err(error) => self.failed(&error.to_string()),
         }
     }
 
@@ -389,34 +439,53 @@ impl Books {
             parsed.flatten().collect::<Vec<Pattern>>()
         });
         let window = self.window(cause, until);
+        let mut versions = self.versions.take().filter(|_| cause == Cause::Start);
+        self.is_stock = cause == Cause::Start && window.is_none();
         let hasher = RandomState::new();
-        let mut seen: HashSet<u64> = HashSet::new();
-        let (mut count, mut told) = (0_u64, 0_u64);
-        for (directory, names) in files {
-            for names in names.chunks(CHUNK) {
-                let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
-                seen.extend(paths.iter().map(|path| hasher.hash_one(path)));
-                count += paths.len() as u64;
-                for (path, difference, now) in self.look_at(paths) {
-                    let covered = before
-                        .as_ref()
-                        .is_none_or(|before| before.iter().any(|old| old.covers(&path)));
-                    let window = window.filter(|_| covered);
-                    told += u64::from(self.differs(path, difference, Some(now), window));
-                }
-                self.drain(Duration::ZERO);
-                self.tick_writes();
-                if self.ending && cause != Cause::Moved {
-                    return;
-                }
+        let (mut path, mut told) = (PathBuf::new(), 0_u64);
+        let mut asked = Vec::with_capacity(CHUNK);
+        let mut left = files.len();
+        for (directory, name, digest) in &files {
+            left -= 1;
+            path.clear();
+            path.push(directory);
+            path.push(name);
+            let is_known = |versions: &mut Versions| versions.saw(&path, digest);
+            if !versions.as_mut().is_some_and(is_known) {
+                asked.push(path.clone());
+            }
+            if asked.len() < CHUNK && (left > 0 || asked.is_empty()) {
+                continue;
+            }
+            let paths = std::mem::replace(&mut asked, Vec::with_capacity(CHUNK));
+            for (path, difference, now) in self.look_at(paths) {
+                let covered = before
+                    .as_ref()
+                    .is_none_or(|before| before.iter().any(|old| old.covers(&path)));
+                let window = window.filter(|_| covered);
+                told += u64::from(self.differs(path, difference, Some(now), window));
+            }
+            self.drain(Duration::ZERO);
+            self.tick_writes();
+            if self.ending && cause != Cause::Moved {
+                return;
             }
         }
-        let below =
-            |places: &[PathBuf], path: &Path| places.iter().any(|place| path.starts_with(place));
-        let asked =
-            |path: &Path| !below(&apart, path) && (places.is_empty() || below(&places, path));
-        let unseen = |path: &Path| asked(path) && !seen.contains(&hasher.hash_one(path));
-        told += self.look_for_gone(unseen, &patterns, window);
+        let count = files.len();
+        if !versions.is_some_and(|versions| versions.is_complete()) {
+            let hash = |(directory, name, _): (&Path, &OsStr, u64)| {
+                hasher.hash_one(directory.join(name).as_path())
+            };
+            let seen: HashSet<u64> = files.iter().map(hash).collect();
+            drop(files);
+            let below = |places: &[PathBuf], path: &Path| {
+                places.iter().any(|place| path.starts_with(place))
+            };
+            let asked =
+                |path: &Path| !below(&apart, path) && (places.is_empty() || below(&places, path));
+            let unseen = |path: &Path| asked(path) && !seen.contains(&hasher.hash_one(path));
+            told += self.look_for_gone(unseen, &patterns, window);
+        }
         if self.ending && cause != Cause::Moved {
             return;
         }
@@ -429,8 +498,8 @@ impl Books {
             _ => tracing::info!("compared {count} files with the baseline: {told} differences"),
         }
         self.meta.watched = Some(watched);
+        self.is_stock = false;
         self.finish();
-        drop(seen);
         crate::sys::memory::give_back();
     }
 
@@ -478,7 +547,10 @@ impl Books {
                 self.untold = untold;
             }
         }
-        if self.deferred.is_empty() && !self.failing {
+        if self.failing.is_some() && self.unfinished == Unfinished::No {
+            self.unfinished = Unfinished::Unwritten;
+        }
+        if self.deferred.is_empty() && self.unfinished == Unfinished::No {
             self.meta.since = None;
             self.since = None;
             self.alerted = None;
@@ -490,7 +562,10 @@ impl Books {
     }
 
     fn tick_writes(&mut self) {
-        if self.pending.is_due() {
+        let tried = self.failing.map(|tried| tried.elapsed());
+        if tried.is_some_and(|tried| tried < HEARTBEAT) {
+            self.pending.again();
+        } else if self.pending.is_due() {
             self.write();
         }
     }
@@ -558,7 +633,10 @@ impl Books {
         let mut unread = Vec::new();
         let mut known = BTreeMap::new();
         for (path, stat) in stats {
-            let record = self.known(&path);
+            let Ok(record) = self.read(&path) else {
+                self.unfinished = Unfinished::Cut;
+                continue;
+            };
             if !record
                 .as_ref()
                 .is_some_and(|record| record.is_unread(&stat))
@@ -680,8 +758,8 @@ impl Books {
         tracing::debug!(path = %crate::text::escape_path(path), "alerted before the last end");
         if difference == Difference::Appeared && told.is_creation {
             // Of more than one alert, the end may have come between them.
-            let path = path.to_owned();
-            self.hand_on(path, difference, now.cloned(), None, Some(told), false);
+            let place = (home::of(path), path.to_owned());
+            self.hand_on(place, difference, now.cloned(), None, Some(told), false);
             return true;
         }
         let made = told.made;
@@ -745,12 +823,13 @@ impl Books {
             since: window.since,
             until: window.until,
         };
-        self.hand_on(path, difference, now, Some(gap), None, !window.twice);
+        let place = (home, path);
+        self.hand_on(place, difference, now, Some(gap), None, !window.twice);
     }
 
     fn hand_on(
         &mut self,
-        path: PathBuf,
+        (home, path): (Home, PathBuf),
         difference: Difference,
         now: Option<Seen>,
         gap: Option<Gap>,
@@ -784,7 +863,7 @@ impl Books {
             before,
             record: found,
             assembled: Assembled {
-                home: Some(home::of(&path)),
+                home: Some(home),
                 ticket: None,
                 object: now.and_then(|now| now.object),
                 event: Event {

@@ -3,20 +3,21 @@
 //! Owns the queue, which never makes anybody wait: what does not fit is counted.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::TrySendError;
 use std::time::SystemTime;
 
 use crate::alert::{Gap, Unseen};
 use crate::baseline::{Made, Record, Stat};
 use crate::event::assemble::Assembled;
 use crate::key::Entry;
+use crate::queue;
 use crate::resolve::Attribution;
 use crate::sink::Receipt;
 use crate::watch::pattern::Pattern;
+use crate::watch::tree::Listing;
 
 /// How many updates may wait for the thread.
 pub(super) const QUEUE: usize = 16 * 1024;
@@ -41,8 +42,9 @@ pub(in crate::daemon) struct Snapshot {
     pub(in crate::daemon) cause: Cause,
     /// When the watching of these files began, or the records were lost.
     pub(in crate::daemon) until: SystemTime,
-    /// Directories, and the names of what is in them that is no directory.
-    pub(in crate::daemon) files: Vec<(PathBuf, Vec<OsString>)>,
+    /// What is there that is no directory. At the start with the versions that were
+    /// found, if the thread has been given the key.
+    pub(in crate::daemon) files: Listing,
     /// Nothing but what lies in these places is compared; none of them: all is.
     pub(in crate::daemon) places: Vec<PathBuf>,
     /// What lies in these is not looked at: its server may not answer.
@@ -157,14 +159,14 @@ pub(super) enum Task {
 /// The way to the thread.
 #[derive(Clone)]
 pub struct Ledger {
-    tasks: SyncSender<Task>,
+    tasks: queue::Sender<Task>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Ledger {
     /// The way, the end of it, and the count of what did not fit.
-    pub(super) fn new() -> (Self, Receiver<Task>, Arc<AtomicU64>) {
-        let (tasks, inbox) = sync_channel(QUEUE);
+    pub(super) fn new() -> (Self, queue::Receiver<Task>, Arc<AtomicU64>) {
+        let (tasks, inbox) = queue::bounded(QUEUE);
         let dropped = Arc::<AtomicU64>::default();
         let ledger = Self {
             tasks,

@@ -24,6 +24,9 @@ use crate::sys::open::open_place;
 /// How long one job may take: some hundred files.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So many are looked at by two threads.
+const WORTH_TWO: usize = 32;
+
 /// A file as it was found.
 #[derive(Clone)]
 pub(super) struct Seen {
@@ -48,29 +51,44 @@ impl Looker {
         })
     }
 
-    fn ask<T: Send + 'static>(
+    /// Has something done for each of these, in two halves at once.
+    fn ask<A: Send + 'static, T: Send + 'static>(
         &self,
-        paths: usize,
-        job: impl FnOnce() -> Vec<T> + Send + 'static,
+        mut asked: Vec<A>,
+        each: impl Fn(A) -> Option<T> + Copy + Send + 'static,
     ) -> Vec<T> {
-        let answer = self.pool.ask(job);
-        let answer = answer.and_then(|answer| answer.until(Instant::now() + PATIENCE));
-        answer.unwrap_or_else(|| {
-            tracing::warn!(
-                "{paths} files could not be compared with the baseline: their file system does not answer"
-            );
-            Vec::new()
-        })
+        let mut halves = Vec::with_capacity(2);
+        if asked.len() >= WORTH_TWO {
+            halves.push(asked.split_off(asked.len() / 2));
+        }
+        halves.push(asked);
+        let deadline = Instant::now() + PATIENCE;
+        let ask = |half: Vec<A>| {
+            let count = half.len();
+            let answer = self
+                .pool
+                .ask(move || half.into_iter().filter_map(each).collect::<Vec<T>>());
+            (count, answer)
+        };
+        let answers: Vec<_> = halves.into_iter().rev().map(ask).collect();
+        let mut all = Vec::new();
+        for (count, answer) in answers {
+            let answer = answer.and_then(|answer| answer.until(deadline));
+            if answer.is_none() {
+                tracing::warn!(
+                    "{count} files could not be compared with the baseline: their file system does not answer"
+                );
+            }
+            all.extend(answer.into_iter().flatten());
+        }
+        all
     }
 
     /// What lstat(2) says of each that is there, and is no directory.
     pub(super) fn stat(&self, paths: Vec<PathBuf>) -> Vec<(PathBuf, Stat)> {
-        self.ask(paths.len(), move || {
-            let stat = |path: PathBuf| {
-                let metadata = path.symlink_metadata().ok()?;
-                (!metadata.is_dir()).then(|| (path, Stat::from(&metadata)))
-            };
-            paths.into_iter().filter_map(stat).collect()
+        self.ask(paths, |path: PathBuf| {
+            let metadata = path.symlink_metadata().ok()?;
+            (!metadata.is_dir()).then(|| (path, Stat::from(&metadata)))
         })
     }
 
@@ -79,10 +97,7 @@ impl Looker {
         if paths.is_empty() {
             return Vec::new();
         }
-        self.ask(paths.len(), move || {
-            let read = |path: PathBuf| see(&path).map(|seen| (path, seen));
-            paths.into_iter().filter_map(read).collect()
-        })
+        self.ask(paths, |path: PathBuf| see(&path).map(|seen| (path, seen)))
     }
 
     /// Which of these are gone, from a file system that is still there.
@@ -90,9 +105,8 @@ impl Looker {
         if known.is_empty() {
             return Vec::new();
         }
-        self.ask(known.len(), move || {
-            let gone = |(path, record): (PathBuf, Record)| is_gone(&path, &record).then_some(path);
-            known.into_iter().filter_map(gone).collect()
+        self.ask(known, |(path, record): (PathBuf, Record)| {
+            is_gone(&path, &record).then_some(path)
         })
     }
 }

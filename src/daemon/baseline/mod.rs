@@ -15,25 +15,28 @@ mod ledger;
 mod look;
 mod pending;
 mod probe;
+mod versions;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::books::Books;
 use self::ledger::Task;
 use self::look::Looker;
+use self::versions::Versions;
 use super::Message;
 use crate::alert::timestamp;
-use crate::baseline::{Moment, Opened, Store};
+use crate::baseline::{Error as StoreError, Moment, Opened, Record, Store};
 use crate::event::flood::Budgets;
+use crate::queue;
 
 pub(super) use self::alerted::read_hostile;
 pub(super) use self::books::IsLogWell;
@@ -45,10 +48,15 @@ pub use self::probe::{COMMAND as CHECK_STORE, check as check_store};
 /// The store's name in the state directory.
 const FILE: &str = "baseline.redb";
 
+/// How soon it is tried again to open a store that could not be.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// What the thread is made of.
 pub(super) struct Parts {
     /// Looks at the store.
     pub(super) probe: Probe,
+    /// By it versions of files are told apart ([`crate::watch::tree::digest`]).
+    pub(super) key: RandomState,
     /// Where the store is.
     pub(super) directory: PathBuf,
     /// The alert log, which says what was told before a crash.
@@ -56,7 +64,7 @@ pub(super) struct Parts {
     /// Whether it takes what it is given.
     pub(super) is_log_well: IsLogWell,
     /// Where goes what is found.
-    pub(super) messages: SyncSender<Message>,
+    pub(super) messages: queue::Sender<Message>,
 }
 
 /// The thread, as the composition root has it.
@@ -86,19 +94,8 @@ impl Keeper {
         let ending = Arc::<AtomicBool>::default();
         let is_ending = Arc::clone(&ending);
         let run = move || {
-            let (directory, messages) = (parts.directory.clone(), parts.messages.clone());
-            match open(parts, [looker, patient], inbox, dropped, &is_ending) {
-                Ok(books) => books.run(),
-                Err(_) if is_ending.load(Ordering::Relaxed) => {}
-                Err(error) => {
-                    let reason = unusable(&directory, &error);
-                    if messages
-                        .try_send(Message::Fault("baseline_unusable", reason))
-                        .is_err()
-                    {
-                        tracing::error!("{error}");
-                    }
-                }
+            if let Some(books) = open(parts, [looker, patient], inbox, dropped, &is_ending) {
+                books.run();
             }
         };
         let thread = std::thread::Builder::new()
@@ -119,8 +116,26 @@ impl Keeper {
     /// Has all written that was told, and ends the thread.
     pub(super) fn end(self) {
         self.ending.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
         self.ledger.end();
         let _ = self.thread.join();
+    }
+}
+
+/// What the baseline in `state` knows of the files that `wanted` accepts; nothing
+/// where there is none.
+///
+/// # Errors
+/// It cannot be read.
+pub fn stored(
+    state: &Path,
+    wanted: impl FnMut(&Path) -> bool,
+) -> Result<Vec<(PathBuf, Record)>, StoreError> {
+    match Store::look(&state.join(FILE), wanted) {
+        Err(StoreError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        other => other,
     }
 }
 
@@ -128,24 +143,53 @@ impl Keeper {
 pub(super) fn unusable(directory: &Path, error: &str) -> String {
     format!(
         "no baseline can be kept in {} ({error}): what happens while ssh-keywatch does not run \
-         will go unseen",
+         will go unseen; look at the space and the health of its disk",
         directory.display()
     )
 }
 
+/// Opens the store, and tries again for as long as its disk does not let it be
+/// opened; what comes meanwhile waits in the queue.
 fn open(
     parts: Parts,
     [looker, patient]: [Looker; 2],
-    inbox: Receiver<Task>,
+    inbox: queue::Receiver<Task>,
     dropped: Arc<AtomicU64>,
     ending: &AtomicBool,
-) -> Result<Books, String> {
-    let health = parts
-        .probe
-        .wait(ending)
-        .map_err(|error| error.to_string())?;
+) -> Option<Books> {
+    let tell = |error: &str| {
+        let reason = unusable(&parts.directory, error);
+        let message = Message::Fault("baseline_unusable", reason);
+        if parts.messages.try_send(message).is_err() {
+            tracing::error!("{error}");
+        }
+    };
+    let health = match parts.probe.wait(ending) {
+        Ok(health) => health,
+        Err(_) if ending.load(Ordering::Relaxed) => return None,
+        Err(error) => {
+            tell(&error.to_string());
+            return None;
+        }
+    };
     let path = parts.directory.join(FILE);
-    let (store, opened) = Store::open(&path, health).map_err(|error| error.to_string())?;
+    let mut told = false;
+    let (store, opened, mut meta) = loop {
+        let opened = Store::open(&path, health.clone());
+        match opened.and_then(|(store, opened)| Ok((store.meta()?, store, opened))) {
+            Ok((meta, store, opened)) => break (store, opened, meta),
+            Err(_) if ending.load(Ordering::Relaxed) => return None,
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tell(&error.to_string());
+                }
+                std::thread::park_timeout(AGAIN);
+            }
+        }
+    };
+    if told {
+        tracing::info!("the baseline can be used now");
+    }
     if let Opened::SetAside(aside, reason) = &opened {
         let reason = format!(
             "the baseline could not be read ({reason}) and lies in {} now: what happened while \
@@ -157,7 +201,6 @@ fn open(
             .messages
             .try_send(Message::Fault("baseline_unreadable", reason));
     }
-    let mut meta = store.meta().map_err(|error| error.to_string())?;
     let is_new = matches!(opened, Opened::New | Opened::SetAside(..));
     let alive = match opened {
         Opened::Known(alive) => Some(alive),
@@ -175,18 +218,21 @@ fn open(
             .messages
             .try_send(Message::Fault("run_cut_short", reason));
     }
+    // While the directories are marked.
+    // While the directories are marked. Without them every file is looked at.
+    let versions = Versions::read(&store, parts.key).ok();
     meta.ended = Some(false);
     // Kept until the gap has been looked at, whatever ends us before.
     if meta.watched.is_some() && meta.since.is_none() {
         meta.since = alive.map(Moment::from);
     }
-    let kept = store.set_meta(meta.clone());
-    kept.map_err(|error| error.to_string())?;
-    Ok(Books {
+    let mut books = Books {
         since: meta.since.map(Into::into),
         is_new: is_new || meta.watched.is_none(),
         down_since: meta.since.map(Into::into),
         gap: None,
+        versions,
+        is_stock: false,
         store,
         meta,
         pending: pending::Pending::default(),
@@ -208,8 +254,11 @@ fn open(
         untold: 0,
         dropped,
         told_dropped: 0,
-        failing: false,
+        failing: None,
+        unfinished: books::Unfinished::default(),
         ending: false,
         touched: Instant::now(),
-    })
+    };
+    books.set_meta();
+    Some(books)
 }

@@ -1,5 +1,6 @@
+//! Comparisons by the thread, with files and a log of their own.
+
 use std::fs;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use tempfile::{TempDir, tempdir};
 
@@ -11,8 +12,10 @@ use super::*;
 use crate::alert::Unseen;
 use crate::baseline::Health;
 use crate::event::{Action, Evidence};
+use crate::queue::{self, Receiver};
 use crate::resolve::Attribution;
 use crate::watch::pattern::Pattern;
+use crate::watch::tree::Listing;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -31,11 +34,12 @@ impl Place {
         for name in names {
             fs::write(dir.path().join("watched").join(name), "then").unwrap();
         }
-        let (sender, messages) = sync_channel(100);
+        let (sender, messages) = queue::bounded(100);
         let (state, log) = (dir.path().join("state"), dir.path().join("log"));
         let start = || {
             let parts = Parts {
                 probe: Probe::none(),
+                key: RandomState::new(),
                 directory: state.clone(),
                 log: log.clone(),
                 is_log_well: Box::new(|| true),
@@ -66,20 +70,24 @@ impl Place {
     /// Paths and actions that are told, until the thread has ended.
     fn end(self) -> Vec<(PathBuf, Action)> {
         self.keeper.end();
-        self.messages.iter().map(|message| told(&message)).collect()
+        std::iter::from_fn(|| self.messages.recv().ok())
+            .map(|message| told(&message))
+            .collect()
     }
 }
 
 fn compare(dir: &Path, keeper: &Keeper, cause: Cause) {
     let watched = dir.join("watched");
-    let names = watched.read_dir().unwrap();
-    let names = names.map(|entry| entry.unwrap().file_name()).collect();
+    let mut files = Listing::default();
+    for entry in watched.read_dir().unwrap() {
+        files.push(&watched, &entry.unwrap().file_name(), 0);
+    }
     keeper.ledger().compare(Snapshot {
         places: Vec::new(),
         apart: Vec::new(),
         cause,
         until: SystemTime::now(),
-        files: vec![(watched.clone(), names)],
+        files,
         patterns: vec![Pattern::literal(&watched).unwrap()],
     });
 }

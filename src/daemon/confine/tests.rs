@@ -1,3 +1,5 @@
+//! Landlock domains, tried by threads in them.
+
 use std::fs;
 use std::io::ErrorKind;
 

@@ -1,3 +1,5 @@
+//! The control socket, asked by clients of every kind.
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 

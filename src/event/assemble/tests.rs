@@ -1,3 +1,5 @@
+//! Records and holds in every order, with a clock that is given.
+
 use std::sync::Arc;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What let somebody in, by lineages that are made up.
+
 use super::*;
 use crate::resolve::{Account, Credentials, Image, ImageState, Method};
 

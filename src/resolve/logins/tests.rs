@@ -1,3 +1,5 @@
+//! wtmp, lastlog and their successors, as their own programs write them.
+
 use std::fs;
 use std::process::{Command, Stdio};
 

@@ -1,3 +1,5 @@
+//! Sessions in a `/proc` and a logind that are made up.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;

@@ -1,6 +1,9 @@
+//! Sinks that hang, err and end, and what others notice of it.
+
 use super::*;
 use crate::sink::Spool;
 use serde_json::json;
+use std::sync::mpsc::Receiver;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -124,7 +127,7 @@ fn a_hung_sink_stops_neither_the_sender_nor_another_sink() {
     let (permit, gate) = mpsc::channel();
     let (hung, at_hung) = fake(Some(gate), Spool::NONE);
     let (good, at_good) = fake(None, Spool::NONE);
-    let fanout = Fanout::with_queue(vec![hung, good], 2).unwrap();
+    let fanout = Fanout::with_queue(vec![hung, good], 2, QUEUE_BYTES).unwrap();
     fanout.send(&line(0, 21));
     assert_eq!(at_hung.next(), Call::Wrote(0)); // It hangs inside the write.
     for turn in 1..=9 {
@@ -164,10 +167,42 @@ fn a_hung_sink_stops_neither_the_sender_nor_another_sink() {
 }
 
 #[test]
+fn a_queue_is_bounded_in_bytes_and_one_line_always_fits() {
+    let (permit, gate) = mpsc::channel();
+    let (hung, at_hung) = fake(Some(gate), Spool::NONE);
+    let long = |n: u64| {
+        let document = json!({"n": n, "process": {"args": ["x".repeat(1000)]}});
+        Line::new(document.as_object().unwrap().clone())
+    };
+    let fanout = Fanout::with_queue(vec![hung], 100, 3000).unwrap();
+    fanout.send(&long(0));
+    assert_eq!(at_hung.next(), Call::Wrote(0));
+    for n in 1..6 {
+        fanout.send(&long(n));
+    }
+    // What fits still does.
+    fanout.send(&line(6, 21));
+    let status = &fanout.counters()[0];
+    assert_eq!((status.dropped, status.waiting), (4, 3));
+    let told = fanout.reports.take();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].kind, ReportKind::Overrun);
+    drop(permit);
+    wait_until(|| fanout.counters()[0].waiting == 0);
+    let shared = &fanout.lanes[0].shared;
+    assert_eq!(shared.queued_bytes.load(SeqCst), 0);
+    // However long it is.
+    let document = json!({"n": 7, "process": {"args": ["x".repeat(5000)]}});
+    fanout.send(&Line::new(document.as_object().unwrap().clone()));
+    let status = fanout.shutdown(LONG);
+    assert_eq!((status[0].written, status[0].dropped), (4, 4));
+}
+
+#[test]
 fn a_sink_that_does_not_come_back_is_told_before_its_queue_is_full() {
     let (permit, gate) = mpsc::channel();
     let (hung, at_hung) = fake(Some(gate), Spool::NONE);
-    let fanout = Fanout::with_queue(vec![hung], 8).unwrap();
+    let fanout = Fanout::with_queue(vec![hung], 8, QUEUE_BYTES).unwrap();
     fanout.look_for_hangs(Duration::ZERO);
     assert_eq!(fanout.reports.take(), [], "it has nothing to do");
     fanout.send(&line(1, 21));
@@ -198,7 +233,7 @@ fn a_sink_that_does_not_come_back_is_told_before_its_queue_is_full() {
 fn shutdown_leaves_a_hung_sink_behind() {
     let (_permit, gate) = mpsc::channel();
     let (hung, at_hung) = fake(Some(gate), Spool::NONE);
-    let fanout = Fanout::with_queue(vec![hung], 8).unwrap();
+    let fanout = Fanout::with_queue(vec![hung], 8, QUEUE_BYTES).unwrap();
     fanout.send(&line(1, 21));
     fanout.send(&line(2, 21));
     assert_eq!(at_hung.next(), Call::Wrote(1));

@@ -1,3 +1,5 @@
+//! Documents as journal fields.
+
 use super::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! The log on files that are torn, removed, replaced and full.
+
 use super::*;
 use serde_json::json;
 use std::os::unix::fs::symlink;

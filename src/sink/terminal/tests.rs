@@ -1,3 +1,5 @@
+//! Documents as a person reads them.
+
 use super::*;
 use crate::text::is_unsafe;
 use serde_json::json;

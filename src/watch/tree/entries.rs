@@ -2,19 +2,97 @@
 //! there are many directories.
 //!
 //! Up to [`FEW`] names stand in a list that is as long as it needs to be; more
-//! are hashed, for one who makes many must not make each search long.
+//! are hashed, for one who makes many must not make each search long. Names that
+//! nearly every directory has take no memory of their own.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 
 /// So many are searched one by one.
 const FEW: usize = 16;
 
+/// What is often found in a `.ssh`, and that itself. At most 256.
+const OFTEN: [&str; 19] = [
+    ".ssh",
+    "agent",
+    "authorized_keys",
+    "authorized_keys2",
+    "config",
+    "environment",
+    "id_dsa",
+    "id_dsa.pub",
+    "id_ecdsa",
+    "id_ecdsa.pub",
+    "id_ecdsa_sk",
+    "id_ecdsa_sk.pub",
+    "id_ed25519",
+    "id_ed25519.pub",
+    "id_rsa",
+    "id_rsa.pub",
+    "known_hosts",
+    "known_hosts.old",
+    "rc",
+];
+
+/// A name. Each is kept in one way: what is in [`OFTEN`] is never `Rare`.
+#[derive(Clone, Debug)]
+pub(super) enum Name {
+    /// Its place in [`OFTEN`].
+    Often(u8),
+    Rare(Box<OsStr>),
+}
+
+impl From<&OsStr> for Name {
+    fn from(name: &OsStr) -> Self {
+        let known = name
+            .to_str()
+            .and_then(|name| OFTEN.binary_search(&name).ok());
+        match known.and_then(|place| u8::try_from(place).ok()) {
+            Some(place) => Self::Often(place),
+            None => Self::Rare(name.into()),
+        }
+    }
+}
+
+impl std::ops::Deref for Name {
+    type Target = OsStr;
+
+    fn deref(&self) -> &OsStr {
+        match self {
+            Self::Often(place) => OsStr::new(OFTEN[usize::from(*place)]),
+            Self::Rare(name) => name,
+        }
+    }
+}
+
+impl Borrow<OsStr> for Name {
+    fn borrow(&self) -> &OsStr {
+        self
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Name {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
 /// What is known of each name.
 #[derive(Debug)]
 pub(super) enum Entries<T> {
-    Few(Vec<(Box<OsStr>, T)>),
-    Many(HashMap<Box<OsStr>, T>),
+    Few(Vec<(Name, T)>),
+    #[expect(clippy::box_collection, reason = "few directories have many names")]
+    Many(Box<HashMap<Name, T>>),
 }
 
 impl<T> Default for Entries<T> {
@@ -79,7 +157,7 @@ impl<T> Entries<T> {
             Self::Few(list) => {
                 let mut map: HashMap<_, _> = list.drain(..).collect();
                 map.insert(name.into(), value);
-                *self = Self::Many(map);
+                *self = Self::Many(Box::new(map));
             }
             Self::Many(map) => drop(map.insert(name.into(), value)),
         }
@@ -108,7 +186,9 @@ mod tests {
 
     #[test]
     fn few_and_many_are_known_alike() {
-        let names: Vec<String> = (0..3 * FEW).map(|number| format!("n{number}")).collect();
+        assert!(OFTEN.is_sorted());
+        let rare = (0..3 * FEW).map(|number| format!("n{number}"));
+        let names: Vec<String> = rare.chain(OFTEN.map(str::to_owned)).collect();
         let mut entries = Entries::default();
         for (number, name) in names.iter().enumerate() {
             assert_eq!(entries.get(name.as_ref()), None);

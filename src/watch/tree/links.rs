@@ -6,9 +6,10 @@
 //! without a record of it, and every file that has several names when it settles.
 //! What comes through another name is told by the watched one.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::entries::Name;
 use super::{NodeId, Tree};
 use crate::sys::ObjectId;
 use crate::sys::stat::Glance;
@@ -24,7 +25,7 @@ const LISTS: [&str; 2] = ["authorized_keys", "authorized_keys2"];
 #[derive(Debug)]
 pub(super) struct Followed {
     node: NodeId,
-    name: OsString,
+    name: Name,
     /// It counts towards [`MAX_LINKED`].
     counted: bool,
 }
@@ -37,6 +38,7 @@ impl Tree {
         node: NodeId,
         name: &OsStr,
         glance: Glance,
+        object: Option<ObjectId>,
         out: &mut Vec<Notice>,
     ) {
         let Some(entry) = self.nodes.get(&node).filter(|node| node.role.watched) else {
@@ -46,9 +48,7 @@ impl Tree {
         if glance.kind != libc::S_IFREG || !(is_list || glance.links > 1) {
             return;
         }
-        let Ok(object) = ObjectId::at(dir, name, entry.fsid) else {
-            return;
-        };
+        let Some(object) = object else { return };
         if self.followed.contains_key(&object) {
             return;
         }
@@ -67,11 +67,12 @@ impl Tree {
         }
         self.linked += usize::from(counted);
         if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.followed.reserve_exact(1);
             entry.followed.push(object.clone());
         }
         let followed = Followed {
             node,
-            name: name.to_owned(),
+            name: name.into(),
             counted,
         };
         self.followed.insert(object, followed);
@@ -94,7 +95,7 @@ impl Tree {
     /// A file is no longer called so.
     pub(super) fn left(&mut self, node: NodeId, name: &OsStr, object: &ObjectId) {
         let followed = self.followed.get(object);
-        if followed.is_some_and(|followed| followed.node == node && followed.name == name) {
+        if followed.is_some_and(|followed| followed.node == node && *followed.name == *name) {
             let dir = self.open(node);
             self.unfollow(dir.as_ref().map(AsFd::as_fd), object);
         }

@@ -10,21 +10,27 @@
 //! seen by a record or by the scan. Must not know of records: the backends
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
+mod brief;
 mod entries;
 mod links;
+mod listing;
 mod mounted;
 mod visit;
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::brief::Briefs;
 use self::entries::Entries;
 use self::links::Followed;
+pub use self::listing::{Listing, digest};
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
 use self::visit::{Look, open_root};
@@ -65,6 +71,8 @@ pub struct Scope {
     pub homes: Limits,
     /// In which of them opens are told. They are many, and each costs a wake-up.
     pub opens: WantsOpens,
+    /// By this key [`Tree::start`] notes which version of each file it finds.
+    pub stock: Option<RandomState>,
 }
 
 /// Whether the making of files in a directory is held.
@@ -75,7 +83,7 @@ pub enum Held {
     /// It is not meant to be.
     No,
     /// It cannot be, for this reason.
-    Refused(String),
+    Refused(Box<str>),
 }
 
 /// A directory that a pattern names, and how well it is watched.
@@ -124,12 +132,12 @@ pub trait Marker: Send {
 
 /// Refers to a directory of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(u64);
+pub struct NodeId(NonZeroU64);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Role {
     /// Patterns that lead through here, and how many of their components are done.
-    waypoints: Vec<(usize, usize)>,
+    waypoints: Box<[(usize, usize)]>,
     /// Files in it are reported.
     watched: bool,
 }
@@ -144,16 +152,15 @@ impl Role {
 struct Node {
     id: ObjectId,
     parent: Option<NodeId>,
-    path: PathBuf,
+    path: Box<Path>,
     /// The home that it is or lies in; none of a directory on the way to homes.
     home: Option<Home>,
     role: Role,
     interest: Interest,
     /// Levels below the watched root.
-    depth: usize,
+    depth: u8,
     /// Reached through a symbolic link: its subdirectories are not followed.
     linked: bool,
-    fsid: [u8; 8],
     /// It is a home, or homes are made in it.
     base: bool,
     held: Held,
@@ -162,9 +169,16 @@ struct Node {
     /// Files in it that have a mark of their own.
     followed: Vec<ObjectId>,
     /// Records of it since it was last asked which home is the loudest.
-    heard: u64,
+    heard: u32,
     /// It has no marks for a while.
     muted: bool,
+}
+
+impl Node {
+    /// The id of the file system it lies on.
+    fn fsid(&self) -> [u8; 8] {
+        self.id.file_system()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -211,8 +225,9 @@ pub struct Tree {
     /// Each in a place of its own, for they are many: the table grows by doubling.
     nodes: HashMap<NodeId, Box<Node>>,
     by_object: HashMap<ObjectId, NodeId>,
-    by_path: HashMap<PathBuf, NodeId>,
-    next: u64,
+    root: Option<NodeId>,
+    /// How many there have been.
+    made: u64,
     remembered: usize,
     limit_said: bool,
     /// File systems that homes lie on, and how many of them.
@@ -223,6 +238,9 @@ pub struct Tree {
     /// Directories that are still to be looked into: their homes have had their share.
     unscanned: BTreeSet<NodeId>,
     beat: Arc<Beat>,
+    /// What the start has found, with the versions of files by this key.
+    stock: Option<Listing>,
+    stock_key: Option<RandomState>,
     /// How often a directory got another path or was let go.
     moves: u64,
     mounts: Mounts,
@@ -241,6 +259,7 @@ pub struct Tree {
     links_said: bool,
     /// Links at places that a pattern names, which lead nowhere that can be watched.
     astray: HashMap<NodeId, BTreeSet<OsString>>,
+    briefs: Briefs,
 }
 
 impl Tree {
@@ -256,8 +275,10 @@ impl Tree {
             marker,
             nodes: HashMap::new(),
             by_object: HashMap::new(),
-            by_path: HashMap::new(),
-            next: 0,
+            root: None,
+            made: 0,
+            stock: None,
+            stock_key: scope.stock,
             remembered: 0,
             limit_said: false,
             file_systems: HashMap::new(),
@@ -273,6 +294,7 @@ impl Tree {
             followed: HashMap::new(),
             linked: 0,
             links_said: false,
+            briefs: Briefs::default(),
         }
     }
 
@@ -288,8 +310,15 @@ impl Tree {
         // Marked here first, to tell an unusable backend from one bad directory.
         self.marker
             .mark(root.as_fd(), Path::new("/"), Interest::Names)?;
+        self.stock = self.stock_key.as_ref().map(|_| Listing::default());
         self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
         Ok(())
+    }
+
+    /// What [`Tree::start`] has found, with the version that each file had after its
+    /// directory was marked ([`digest`]), if that was wanted.
+    pub fn take_stock(&mut self) -> Option<(Listing, RandomState)> {
+        self.stock.take().zip(self.stock_key.take())
     }
 
     /// Ticks with each name that a scan looks at: a large tree takes its time.
@@ -316,7 +345,7 @@ impl Tree {
         self.homes.set_limits(scope.homes);
         self.opens = scope.opens;
         self.limit_said = false;
-        let Some(root) = self.by_path.get(Path::new("/")).copied() else {
+        let Some(root) = self.root else {
             return;
         };
         let role = self.root_role();
@@ -330,7 +359,7 @@ impl Tree {
         };
         let no_longer = !role.watched && entry.role.watched;
         entry.role = role.clone();
-        let (fsid, was_base) = (entry.fsid, entry.base);
+        let (fsid, was_base) = (entry.fsid(), entry.base);
         let is_base = self.is_base(role);
         self.count_base(fsid, was_base, is_base);
         let Some(entry) = self.nodes.get_mut(&node) else {
@@ -345,7 +374,7 @@ impl Tree {
             entry.entries.clear();
         }
         let left = no_longer.then(|| std::mem::take(&mut entry.followed));
-        let path = entry.path.clone();
+        let path = entry.path.to_path_buf();
         let children: Vec<(OsString, NodeId)> = entry
             .children
             .iter()
@@ -381,19 +410,23 @@ impl Tree {
         self.nodes.values().filter(|node| node.role.watched).count()
     }
 
-    /// What is there, as far as it is known: each watched directory, and the names
-    /// of what is in it that is no directory.
+    /// The files that are there, as far as it is known, in directories that are
+    /// `wanted`; those of one directory after the other.
     #[must_use]
-    pub fn files(&self) -> Vec<(PathBuf, Vec<OsString>)> {
-        let watched = self.nodes.values().filter(|node| node.role.watched);
-        watched
-            .map(|node| {
-                (
-                    node.path.clone(),
-                    node.entries.names().map(OsStr::to_owned).collect(),
-                )
-            })
-            .collect()
+    pub fn files(&self, wanted: impl Fn(&Path) -> bool) -> Listing {
+        let nodes = self.nodes.values().filter(|node| node.role.watched);
+        let mut nodes: Vec<&Node> = nodes
+            .filter(|node| wanted(&node.path))
+            .map(Box::as_ref)
+            .collect();
+        nodes.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        let mut listing = Listing::default();
+        for node in nodes {
+            for name in node.entries.names() {
+                listing.push(&node.path, name, 0);
+            }
+        }
+        listing
     }
 
     /// What is watched.
@@ -417,7 +450,7 @@ impl Tree {
             .values()
             .filter(|node| node.role.watched && node.depth == 0)
             .map(|node| Root {
-                path: node.path.clone(),
+                path: node.path.to_path_buf(),
                 held: node.held.clone(),
                 muted: node.muted,
             })
@@ -446,7 +479,7 @@ impl Tree {
     }
 
     fn mark_again(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
-        let path = self.nodes[&node].path.clone();
+        let path = self.nodes[&node].path.to_path_buf();
         let interest = self.interest(&path, self.nodes[&node].role.watched);
         if let Some(held) = self.mark(dir, &path, interest, out)
             && let Some(node) = self.nodes.get_mut(&node)
@@ -465,7 +498,17 @@ impl Tree {
     /// The directory known by this path.
     #[must_use]
     pub fn by_path(&self, path: &Path) -> Option<NodeId> {
-        self.by_path.get(path).copied()
+        let mut node = self.root?;
+        for component in path.components() {
+            match component {
+                Component::RootDir => {}
+                Component::Normal(name) => {
+                    node = *self.nodes.get(&node)?.children.get(name)?;
+                }
+                _ => return None,
+            }
+        }
+        Some(node)
     }
 
     /// Whether a directory with this role is a home, or where homes are made.
@@ -489,6 +532,7 @@ impl Tree {
         let Some(parent) = self.nodes.get(&node) else {
             return;
         };
+        let made = object.clone();
         if parent.role.watched && !directory {
             let path = parent.path.join(name);
             let object = object.or_else(|| self.object_at(node, name));
@@ -504,6 +548,12 @@ impl Tree {
         }
         let moved = false;
         self.enter(node, name, directory, Finder { writer, moved }, out);
+        if directory
+            && let Some(made) = made
+            && self.by_object(&made).is_none()
+        {
+            self.was_brief(node, name, made);
+        }
     }
 
     /// Visits the directory `name` of `node` if it is wanted.
@@ -579,6 +629,7 @@ impl Tree {
         if let Some(child) = self.child(node, name, object.as_ref()) {
             self.detach(child);
         }
+        self.briefs.remove(object.as_ref());
         self.no_longer_apart(node, name);
         let Some(parent) = self.nodes.get(&node) else {
             return;
@@ -604,6 +655,7 @@ impl Tree {
         for (node, name) in [from, to].into_iter().flatten() {
             self.no_longer_apart(node, name);
         }
+        self.briefs.remove(object.as_ref());
         let child = from
             .and_then(|(node, name)| self.child(node, name, object.as_ref()))
             .or_else(|| object.as_ref().and_then(|object| self.by_object(object)));
@@ -714,10 +766,11 @@ impl Tree {
 
     /// Looks at every directory again: what was not known is reported.
     pub fn rescan(&mut self, out: &mut Vec<Notice>) {
+        self.briefs.distrust();
         let mut nodes: Vec<(PathBuf, NodeId)> = self
             .nodes
             .iter()
-            .map(|(id, node)| (node.path.clone(), *id))
+            .map(|(id, node)| (node.path.to_path_buf(), *id))
             .collect();
         nodes.sort();
         for (_, node) in nodes {
@@ -742,8 +795,9 @@ impl Tree {
             && let Some(dir) = self.open(node)
         {
             self.marker.settle(dir.as_fd(), name);
-            if let Ok((glance, None)) = self.mounts.glance(dir.as_fd(), name) {
-                self.follow_file(dir.as_fd(), node, name, glance, out);
+            let fsid = self.nodes[&node].fsid();
+            if let Ok(Some(sight)) = self.mounts.sight(dir.as_fd(), None, name, fsid) {
+                self.follow_file(dir.as_fd(), node, name, sight.glance, sight.object, out);
             }
         }
     }
@@ -752,21 +806,22 @@ impl Tree {
         let Some(parent) = self.nodes.get(&node) else {
             return Role::default();
         };
-        let mut role = Role {
-            waypoints: Vec::new(),
-            watched: parent.role.watched && !parent.linked,
-        };
+        let mut watched = parent.role.watched && !parent.linked;
+        let mut waypoints = Vec::new();
         for (index, done) in &parent.role.waypoints {
             let pattern = &self.patterns[*index];
             if pattern.matches(*done, name) {
                 if done + 1 == pattern.depth() {
-                    role.watched = true;
+                    watched = true;
                 } else {
-                    role.waypoints.push((*index, done + 1));
+                    waypoints.push((*index, done + 1));
                 }
             }
         }
-        role
+        Role {
+            waypoints: waypoints.into_boxed_slice(),
+            watched,
+        }
     }
 
     /// Whether a pattern names this entry, or leads through it.
@@ -799,7 +854,7 @@ impl Tree {
 
     fn object_at(&mut self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
         let dir = self.open(node)?;
-        ObjectId::at(dir.as_fd(), name, self.nodes[&node].fsid).ok()
+        ObjectId::at(dir.as_fd(), name, self.nodes[&node].fsid()).ok()
     }
 
     fn report(
@@ -833,7 +888,7 @@ impl Tree {
     /// is muted.
     pub fn heard(&mut self, node: NodeId) -> Option<(&Home, bool)> {
         let node = self.nodes.get_mut(&node)?;
-        node.heard += 1;
+        node.heard = node.heard.saturating_add(1);
         Some((node.home.as_ref()?, node.muted))
     }
 
@@ -842,7 +897,7 @@ impl Tree {
     pub fn loudest(&mut self) -> Option<(Home, u64)> {
         let (mut homes, mut all) = (HashMap::<Home, u64>::new(), 0);
         for node in self.nodes.values_mut() {
-            let heard = std::mem::take(&mut node.heard);
+            let heard = u64::from(std::mem::take(&mut node.heard));
             all += heard;
             if let Some(home) = node.home.as_ref().filter(|_| heard > 0 && !node.muted) {
                 *homes.entry(Arc::clone(home)).or_default() += heard;
@@ -855,8 +910,9 @@ impl Tree {
     fn nodes_of(&self, home: &Home) -> Vec<(PathBuf, NodeId)> {
         let nodes = self.nodes.iter();
         let nodes = nodes.filter(|(_, node)| node.home.as_ref() == Some(home));
-        let mut nodes: Vec<(PathBuf, NodeId)> =
-            nodes.map(|(id, node)| (node.path.clone(), *id)).collect();
+        let mut nodes: Vec<(PathBuf, NodeId)> = nodes
+            .map(|(id, node)| (node.path.to_path_buf(), *id))
+            .collect();
         nodes.sort();
         nodes
     }
@@ -874,6 +930,7 @@ impl Tree {
 
     /// Sets the marks of a home again, and looks at what has changed.
     pub fn unmute(&mut self, home: &Home, out: &mut Vec<Notice>) {
+        self.briefs.distrust();
         for (_, id) in self.nodes_of(home) {
             let Some(node) = self.nodes.get_mut(&id).filter(|node| node.muted) else {
                 continue;
@@ -1011,7 +1068,7 @@ impl Tree {
             return;
         };
         let former = entry.interest;
-        let (path, watched) = (entry.path.clone(), entry.role.watched);
+        let (path, watched) = (entry.path.to_path_buf(), entry.role.watched);
         let interest = self.interest(&path, watched);
         if former == Interest::Opens && interest == Interest::Files {
             // Without a moment in which the directory has no mark.
@@ -1036,7 +1093,7 @@ impl Tree {
                 if let Held::Refused(reason) = &held {
                     out.push(Notice::Problem(Problem::Unheld {
                         path: path.to_owned(),
-                        reason: reason.clone(),
+                        reason: reason.to_string(),
                     }));
                 }
                 Some(held)

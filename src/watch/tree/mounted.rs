@@ -82,8 +82,8 @@ impl Tree {
     pub fn grounds(&mut self) -> Vec<Ground> {
         let mut first: BTreeMap<[u8; 8], (bool, PathBuf)> = BTreeMap::new();
         for node in self.nodes.values().filter(|node| node.base) {
-            let place = (node.linked, node.path.clone());
-            let known = first.entry(node.fsid).or_insert_with(|| place.clone());
+            let place = (node.linked, node.path.to_path_buf());
+            let known = first.entry(node.fsid()).or_insert_with(|| place.clone());
             if (place.0, place.1.as_os_str().len()) < (known.0, known.1.as_os_str().len()) {
                 *known = place;
             }
@@ -191,7 +191,7 @@ impl Tree {
         for node in linked {
             self.beat.tick();
             if self.nodes.contains_key(&node) && self.open(node).is_none() {
-                changed.push(self.nodes[&node].path.clone());
+                changed.push(self.nodes[&node].path.to_path_buf());
                 self.enter_again(node, &Finds::Stock, out);
             }
         }

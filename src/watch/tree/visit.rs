@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,11 +16,12 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 
 use super::entries::Entries;
+use super::listing::digest;
 use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
-use crate::sys::handle::FileSystem;
+use crate::sys::stat::{Glance, glance};
 use crate::watch::home::{Home, LOOKED_FOR, Limit};
-use crate::watch::mounts::Unreached;
+use crate::watch::mounts::{Sight, Unreached};
 use crate::watch::{Change, Evidence, Notice, Problem, What};
 
 impl Tree {
@@ -37,15 +39,16 @@ impl Tree {
         let (path, depth) = match parent.and_then(|parent| self.nodes.get(&parent)) {
             Some(node) => (
                 node.path.join(name),
-                if node.role.watched { node.depth + 1 } else { 0 },
+                if node.role.watched {
+                    usize::from(node.depth) + 1
+                } else {
+                    0
+                },
             ),
             None => (PathBuf::from("/"), 0),
         };
-        let (id, fsid) = match FileSystem::of(dir).and_then(|file_system| {
-            let id = ObjectId::on(dir.as_fd(), file_system.id)?;
-            Ok((id, file_system.id))
-        }) {
-            Ok(found) => found,
+        let id = match ObjectId::of(dir.as_fd()) {
+            Ok(id) => id,
             Err(error) => {
                 out.push(Notice::Problem(Problem::Unwatched {
                     path,
@@ -57,7 +60,7 @@ impl Tree {
         if let Some(known) = self.by_object(&id) {
             // Reached again, by a second record or through another link. If it
             // is no longer where it was known, this is its place now.
-            if self.nodes[&known].path == path || self.open(known).is_some() {
+            if *self.nodes[&known].path == *path || self.open(known).is_some() {
                 return;
             }
             self.detach(known);
@@ -98,11 +101,13 @@ impl Tree {
             self.detach(stale);
         }
         let base = self.is_base(&role);
-        self.count_base(fsid, false, base);
-        let node = NodeId(self.next);
-        self.next += 1;
+        self.count_base(id.file_system(), false, base);
+        let node = NodeId(NonZeroU64::MIN.saturating_add(self.made));
+        self.made += 1;
         self.by_object.insert(id.clone(), node);
-        self.by_path.insert(path.clone(), node);
+        if parent.is_none() {
+            self.root = Some(node);
+        }
         if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(&parent)) {
             parent.children.insert(name, node);
         }
@@ -111,13 +116,12 @@ impl Tree {
             Box::new(Node {
                 id,
                 parent,
-                path,
+                path: path.into_boxed_path(),
                 home,
                 role,
                 interest,
-                depth,
+                depth: u8::try_from(depth).unwrap_or(u8::MAX),
                 linked,
-                fsid,
                 base,
                 held,
                 children: Entries::default(),
@@ -171,7 +175,7 @@ impl Tree {
             match list(dir.as_fd(), most) {
                 Ok(names) => found = names,
                 Err(error) => out.push(Notice::Problem(Problem::Unlisted {
-                    path: entry.path.clone(),
+                    path: entry.path.to_path_buf(),
                     reason: error.to_string(),
                 })),
             }
@@ -186,6 +190,7 @@ impl Tree {
             }
         }
         let watched = entry.role.watched;
+        let mount = if watched { mount_of(dir) } else { None };
         let Listed { mut names, cut } = found;
         if let (Some(home), Finds::News(_)) = (&home, finds) {
             self.homes.looked(home, names.len());
@@ -205,45 +210,46 @@ impl Tree {
                 }
             }
             if watched && kind != Some(Type::Directory) {
-                self.find(dir.as_fd(), node, &name, finds, out);
+                self.find(dir.as_fd(), mount, node, &name, finds, out);
             }
         }
     }
 
-    /// Takes note of a file that a scan found.
+    /// Takes note of a file that a scan found in a directory on this mount.
     pub(super) fn find(
         &mut self,
         dir: BorrowedFd<'_>,
+        mount: Option<u64>,
         node: NodeId,
         name: &OsStr,
         finds: &Finds,
         out: &mut Vec<Notice>,
     ) {
-        let Ok((glance, stalls)) = self.mounts.glance(dir, name) else {
+        let Some(entry) = self.nodes.get(&node) else {
+            return;
+        };
+        let Ok(sight) = self.mounts.sight(dir, mount, name, entry.fsid()) else {
             return;
         };
         // What a user has mounted over a file is not asked anything.
-        if glance.kind == libc::S_IFDIR || stalls.is_some() {
-            return;
-        }
-        let Some(fsid) = self.nodes.get(&node).map(|node| node.fsid) else {
+        let Some(Sight { glance, object }) = sight.filter(|it| it.glance.kind != libc::S_IFDIR)
+        else {
             return;
         };
-        let object = ObjectId::at(dir, name, fsid).ok();
         match finds {
             Finds::Stock => {
-                let here = self.nodes.get(&node);
-                let is_known = here.is_some_and(|node| node.entries.get(name).is_some());
+                let is_known = entry.entries.get(name).is_some();
                 let known = Known {
-                    object,
+                    object: object.clone(),
                     reported: false,
                 };
                 if is_known || self.keep(node, name, known) {
                     self.marker.settle(dir, name);
+                    self.take_stock_of(node, name, glance);
                 } else {
                     self.at_limit(node, Limit::Files, out);
                 }
-                self.follow_file(dir, node, name, glance, out);
+                self.follow_file(dir, node, name, glance, object, out);
             }
             Finds::News(finder) => {
                 let known = self
@@ -268,6 +274,16 @@ impl Tree {
         }
     }
 
+    fn take_stock_of(&mut self, node: NodeId, name: &OsStr, glance: Glance) {
+        if let (Some(stock), Some(key)) = (&mut self.stock, &self.stock_key)
+            && let Some(node) = self.nodes.get(&node)
+        {
+            let version = glance.version.as_ref();
+            let version = version.map_or(0, |version| digest(key, version));
+            stock.push(&node.path, name, version);
+        }
+    }
+
     /// Lets go of a directory and all below it.
     pub(super) fn detach(&mut self, node: NodeId) {
         self.detach_at(node, None);
@@ -285,6 +301,7 @@ impl Tree {
             return;
         };
         self.moves += 1;
+        self.briefs.remove_below(&entry.path);
         if let Some(parent) = entry.parent
             && let Some(name) = entry.path.file_name().map(OsStr::to_owned)
             && let Some(parent) = self.nodes.get_mut(&parent)
@@ -298,7 +315,7 @@ impl Tree {
                 continue;
             };
             self.remembered -= entry.entries.len();
-            self.count_base(entry.fsid, entry.base, false);
+            self.count_base(entry.fsid(), entry.base, false);
             self.unscanned.remove(&node);
             if let Some(home) = &entry.home {
                 self.homes.give(home, 1, entry.entries.len());
@@ -309,8 +326,8 @@ impl Tree {
             if self.by_object.get(&entry.id) == Some(&node) {
                 self.by_object.remove(&entry.id);
             }
-            if self.by_path.get(&entry.path) == Some(&node) {
-                self.by_path.remove(&entry.path);
+            if self.root == Some(node) {
+                self.root = None;
             }
             self.marker
                 .unmark(dir.as_ref().map(AsFd::as_fd), &entry.path);
@@ -337,6 +354,7 @@ impl Tree {
         };
         let new_path = new_parent.path.join(name);
         let old = &self.nodes[&node];
+        self.briefs.remove_below(&old.path);
         let (old_parent, old_name) = (old.parent, old.path.file_name().map(OsStr::to_owned));
         if let (Some(old_parent), Some(old_name)) = (old_parent, old_name)
             && let Some(old_parent) = self.nodes.get_mut(&old_parent)
@@ -359,7 +377,7 @@ impl Tree {
             let Some(entry) = self.nodes.get_mut(&node) else {
                 continue;
             };
-            let old = std::mem::replace(&mut entry.path, path.clone());
+            let old = std::mem::replace(&mut entry.path, path.clone().into_boxed_path());
             let watched = entry.role.watched;
             let former = entry.home.take();
             let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
@@ -382,11 +400,7 @@ impl Tree {
                     .iter()
                     .map(|(name, child)| (*child, path.join(name))),
             );
-            if self.by_path.get(&old) == Some(&node) {
-                self.by_path.remove(&old);
-            }
             self.marker.moved(&old, &path, watched);
-            self.by_path.insert(path, node);
             if let Some(dir) = self.open(node) {
                 self.follow_interest(node, dir.as_fd(), out);
             }
@@ -462,6 +476,10 @@ impl Tree {
             Look::Other
         })
     }
+}
+
+fn mount_of(dir: &OwnedFd) -> Option<u64> {
+    glance(dir.as_fd(), c"").ok()?.mount
 }
 
 /// The root, as a place.

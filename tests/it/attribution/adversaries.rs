@@ -1,12 +1,20 @@
 //! Those who want their files laid to somebody else.
 
-use super::{Case, Demand, Load, Made, Tally, any_change, made, measure, overdue, runs, wait_for};
+use super::{
+    Case, Demand, Load, Made, Tally, any_change, config, made, measure, measure_with, overdue,
+    runs, wait_for,
+};
 use crate::host::{Host, ROOT};
 use crate::process::life;
 
 const ADVERSARY: &str = "/run/it/tools/adversary";
 const OTHER: &str = "/run/it/tools/other";
 const ACT: &str = "/run/it/tools/act";
+/// Has them identified at their exec, and known again when they open.
+const KEY_TOOLS: &str = r#"
+    key_tools = ["/run/it/tools/act", "/run/it/tools/adversary", "/run/it/tools/other",
+        "/home/ann/env"]
+"#;
 /// Tries of each by default; `ATTRIBUTION_RUNS=1000` makes them 10,000.
 const TRIES: usize = 120;
 
@@ -28,11 +36,12 @@ fn split(stdout: &str) -> (Vec<Made>, Vec<Made>) {
 /// program or pid; files with content must all be named.
 #[track_caller]
 fn try_it(how: &str, demand: Demand) {
-    for load in [Load::Idle, Load::Busy] {
+    for (load, watch) in [(Load::Idle, ""), (Load::Busy, ""), (Load::Busy, KEY_TOOLS)] {
         let host = Host::on_disk();
         host.sh(ROOT, "mkdir -m 700 .ssh; : > /root/try.source")
             .ok();
-        let daemon = host.daemon().rule("any", &any_change()).start();
+        let daemon = host.daemon().config(&config(watch));
+        let daemon = daemon.rule("any", &any_change()).start();
         let busy = load.start(&host);
         let prefix = match how {
             // Its source lies outside.
@@ -102,6 +111,38 @@ fn a_pid_that_is_used_again_at_once() {
 #[test]
 fn a_pid_that_is_used_again_at_once_by_who_opens_nothing() {
     try_it("reuse-link", Demand::RightOrAmbiguous);
+}
+
+/// Key tools that are known since their exec and then do something else.
+#[test]
+fn key_tools_that_are_not_what_they_were() {
+    const ENV: &str = "[ -e ~/env ] || cp /usr/bin/env ~";
+    let new = |name, command: &str| Case::new(name, ACT, command);
+    let cases = [
+        new("create", "$T/act create $p"),
+        new("elsewhere", "cd /tmp && $T/act create $p"),
+        new("create-exec", "$T/act exec $T/other create $p"),
+        new("tool-runs-tool", "~/env $T/act create $p").prepared(ENV),
+        Case::new("tool-runs-another", "/usr/bin/touch", "~/env touch $p").prepared(ENV),
+        new("leader-exited", "$T/act leader $p"),
+        Case::telling("vfork-child", ACT, "$T/act vfork $p $T/other"),
+        Case::telling("fork-create", ACT, "$T/act fork create $p"),
+        new("uring", "$T/act uring $p"),
+        new("o-tmpfile", "$T/act tmpfile ~/.ssh $p"),
+        new("pid-namespace", "unshare --pid --fork $T/act create $p")
+            .user(ROOT)
+            .descends(),
+        new(
+            "set-user",
+            "setpriv --reuid 4001 --regid 4001 --clear-groups $T/act create $p",
+        )
+        .user(ROOT)
+        .prepared("chmod 711 ~; chmod 777 ~/.ssh"),
+    ];
+    let count = runs(super::RUNS);
+    for load in [Load::Idle, Load::Busy] {
+        measure_with(&Host::on_disk(), KEY_TOOLS, &cases, load, count);
+    }
 }
 
 /// Openers whose `/proc` entry is not where it is looked for first.

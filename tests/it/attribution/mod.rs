@@ -326,10 +326,21 @@ pub fn wait_for(daemon: &Daemon<'_>, wanted: &BTreeMap<String, &'static str>) {
     });
 }
 
+/// However many runs there are, they are no flood, and one log holds them.
+pub fn config(watch: &str) -> String {
+    format!("[log]\nmax_size = \"1G\"\n[watch]\nhome_events = 10000000\n{watch}\n")
+}
+
 /// Runs each case `count` times while the daemon watches, and asserts what each
 /// demands.
 #[track_caller]
 pub fn measure(host: &Host, cases: &[Case], load: Load, count: usize) {
+    measure_with(host, "", cases, load, count);
+}
+
+/// The same with more in the section `[watch]` of the configuration.
+#[track_caller]
+pub fn measure_with(host: &Host, watch: &str, cases: &[Case], load: Load, count: usize) {
     for case in cases {
         host.sh(case.user, "mkdir -p -m 700 .ssh stage").ok();
         if !case.before.is_empty() {
@@ -339,7 +350,8 @@ pub fn measure(host: &Host, cases: &[Case], load: Load, count: usize) {
             assert!(ready.status.success(), "{}: {ready:?}", case.name);
         }
     }
-    let daemon = host.daemon().rule("any", &any_change()).start();
+    let daemon = host.daemon().config(&config(watch));
+    let daemon = daemon.rule("any", &any_change()).start();
     let started = daemon.started();
     let moments = started
         .text("ssh_keywatch.coverage.process_table.moments")

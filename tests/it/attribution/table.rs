@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, Demand, Load, RUNS, Tally, any_change, made, measure, overdue, runs, wait_for};
+use super::{
+    Case, Demand, Load, RUNS, Tally, any_change, config, made, measure, overdue, runs, wait_for,
+};
 use crate::host::{Host, ROOT, TOOLS};
 use crate::process::{Output, life};
 
@@ -203,7 +205,8 @@ fn a_burst_of_creators_from_several_spawners() {
     for load in BOTH {
         let host = Host::on_disk();
         host.sh(ROOT, "mkdir -m 700 .ssh").ok();
-        let daemon = host.daemon().rule("any", &any_change()).start();
+        let daemon = host.daemon().config(&config(""));
+        let daemon = daemon.rule("any", &any_change()).start();
         let busy = load.start(&host);
         let outputs: Vec<Output> = std::thread::scope(|scope| {
             let spawners: Vec<_> = (0..SPAWNERS)

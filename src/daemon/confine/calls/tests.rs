@@ -1,3 +1,5 @@
+//! System calls, tried by a process of its own under the list.
+
 use std::fs::File;
 use std::io;
 use std::net::UdpSocket;

@@ -1,3 +1,5 @@
+//! Logs that were edited, cut, joined and rotated.
+
 use std::fs;
 use std::io::Write as _;
 
