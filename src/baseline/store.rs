@@ -357,8 +357,10 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn count(&self) -> Result<usize, Error> {
-        let table = self.database.begin_read()?.open_table(FILES)?;
-        Ok(usize::try_from(table.len()?).unwrap_or(usize::MAX))
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(FILES)?;
+            Ok(usize::try_from(table.len()?).unwrap_or(usize::MAX))
+        })
     }
 
     /// Gives each file's path, in order, and what lstat(2) said of it. A record that
