@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,libpam-systemd,udev,procps,openssh-server,openssh-client,sudo,bash-completion,man-db";
 
 /// What remembers logins since Debian 13.
-const LOGINS: &str = "libpam-wtmpdb,libpam-lastlog2";
+const LOGINS: &str = "libpam-wtmpdb,libpam-lastlog2,lastlog2";
 
 /// A version above that of the changelog.
 pub const NEWER: &str = "99.0-1";
