@@ -3,7 +3,8 @@
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, Ended};
-use crate::document::{ANY, Document, any_creation, anything};
+use crate::document::{ANY, Document, any_creation, anything, rule};
+use crate::holding::Stopped;
 use crate::host::{ANN, BOB, Host, ROOT};
 use crate::process::{SOON, only};
 
@@ -203,6 +204,42 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_told_twice() {
     let alerts = ended.alerts(ANY);
     let shown: Vec<String> = alerts.iter().map(shown).collect();
     assert_eq!(ended.paths(ANY), made, "{shown:#?}");
+}
+
+#[test]
+fn what_was_told_before_it_was_written_is_a_change_afterwards() {
+    let host = host();
+    drop(run(&host));
+    let change = r#"file where event.action in ("creation", "modification")"#;
+    let start = || {
+        let daemon = host.daemon();
+        daemon.rule("any", &rule(ANY, "Any change", change)).start()
+    };
+    let daemon = start();
+    // Nothing of it gets into the store.
+    let stopped = Stopped::thread(daemon.pid(), "baseline");
+    let script = "mkfifo go; exec 3> .ssh/slow; read _ < go; echo late >&3";
+    let mut writer = host.sh(ANN, script).spawn();
+    let path = ANN.ssh("slow");
+    let alert = daemon.alert(ANY, &path);
+    assert!(alert.is("event.action", "creation"), "{}", alert.brief());
+    daemon.signal(Signal::SIGSTOP);
+    host.sh(ANN, "echo > go").ok();
+    assert!(writer.end(SOON).success());
+    drop(stopped);
+    daemon.kill();
+    let daemon = start();
+    daemon.find(SOON, "the change", |log| {
+        let is_change = |line: &&Document| {
+            let is_it = line.is_alert_of(ANY) && line.is("file.path", &path);
+            is_it && line.is("event.action", "modification")
+        };
+        log.iter().find(is_change).map(|_| ())
+    });
+    let ended = daemon.stop();
+    let alerts = ended.alerts(ANY);
+    let actions: Vec<&str> = alerts.iter().map(|it| it.text("event.action")).collect();
+    assert_eq!(actions, ["creation", "modification"]);
 }
 
 #[test]

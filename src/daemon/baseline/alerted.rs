@@ -27,6 +27,7 @@ const LIMIT_OF_ALL: u64 = 64 << 20;
 /// How far the store can lag behind the log on a machine that is busy.
 pub(super) const MARGIN: Duration = Duration::from_secs(60);
 
+const CREATION: &str = "creation";
 const DELETION: &str = "deletion";
 /// So many alerts on one path are kept apart.
 const IDS: usize = 32;
@@ -40,6 +41,17 @@ struct Last {
     /// `event.id` of the last alerts on it.
     ids: Vec<String>,
     made: Made,
+}
+
+impl Last {
+    fn told(&self) -> Told {
+        Told {
+            is_creation: self.action == CREATION,
+            evidence: self.evidence.clone(),
+            ids: self.ids.clone(),
+            made: self.made.clone(),
+        }
+    }
 }
 
 /// The last alert on each path.
@@ -145,12 +157,15 @@ impl Alerted {
                         || sha256.is_some() && last.sha256.as_ref() == sha256)
             }
         };
-        is_told.then(|| Told {
-            is_creation: last.action == "creation",
-            evidence: last.evidence.clone(),
-            ids: last.ids.clone(),
-            made: last.made.clone(),
-        })
+        is_told.then(|| last.told())
+    }
+
+    /// What was told of the making of what is there `now`, if nothing was told of
+    /// it since: it may have been written to.
+    pub(super) fn creation(&self, path: &Path, now: &Record) -> Option<Told> {
+        let last = self.0.get(&alert::path_text(path))?;
+        let is_it = last.object.is_some() && last.object == now.object;
+        (is_it && last.action == CREATION).then(|| last.told())
     }
 }
 

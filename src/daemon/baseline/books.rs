@@ -778,6 +778,25 @@ impl Books {
         true
     }
 
+    /// Of what was told when it was made, and written to before the end, that it was
+    /// written to is the difference.
+    fn since_told(
+        &mut self,
+        path: &Path,
+        difference: Difference,
+        now: Option<&Seen>,
+    ) -> Difference {
+        let told = self.alerted.as_ref().zip(now);
+        let told = told.and_then(|(alerted, now)| alerted.creation(path, &now.record));
+        if difference != Difference::Appeared || told.is_none() {
+            return difference;
+        }
+        // Of more than one alert, the end may have come between them.
+        let place = (home::of(path), path.to_owned());
+        self.hand_on(place, difference, now.cloned(), None, told, false);
+        Difference::Changed
+    }
+
     fn second_looks(&mut self) {
         let mut looked = false;
         while self
@@ -812,6 +831,7 @@ impl Books {
 
     /// Hands an event to the deciding thread, whose answer is an [`Update`].
     fn tell(&mut self, path: PathBuf, difference: Difference, now: Option<Seen>, window: Window) {
+        let difference = self.since_told(&path, difference, now.as_ref());
         let home = home::of(&path);
         if !self.budgets.take(&home, &path, Instant::now()) {
             self.untold += 1;
