@@ -14,7 +14,7 @@ use super::clients::Clients;
 use super::proc::{Entry, Proc, image, place_image};
 use super::program::{ImageFile, ImageFiles};
 use super::slow::{Answer, Pool, Size};
-use super::{Account, Credentials, Image, Process};
+use super::{Credentials, Image, Process};
 use crate::proctable::{self, Time};
 use crate::sys::PidFd;
 use crate::sys::stat::{FileIdentity, identity_of, link_of};
@@ -368,22 +368,14 @@ impl Identify for Identifier {
         if identity_of(entry.as_fd(), c"exe").ok()? != known.file {
             return None;
         }
-        let ids = |ids: [u32; 2]| ids.map(|id| Account { id, name: None });
         let info = pidfd.info().ok()?;
-        let ([real_user, effective_user], [real_group, effective_group]) =
-            (ids(info.users), ids(info.groups));
         Some(Identity {
             process: Process {
                 name: Some(called.name.clone()),
                 args: Some(called.args.clone()),
                 cgroup: called.cgroup.clone(),
                 working_directory: entry.link(c"cwd"),
-                credentials: Some(Credentials {
-                    real_user,
-                    effective_user,
-                    real_group,
-                    effective_group,
-                }),
+                credentials: Some(Credentials::of(info.users, info.groups)),
                 ..known.process.clone()
             },
             around: None,

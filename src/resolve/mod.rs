@@ -46,6 +46,22 @@ pub struct Credentials {
     pub effective_group: Account,
 }
 
+impl Credentials {
+    /// Of real and effective ids, without names.
+    #[must_use]
+    pub fn of(users: [u32; 2], groups: [u32; 2]) -> Self {
+        let account = |id| Account { id, name: None };
+        let ([real_user, effective_user], [real_group, effective_group]) =
+            (users.map(account), groups.map(account));
+        Self {
+            real_user,
+            effective_user,
+            real_group,
+            effective_group,
+        }
+    }
+}
+
 /// Whether the path of a running image names, on this host and in our mount
 /// namespace, the very file that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

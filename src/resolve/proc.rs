@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-use super::{Account, Credentials, Image, ImageState, Process};
+use super::{Credentials, Image, ImageState, Process};
 use crate::sys::stat::{FileIdentity, identity_of, link_of};
 
 /// How much of a small file of `/proc` is read.
@@ -139,7 +139,6 @@ impl Proc {
         users: [u32; 2],
         groups: [u32; 2],
     ) -> Process {
-        let account = |id| Account { id, name: None };
         Process {
             pid,
             parent_pid: Some(stat.parent),
@@ -149,12 +148,7 @@ impl Proc {
             name: Some(stat.name),
             args: None,
             working_directory: entry.link(c"cwd"),
-            credentials: Some(Credentials {
-                real_user: account(users[0]),
-                effective_user: account(users[1]),
-                real_group: account(groups[0]),
-                effective_group: account(groups[1]),
-            }),
+            credentials: Some(Credentials::of(users, groups)),
             session: Some(stat.session),
             process_group: Some(stat.process_group),
             tty: (stat.tty != 0).then(|| {

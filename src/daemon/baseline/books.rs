@@ -757,9 +757,7 @@ impl Books {
         };
         tracing::debug!(path = %crate::text::escape_path(path), "alerted before the last end");
         if difference == Difference::Appeared && told.is_creation {
-            // Of more than one alert, the end may have come between them.
-            let place = (home::of(path), path.to_owned());
-            self.hand_on(place, difference, now.cloned(), None, Some(told), false);
+            self.tell_rest(path, now, told);
             return true;
         }
         let made = told.made;
@@ -788,13 +786,20 @@ impl Books {
     ) -> Difference {
         let told = self.alerted.as_ref().zip(now);
         let told = told.and_then(|(alerted, now)| alerted.creation(path, &now.record));
-        if difference != Difference::Appeared || told.is_none() {
-            return difference;
+        match told {
+            Some(told) if difference == Difference::Appeared => {
+                self.tell_rest(path, now, told);
+                Difference::Changed
+            }
+            _ => difference,
         }
-        // Of more than one alert, the end may have come between them.
-        let place = (home::of(path), path.to_owned());
-        self.hand_on(place, difference, now.cloned(), None, told, false);
-        Difference::Changed
+    }
+
+    /// Of more than one alert about the making of a file, the end may have come
+    /// between them.
+    fn tell_rest(&mut self, path: &Path, now: Option<&Seen>, told: Told) {
+        let (place, difference) = ((home::of(path), path.to_owned()), Difference::Appeared);
+        self.hand_on(place, difference, now.cloned(), None, Some(told), false);
     }
 
     fn second_looks(&mut self) {

@@ -1,3 +1,5 @@
+//! Against databases that `SQLite` itself has written, whole, damaged and while it writes.
+
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
