@@ -23,6 +23,7 @@ use super::accounts::Accounts;
 use super::baseline::{self, Ledger, Missed, Told};
 use super::keys::Keys;
 use super::programs::Programs;
+use super::rest::Rest;
 use super::standing::Standing;
 use super::turns::Turns;
 use crate::alert::{self, Acts, Document, Gap, KeyReport, Loss, LossKind, Origin};
@@ -35,6 +36,7 @@ use crate::resolve::session::{Session, Sessions};
 use crate::resolve::{Attribution, Process, secrets};
 use crate::rule::{Rule, RuleSet, Suppressor, Verdict};
 use crate::sink::{Fanout, Line, Receipt};
+use crate::sys::memory::give_back;
 use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
 use crate::watch::mounts::Mounts;
@@ -126,6 +128,7 @@ impl Deciding {
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
         let mut looked = Instant::now();
+        let mut rest = Rest::since(looked);
         while !self.ended {
             self.beat.tick();
             let patience = if self.turns.is_empty() {
@@ -144,9 +147,14 @@ impl Deciding {
             {
                 self.sort(message);
             }
-            self.next();
+            if self.next() {
+                rest = Rest::since(Instant::now());
+            }
             if looked.elapsed() >= TICK {
                 looked = Instant::now();
+                if rest.is_due(looked) {
+                    give_back();
+                }
                 self.suppressed(|suppressor| suppressor.ended(SystemTime::now()));
                 self.untold_problems(false);
             }

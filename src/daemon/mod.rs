@@ -32,6 +32,7 @@ mod polling;
 mod privilege;
 mod programs;
 mod reload;
+mod rest;
 pub mod selftest;
 mod standing;
 mod status;

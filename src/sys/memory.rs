@@ -27,3 +27,38 @@ pub fn give_back() {
         libc::malloc_trim(0)
     };
 }
+
+#[cfg(test)]
+#[cfg(target_env = "gnu")]
+mod tests {
+    use super::*;
+
+    /// What this process takes, without files' pages (`RssAnon`, KiB).
+    fn anonymous() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon"));
+        let number = line.unwrap().split_whitespace().nth(1).unwrap();
+        number.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_free_between_what_is_used_is_given_back() {
+        const KIB: usize = 1024;
+        let pages: Vec<Vec<u8>> = (0..64 * KIB).map(|_| vec![1; KIB]).collect();
+        // So that the heap keeps its length, one in a hundred stays.
+        let mut number = 0;
+        let mut kept = pages;
+        kept.retain(|_| {
+            number += 1;
+            number % 100 == 0
+        });
+        let before = anonymous();
+        give_back();
+        let after = anonymous();
+        assert!(
+            after + 32 * 1024 < before,
+            "{before} KiB before, {after} KiB after"
+        );
+        assert_eq!(kept.len(), 64 * KIB / 100);
+    }
+}
