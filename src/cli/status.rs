@@ -255,8 +255,9 @@ fn counters(page: &mut Page, status: &Map<String, Value>) {
         page.line(
             "processes",
             &format!(
-                "moments {}, {} records lost, {} times repaired",
+                "moments {}, {} remembered, {} records lost, {} times repaired",
                 said(status, "counters.process_table.moments"),
+                at("process_table.processes"),
                 at("process_table.lost"),
                 at("process_table.repaired")
             ),

@@ -165,6 +165,7 @@ impl Gauges {
             "events_flooded": coverage.map(|coverage| coverage.flooded),
             "process_table": coverage.and_then(|coverage| coverage.table).map(|(moments, counters)| json!({
                 "moments": moments.as_str(),
+                "processes": counters.processes,
                 "records": counters.records,
                 "lost": counters.lost,
                 "repaired": counters.repaired,

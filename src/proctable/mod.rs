@@ -91,6 +91,8 @@ pub struct Counters {
     pub lost: u64,
     /// How often the table was filled from `/proc` again.
     pub repaired: u64,
+    /// How many processes are in the table, those that have ended included.
+    pub processes: usize,
 }
 
 /// The process table and what feeds it.
@@ -182,7 +184,10 @@ impl ProcTable {
     /// What happened so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters {
+            processes: self.table.len(),
+            ..self.counters
+        }
     }
 
     /// The calling thread is the one that reads fanotify's records, from `queue`,

@@ -148,7 +148,8 @@ pub struct Known {
 /// The process table.
 #[derive(Debug, Default)]
 pub struct Table {
-    generations: HashMap<Id, Generation>,
+    /// Each by itself: the table grows and shrinks with the host's load.
+    generations: HashMap<Id, Box<Generation>>,
     by_pid: HashMap<i32, Vec<Id>>,
     /// Processes that ended and that no child refers to, oldest first.
     ended: VecDeque<Id>,
@@ -389,7 +390,7 @@ impl Table {
         };
         let all: Vec<(Id, &Generation)> = ids
             .iter()
-            .filter_map(|id| Some((*id, self.generations.get(id)?)))
+            .filter_map(|id| Some((*id, &**self.generations.get(id)?)))
             .collect();
         let possible = all.iter().enumerate().filter(|(index, (_, known))| {
             // A process can act until its pid is given to another: closing its
@@ -608,7 +609,7 @@ impl Table {
 
     fn newest_mut(&mut self, pid: i32) -> Option<&mut Generation> {
         let id = self.newest(pid)?;
-        self.generations.get_mut(&id)
+        self.generations.get_mut(&id).map(|known| &mut **known)
     }
 
     /// `None`: there is no room, and the answers are uncertain until there is.
@@ -624,7 +625,7 @@ impl Table {
         let id = self.next;
         self.next += 1;
         self.by_pid.entry(generation.pid).or_default().push(id);
-        self.generations.insert(id, generation);
+        self.generations.insert(id, Box::new(generation));
         Some(id)
     }
 
