@@ -139,6 +139,9 @@ fn the_sandbox_hides_nothing() {
             "{renamed}"
         );
     }
+    // What is read-only for the daemon alone is not for whoever made a file there.
+    let mount = &made["ssh_keywatch"]["file"]["mount"];
+    assert_eq!(mount["read_only"], false, "{mount}");
     let elsewhere = host.alert("/home/ann/.ssh/elsewhere");
     assert_eq!(elsewhere["process"]["name"], "touch", "{elsewhere}");
     // root's own, and a program that is replaced while it runs.
