@@ -38,6 +38,26 @@ fn a_process_that_is_being_reaped_is_nobody() {
     assert_eq!(parse_status(status), None);
 }
 
+/// Ancestors and descendants are put in order by it, and held against events.
+#[test]
+fn a_start_is_told_to_the_tick() {
+    let before = SystemTime::now();
+    let mut child = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .unwrap();
+    let after = SystemTime::now();
+    let proc = Proc::open(Path::new("/proc")).unwrap();
+    let entry = proc.entry(child.id().cast_signed()).unwrap();
+    let process = proc.snapshot(&entry);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let start = process.unwrap().0.start.unwrap();
+    assert!(start <= after, "{start:?} {after:?}");
+    let early = before.duration_since(start).unwrap_or_default();
+    assert!(early <= Duration::from_millis(20), "{early:?}");
+}
+
 #[test]
 fn args_keep_empty_ones_and_bytes() {
     assert_eq!(
