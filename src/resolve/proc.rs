@@ -523,6 +523,11 @@ fn numbers<T: std::str::FromStr + Copy + Default, const N: usize>(value: &[u8]) 
 
 fn split_args(bytes: &[u8]) -> Vec<OsString> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    // A title in the place of longer arguments is filled up with NULs, which are none.
+    let end = bytes.iter().rposition(|byte| *byte != 0);
+    let text = &bytes[..end.map_or(0, |end| end + 1)];
+    let is_title = !text.contains(&0) && text.windows(2).any(|pair| pair == b": ");
+    let bytes = if is_title { text } else { bytes };
     bytes
         .split(|byte| *byte == 0)
         .take(MAX_ARGS)

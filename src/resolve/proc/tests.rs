@@ -59,6 +59,21 @@ fn a_start_is_told_to_the_tick() {
 }
 
 #[test]
+fn a_title_is_one_argument() {
+    let cases: [(&[u8], &[&str]); 5] = [
+        // As setproctitle(3) writes it over what was longer.
+        (b"sshd: ann [priv]\0\0\0\0\0", &["sshd: ann [priv]"]),
+        (b"nginx: worker process\0\0", &["nginx: worker process"]),
+        (b"nginx: worker process\0", &["nginx: worker process"]),
+        (b"tool\0\0\0", &["tool", "", ""]),
+        (b"a: b\0\0c\0", &["a: b", "", "c"]),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(split_args(bytes), expected, "{bytes:?}");
+    }
+}
+
+#[test]
 fn args_keep_empty_ones_and_bytes() {
     assert_eq!(
         split_args(b"ssh-keygen\0-N\0\0-f\0/x\xff\0"),
