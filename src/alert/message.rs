@@ -218,7 +218,12 @@ fn entries(document: &Document) -> String {
                 }
                 deeds.push(key);
             }
-            Some(count) => deeds.push(format!("{deed} {count} keys")),
+            Some(count) => {
+                let is_part =
+                    document.get("ssh_keywatch.key.too_large") == Some(&Value::Bool(true));
+                let least = if is_part { "at least " } else { "" };
+                deeds.push(format!("{deed} {least}{count} keys"));
+            }
         }
     }
     if deeds.is_empty() {
