@@ -124,6 +124,20 @@ fn a_session_in_full() {
 }
 
 #[test]
+fn who_logged_in_is_told_where_the_acting_user_is_not_known() {
+    let mut event = event();
+    event.writer.process.as_mut().unwrap().credentials = None;
+    let mut document = event_document(&event, &origin());
+    set_session(&mut document, &session(), &origin());
+    let alert = alert(document, &rule());
+    let message = alert.str("message").unwrap();
+    assert!(
+        message.contains(", from an SSH session of bob at 10.1.2.3"),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_unknown_session_says_nothing() {
     let before = document();
     let mut document = before.clone();
