@@ -56,6 +56,8 @@ pub struct Stat {
     pub session: i32,
     /// Controlling terminal as a device number, 0 without one.
     pub tty: u32,
+    /// Threads of the process.
+    pub threads: u32,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
 }
@@ -204,12 +206,25 @@ impl Entry {
         parse_status(&buffer[..length]).ok_or_else(|| malformed("status"))
     }
 
-    /// The function the thread waits in (`proc_pid_wchan(5)`).
+    /// Whether the thread waits in the hold: by the function that it sleeps in
+    /// (`proc_pid_wchan(5)`), or else by where it has stopped (`proc_pid_stack(5)`).
+    ///
+    /// Since Linux 6.12 a thread that has just gone to sleep can stand in the
+    /// run queue for as long as others run there (`DELAY_DEQUEUE`), and has no
+    /// such function until then.
     #[must_use]
     pub fn waits_for_fanotify(&self) -> bool {
         let mut buffer = [0u8; 64];
-        self.read(c"wchan", &mut buffer)
-            .is_ok_and(|length| buffer[..length].starts_with(b"fanotify"))
+        let Ok(length) = self.read(c"wchan", &mut buffer) else {
+            return false;
+        };
+        match &buffer[..length] {
+            b"0" => {}
+            function => return function.starts_with(b"fanotify"),
+        }
+        // The innermost function first: `[<0>] fanotify_handle_event+0x1f/0x2a`.
+        self.read(c"stack", &mut buffer)
+            .is_ok_and(|length| buffer[..length].starts_with(b"[<0>] fanotify"))
     }
 
     /// Where a link of the entry leads.
@@ -475,6 +490,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         process_group: field(5)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
         tty: field(7)?.parse::<i32>().ok()?.cast_unsigned(),
+        threads: field(20)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
     })
 }
