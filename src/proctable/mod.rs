@@ -538,13 +538,29 @@ fn booted() -> SystemTime {
     // The same for all, until somebody sets the clock.
     static KNOWN: AtomicU64 = AtomicU64::new(0);
     const SET: Time = 100_000_000;
-    let now = clock(ClockId::CLOCK_REALTIME).saturating_sub(clock(ClockId::CLOCK_BOOTTIME));
+    let now = booted_now();
     let mut booted = KNOWN.load(Ordering::Relaxed);
     if booted.abs_diff(now) > SET {
         booted = now;
         KNOWN.store(now, Ordering::Relaxed);
     }
     SystemTime::UNIX_EPOCH + Duration::from_nanos(booted)
+}
+
+/// The difference of the two clocks; a thread that is kept from running between
+/// the readings reads again.
+fn booted_now() -> Time {
+    const CLOSE: Time = 1_000_000;
+    let mut tries = 0;
+    loop {
+        let before = clock(ClockId::CLOCK_BOOTTIME);
+        let wall = clock(ClockId::CLOCK_REALTIME);
+        let after = clock(ClockId::CLOCK_BOOTTIME);
+        tries += 1;
+        if after.saturating_sub(before) < CLOSE || tries == 8 {
+            return wall.saturating_sub(before);
+        }
+    }
 }
 
 /// How long so many clock ticks are.
