@@ -649,7 +649,9 @@ impl Resolver {
 
     /// A snapshot of the living process `pid` that started at `start`.
     fn ancestor(&mut self, pid: i32, start: u64) -> Option<Process> {
+        // Arguments that could not be read in time are asked for again.
         if let Some(known) = self.ancestors.get_mut(&(pid, start))
+            && known.process.args.is_some()
             && known.process.image == self.identifier.image(pid)
         {
             known.checked = Instant::now();
@@ -711,3 +713,6 @@ impl Recorded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
