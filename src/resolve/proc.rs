@@ -18,6 +18,7 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::{Credentials, Image, ImageState, Process};
+use crate::proctable;
 use crate::sys::stat::{FileIdentity, identity_of, link_of};
 
 /// How much of a small file of `/proc` is read.
@@ -30,9 +31,8 @@ const MAX_ARGS: usize = 512;
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
-    /// When the host booted; `start_ticks` count from here.
-    boot: SystemTime,
-    ticks_per_second: u64,
+    /// When another host than this one booted; `start_ticks` count from here.
+    boot: Option<SystemTime>,
 }
 
 /// A process's or thread's directory, opened.
@@ -79,17 +79,18 @@ impl Proc {
     /// Opens the `/proc` at `root`.
     ///
     /// # Errors
-    /// It cannot be opened, or its `stat` has no boot time.
+    /// It cannot be opened, or, where it is not this host's own, its `stat` has no
+    /// boot time.
     pub fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let boot = std::fs::read_to_string(root.join("stat"))?
-            .lines()
-            .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
-            .ok_or_else(|| io::Error::other("/proc/stat has no btime"))?;
+        let boot = if root == Path::new("/proc") {
+            None
+        } else {
+            Some(booted(&std::fs::read_to_string(root.join("stat"))?)?)
+        };
         Ok(Self {
             root: open(root, flags, Mode::empty())?,
-            boot: SystemTime::UNIX_EPOCH + Duration::from_secs(boot),
-            ticks_per_second: procfs::ticks_per_second().max(1),
+            boot,
         })
     }
 
@@ -105,8 +106,10 @@ impl Proc {
     }
 
     fn start(&self, ticks: u64) -> SystemTime {
-        let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(self.ticks_per_second);
-        self.boot + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        match self.boot {
+            Some(boot) => boot + proctable::ticks_time(ticks),
+            None => proctable::start_time(ticks),
+        }
     }
 
     /// A snapshot of what `entry` is now, without its arguments. A field that
@@ -332,6 +335,14 @@ impl AsFd for Entry {
     }
 }
 
+/// The boot time in `proc_stat(5)`, whole seconds.
+fn booted(stat: &str) -> io::Result<SystemTime> {
+    let mut lines = stat.lines();
+    let seconds = lines.find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+    let seconds = seconds.ok_or_else(|| io::Error::other("/proc/stat has no btime"))?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 fn malformed(name: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
@@ -528,6 +539,11 @@ fn numbers<T: std::str::FromStr + Copy + Default, const N: usize>(value: &[u8]) 
 
 fn split_args(bytes: &[u8]) -> Vec<OsString> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    // A title in the place of longer arguments is filled up with NULs, which are none.
+    let end = bytes.iter().rposition(|byte| *byte != 0);
+    let text = &bytes[..end.map_or(0, |end| end + 1)];
+    let is_title = !text.contains(&0) && text.windows(2).any(|pair| pair == b": ");
+    let bytes = if is_title { text } else { bytes };
     bytes
         .split(|byte| *byte == 0)
         .take(MAX_ARGS)

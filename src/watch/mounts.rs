@@ -37,7 +37,8 @@ pub struct Mount {
     pub kind: OsString,
     /// What is mounted: a device, a server's export.
     pub source: OsString,
-    /// Whether it is read-only, here or everywhere.
+    /// Whether the file system is read-only. That of the mount says nothing: under
+    /// its unit the daemon sees all but its own directories read-only.
     pub read_only: bool,
 }
 
@@ -415,17 +416,17 @@ fn parse(line: &[u8]) -> Option<(u64, Row)> {
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = fields.nth(1)?;
     let point = fields.nth(1)?;
-    let options = fields.next()?;
     fields.find(|field| *field == b"-")?;
     let kind = unescape(fields.next()?);
     let source = unescape(fields.next()?);
     let super_options = fields.next()?;
-    let is_ro = |options: &[u8]| options.split(|byte| *byte == b',').any(|it| it == b"ro");
     let mount = Mount {
         point: unescape(point).into(),
         kind,
         source,
-        read_only: is_ro(options) || is_ro(super_options),
+        read_only: super_options
+            .split(|byte| *byte == b',')
+            .any(|it| it == b"ro"),
     };
     Some((id, (mount, device.to_vec())))
 }
@@ -477,8 +478,9 @@ mod tests {
             read_only: false,
         };
         assert_eq!(parse(line), Some((36, (expected, b"98:0".to_vec()))));
-        let read_only = parse(b"9 1 0:5 / /x ro - tmpfs none rw").unwrap().1.0;
-        assert!(read_only.read_only);
+        let read_only = |line: &[u8]| parse(line).unwrap().1.0.read_only;
+        assert!(read_only(b"9 1 0:5 / /x ro - tmpfs none ro"));
+        assert!(!read_only(b"9 1 0:5 / /x ro - tmpfs none rw"));
         for end in 0..line.len() - 30 {
             assert_eq!(parse(&line[..end]), None);
         }

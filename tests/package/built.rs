@@ -103,6 +103,30 @@ fn it_holds_the_files_of_a_good_daemon_and_no_more() {
 }
 
 #[test]
+fn what_its_documents_point_to_is_in_it() {
+    let dir = unpacked();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![root.join("README.md"), root.join("packaging/config.toml")];
+    let man = fs::read_dir(root.join("packaging/man")).unwrap();
+    documents.extend(man.map(|page| page.unwrap().path()));
+    let mut found = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap().replace('\\', "");
+        for place in text.split("/usr/share/").skip(1) {
+            let end = place.find(|c: char| !c.is_ascii_alphanumeric() && !"-_./".contains(c));
+            let place = place[..end.unwrap_or(place.len())].trim_end_matches('.');
+            if !place.contains("ssh-keywatch") {
+                continue;
+            }
+            let there = dir.path().join("usr/share").join(place);
+            assert!(there.exists(), "{place}, in {}", document.display());
+            found += 1;
+        }
+    }
+    assert!(found > 5, "{found}");
+}
+
+#[test]
 fn it_is_small_and_hardened() {
     let size = |path: &Path| fs::metadata(path).unwrap().len();
     assert!(size(&package(None)) < 2_500_000, "{}", size(&package(None)));

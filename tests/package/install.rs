@@ -14,6 +14,9 @@ fn installed_it_watches_at_once_and_tells_what_a_login_made() {
     host.dpkg(&package(None)).ok();
     assert_eq!(host.property("ActiveState"), "active");
     assert_eq!(host.property("UnitFileState"), "enabled");
+    // systemd knows every word of the unit.
+    let said = host.sh("journalctl --output=cat _PID=1").text();
+    assert!(!said.contains("/ssh-keywatch.service:"), "{said}");
     let started = &host.states("start")[0]["ssh_keywatch"];
     assert_eq!(started["mode"], "fanotify+hold+table");
     // As exact as in the foreground.
@@ -139,6 +142,9 @@ fn the_sandbox_hides_nothing() {
             "{renamed}"
         );
     }
+    // What is read-only for the daemon alone is not for whoever made a file there.
+    let mount = &made["ssh_keywatch"]["file"]["mount"];
+    assert_eq!(mount["read_only"], false, "{mount}");
     let elsewhere = host.alert("/home/ann/.ssh/elsewhere");
     assert_eq!(elsewhere["process"]["name"], "touch", "{elsewhere}");
     // root's own, and a program that is replaced while it runs.

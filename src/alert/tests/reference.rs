@@ -176,16 +176,12 @@ fn mapping(kind: &str) -> Value {
 
 fn template() -> Value {
     let types = types();
-    let own = types
-        .keys()
-        .filter(|name| name.starts_with("ssh_keywatch."))
-        .map(|name| (*name).to_owned());
     let mut properties = json!({});
-    for name in fields().into_iter().chain(own) {
-        // Elastic Defend's own extension; dynamic, as everything unknown is.
-        let Some(kind) = types.get(name.as_str()) else {
+    for (name, kind) in described() {
+        // What is open is dynamic, as everything unknown is.
+        if kind == "object" {
             continue;
-        };
+        }
         let mut place = &mut properties;
         let (above, leaf) = name.rsplit_once('.').unwrap_or(("", &name));
         for part in above.split('.').filter(|part| !part.is_empty()) {

@@ -135,13 +135,13 @@ fn weak_conditions_are_told_from_strong_ones() {
 
 /// The examples that come with the package, by their reason.
 fn examples() -> RuleSet {
-    let text = include_str!("../../../packaging/exceptions.toml.example");
+    let text = include_str!("../../../packaging/exceptions.toml");
     let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
     // What follows the `#` at once is an example, what follows a blank is prose.
     let examples: Vec<_> = lines
         .filter(|line| !line.is_empty() && (!line.starts_with(' ') || line.starts_with("  ")))
         .collect();
-    let config = Config::parse(&examples.join("\n"), Path::new("exceptions.toml.example"));
+    let config = Config::parse(&examples.join("\n"), Path::new("exceptions.toml"));
     builtin()
         .with_exceptions(&config.unwrap().exceptions)
         .unwrap()
