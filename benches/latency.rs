@@ -3,8 +3,8 @@
 //! `cargo bench --bench latency` (as root). The bare loop holds the opener, reads
 //! the name of its executable, lets it go on, and writes a JSON line when the
 //! file is closed; it would name the wrong program now and then. The loop that
-//! identifies is the least that would not. Absolute times are this machine's;
-//! the ratios are the result.
+//! identifies is the least that would not. Both hold the exec of the key tool, too.
+//! Absolute times are this machine's; the ratios are the result.
 #![expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -23,7 +23,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, mask};
 
 /// Files made in each round.
@@ -41,11 +43,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, flag, dir, log] = args.as_slice() {
-        let (dir, log) = (Path::new(dir), Path::new(log));
+    if let [_, flag, dir, log, tool] = args.as_slice() {
+        let places = [dir, log, tool].map(Path::new);
         match flag.as_str() {
-            "--bare" => return bare(dir, log, |pid| executable(pid).unwrap_or_default()),
-            "--identify" => return bare(dir, log, identify),
+            "--bare" => return bare(places, |pid| executable(pid).unwrap_or_default()),
+            "--identify" => return bare(places, identify),
             _ => {}
         }
     }
@@ -53,6 +55,7 @@ fn main() -> io::Result<()> {
         eprintln!("latency: needs root, for fanotify");
         std::process::exit(77);
     }
+    run_in_memory()?;
     let scratch = tempfile::tempdir_in("/var/tmp")?;
     let watchers = Watcher::ALL;
     let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); watchers.len()];
@@ -63,6 +66,22 @@ fn main() -> io::Result<()> {
         }
     }
     print(&figures);
+    Ok(())
+}
+
+/// As on any host that systemd has booted, `/run` lies in memory; here only for
+/// us, in a mount namespace.
+fn run_in_memory() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
+    mount(
+        none,
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )?;
     Ok(())
 }
 
@@ -118,7 +137,7 @@ fn identify(pid: i32) -> String {
 }
 
 /// The smallest watcher.
-fn bare(dir: &Path, log: &Path, identify: fn(i32) -> String) -> io::Result<()> {
+fn bare([dir, log, tool]: [&Path; 3], identify: fn(i32) -> String) -> io::Result<()> {
     let notification = NotificationGroup::new()?;
     let permission = PermissionGroup::new()?;
     // As the daemon's answering thread has it.
@@ -126,6 +145,7 @@ fn bare(dir: &Path, log: &Path, identify: fn(i32) -> String) -> io::Result<()> {
     let dir = File::open(dir)?;
     notification.mark_directory(dir.as_fd(), mask::CLOSE_WRITE | mask::EVENT_ON_CHILD)?;
     permission.mark_directory(dir.as_fd(), mask::OPEN_PERM | mask::EVENT_ON_CHILD)?;
+    permission.mark_object(File::open(tool)?.as_fd(), mask::OPEN_EXEC_PERM)?;
     let mut log = OpenOptions::new().append(true).create(true).open(log)?;
     log.write_all(b"{}\n")?;
     let mut buffer = vec![0; 64 * 1024];
@@ -199,7 +219,7 @@ fn start(watcher: Watcher, place: &Path, ssh: &Path, log: &Path) -> io::Result<O
                 Watcher::Bare => "--bare",
                 _ => "--identify",
             };
-            command.arg(how).arg(ssh).arg(log);
+            command.arg(how).arg(ssh).arg(log).arg(place.join(KEYGEN));
             command
         }
         Watcher::Daemon => {

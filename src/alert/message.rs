@@ -218,7 +218,12 @@ fn entries(document: &Document) -> String {
                 }
                 deeds.push(key);
             }
-            Some(count) => deeds.push(format!("{deed} {count} keys")),
+            Some(count) => {
+                let is_part =
+                    document.get("ssh_keywatch.key.too_large") == Some(&Value::Bool(true));
+                let least = if is_part { "at least " } else { "" };
+                deeds.push(format!("{deed} {least}{count} keys"));
+            }
         }
     }
     if deeds.is_empty() {
@@ -233,10 +238,7 @@ fn origin(document: &Document) -> String {
     let session = |name: &str| document.str(&format!("ssh_keywatch.session.{name}"));
     // Who logged in, where it is another one than who acted.
     let login = session("user.id").or_else(|| session("login_uid"));
-    let login = login.filter(|uid| {
-        let acting = document.str("user.id");
-        acting.is_some_and(|acting| acting != *uid)
-    });
+    let login = login.filter(|uid| document.str("user.id") != Some(*uid));
     let login = login.map(|uid| match session("user.name") {
         Some(name) => shown(name),
         None => format!("uid {uid}"),

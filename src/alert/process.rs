@@ -279,10 +279,13 @@ fn entity_id(process: &Process, origin: &Origin) -> Option<String> {
 
 /// The terminal's name as ps(1) shows it, for the majors that Linux gives to
 /// terminals (Documentation/admin-guide/devices.txt).
-fn tty_name(major: u32, minor: u32) -> Option<String> {
+pub(super) fn tty_name(major: u32, minor: u32) -> Option<String> {
     match (major, minor) {
         (4, 0..64) => Some(format!("tty{minor}")),
         (4, _) => Some(format!("ttyS{}", minor - 64)),
+        (5, 1) => Some("console".to_owned()),
+        (204, 64..80) => Some(format!("ttyAMA{}", minor - 64)),
+        (229, _) => Some(format!("hvc{minor}")),
         (136..=143, _) => Some(format!("pts/{}", (major - 136) * 256 + minor)),
         _ => None,
     }

@@ -5,6 +5,7 @@
 //! none follows a symbolic link that a user put there instead of the file: sed
 //! and mv replace or move the name itself.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -52,7 +53,9 @@ fn commands(alert: &Document, report: &KeyReport, path: &Path) -> Vec<String> {
             commands.extend(lists.filter_map(|list| without(key, list)));
         }
     }
-    commands.dedup();
+    // A list may hold a key several times.
+    let mut told = HashSet::new();
+    commands.retain(|command| told.insert(command.clone()));
     commands.truncate(MAX_COMMANDS);
     commands
 }
@@ -188,17 +191,30 @@ mod tests {
         assert_eq!(told(&unread, path), Vec::<String>::new());
     }
 
-    #[test]
-    fn many_keys_are_bounded() {
+    fn adding(text: &str) -> Vec<String> {
         let mut report = report(examine(BOB.as_bytes(), Role::AuthorizedKeys).unwrap());
-        let added = (0..100)
-            .flat_map(|_| list(&format!("{BOB}{ANN}")))
-            .collect();
         report.change = Some(Change {
-            added,
+            added: list(text),
             removed: Vec::new(),
         });
-        let commands = told(&report, Path::new("/root/.ssh/authorized_keys"));
-        assert_eq!(commands.len(), MAX_COMMANDS);
+        told(&report, Path::new("/root/.ssh/authorized_keys"))
+    }
+
+    #[test]
+    fn a_key_that_is_listed_twice_is_taken_out_once() {
+        assert_eq!(adding(&format!("{ANN}{BOB}from=\"::1\" {ANN}")).len(), 2);
+    }
+
+    #[test]
+    fn many_keys_are_bounded() {
+        let key = |number: u8| {
+            let mut blob = BASE64
+                .decode(BOB.split(' ').nth(1).unwrap().as_bytes())
+                .unwrap();
+            *blob.last_mut().unwrap() = number;
+            format!("ssh-ed25519 {}\n", BASE64.encode(&blob))
+        };
+        let keys: String = (0..100).map(key).collect();
+        assert_eq!(adding(&keys).len(), MAX_COMMANDS);
     }
 }

@@ -1,7 +1,7 @@
 //! The session in a document: what let the writer in, who logged in, from
 //! where, and in which unit or container it ran.
 
-use super::process::{account, one};
+use super::process::{account, one, tty_name};
 use super::{Document, Origin, value};
 use crate::resolve::Process;
 use crate::resolve::entry::Kind;
@@ -35,6 +35,11 @@ pub fn set_session(document: &mut Document, session: &Session, origin: &Origin) 
     }
     if let Some(leader) = &session.leader {
         entry_leader(document, leader, session, origin);
+        // sudo gives what it runs another one.
+        let tty = leader.tty.and_then(|(major, minor)| tty_name(major, minor));
+        if tty.is_some() {
+            document.set(&own("tty"), tty);
+        }
     }
     document.set(&own("entity_id"), session_id(document, origin));
     // What every reader of ECS knows comes first.

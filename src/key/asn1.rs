@@ -132,8 +132,23 @@ pub(super) fn public_info(bytes: &[u8]) -> Option<KeyData> {
         RSA => rsa_public(key),
         EC => ec(key),
         ED25519 => ed25519(key),
+        DSA => dsa_public(info.algorithm.parameters?, key),
         _ => None,
     }
+}
+
+/// A DSA public key and its parameters (RFC 3279, 2.3.2).
+fn dsa_public(parameters: AnyRef<'_>, key: &[u8]) -> Option<KeyData> {
+    let parameters = parameters.sequence(|reader| {
+        Ok([
+            UintRef::decode(reader)?,
+            UintRef::decode(reader)?,
+            UintRef::decode(reader)?,
+        ])
+    });
+    let [p, q, g] = parameters.ok()?;
+    let y = UintRef::from_der(key).ok()?;
+    dsa_key([p, q, g, y].each_ref().map(UintRef::as_bytes))
 }
 
 fn ed25519(key: &[u8]) -> Option<KeyData> {

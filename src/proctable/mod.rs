@@ -36,6 +36,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -525,20 +526,56 @@ fn suspended() -> Time {
     clock(ClockId::CLOCK_BOOTTIME).saturating_sub(now())
 }
 
-/// The wall-clock time of `time`.
+/// The wall-clock time of a start in clock ticks since boot (`proc_pid_stat(5)`, field 22).
 #[must_use]
-pub fn wall_clock(time: Time) -> SystemTime {
-    SystemTime::now() - Duration::from_nanos(now().saturating_sub(time))
+pub fn start_time(ticks: u64) -> SystemTime {
+    booted() + ticks_time(ticks)
+}
+
+/// When the host was booted, by the clock as it is set now: `btime` of
+/// `proc_stat(5)` leaves out the fraction of its second.
+fn booted() -> SystemTime {
+    // The same for all, until somebody sets the clock.
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    const SET: Time = 100_000_000;
+    let now = booted_now();
+    let mut booted = KNOWN.load(Ordering::Relaxed);
+    if booted.abs_diff(now) > SET {
+        booted = now;
+        KNOWN.store(now, Ordering::Relaxed);
+    }
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(booted)
+}
+
+/// The difference of the two clocks; a thread that is kept from running between
+/// the readings reads again.
+fn booted_now() -> Time {
+    const CLOSE: Time = 1_000_000;
+    let mut tries = 0;
+    loop {
+        let before = clock(ClockId::CLOCK_BOOTTIME);
+        let wall = clock(ClockId::CLOCK_REALTIME);
+        let after = clock(ClockId::CLOCK_BOOTTIME);
+        tries += 1;
+        if after.saturating_sub(before) < CLOSE || tries == 8 {
+            return wall.saturating_sub(before);
+        }
+    }
+}
+
+/// How long so many clock ticks are.
+#[must_use]
+pub fn ticks_time(ticks: u64) -> Duration {
+    let per_second = u128::from(procfs::ticks_per_second().max(1));
+    let nanos = u128::from(ticks) * 1_000_000_000 / per_second;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// The moment of a start in clock ticks since boot (`proc_pid_stat(5)`, field 22).
 #[must_use]
 pub fn from_ticks(ticks: u64) -> Time {
-    let per_second = u128::from(procfs::ticks_per_second().max(1));
-    let booted = u128::from(ticks) * 1_000_000_000 / per_second;
-    u64::try_from(booted)
-        .unwrap_or(u64::MAX)
-        .saturating_sub(suspended())
+    let booted = u64::try_from(ticks_time(ticks).as_nanos()).unwrap_or(u64::MAX);
+    booted.saturating_sub(suspended())
 }
 
 /// The clock ticks since boot of `time`.

@@ -249,7 +249,9 @@ impl Table {
         match what {
             What::Fork { parent } => self.fork(pid, parent, time),
             What::Exec { name } => {
-                if let Some(known) = self.newest_mut(pid) {
+                if let Some(id) = self.newest(pid)
+                    && let Some(known) = self.generations.get_mut(&id)
+                {
                     known.phases.push(Phase {
                         from: time,
                         running: Running::Starting,
@@ -258,7 +260,7 @@ impl Table {
                     known.name = name;
                     // A thread that is not the first runs on as the first.
                     if known.exit.take().is_some() {
-                        self.revive(pid);
+                        self.revive(id);
                     }
                     self.trim(pid);
                 }
@@ -287,6 +289,7 @@ impl Table {
     /// The first mapping after an exec is what runs, the next other file its second.
     fn map(&mut self, pid: i32, program: Program) {
         let Some(id) = self.newest(pid) else { return };
+        self.undo_end_in_exec(id);
         let phase = |table: &Self| {
             let known = table.generations.get(&id)?;
             let phase = known.phases.last()?;
@@ -662,9 +665,25 @@ impl Table {
         }
     }
 
-    fn revive(&mut self, pid: i32) {
-        let id = self.newest(pid);
-        self.ended.retain(|ended| Some(*ended) != id);
+    /// While a process runs a program with more rights than its user has, or one
+    /// that its user cannot read, the kernel says that it ends, though no more ends
+    /// than what its user can observe (`begin_new_exec`, fs/exec.c). What maps a
+    /// program has not ended.
+    fn undo_end_in_exec(&mut self, id: Id) {
+        let Some(known) = self.generations.get_mut(&id) else {
+            return;
+        };
+        let starts = known.phases.last().map(|phase| &phase.running) == Some(&Running::Starting);
+        if starts && known.exit.take().is_some() {
+            self.revive(id);
+        }
+    }
+
+    /// It was taken for ended a moment ago.
+    fn revive(&mut self, id: Id) {
+        if let Some(at) = self.ended.iter().rposition(|ended| *ended == id) {
+            self.ended.remove(at);
+        }
     }
 
     fn trim(&mut self, pid: i32) {

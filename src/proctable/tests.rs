@@ -114,6 +114,42 @@ fn a_fresh_child_may_have_acted_before_its_exec() {
     assert_eq!(bench.who(20, Fate::Reaped, (299, 700)), AMBIGUOUS);
 }
 
+/// As the kernel tells it of sudo: the exec, an end, and then its mappings.
+#[test]
+fn a_program_with_rights_of_its_own_does_not_end_when_it_is_run() {
+    let mut bench = Bench::new();
+    bench.fork(20, 10, 100);
+    let exec = |name: &str| What::Exec { name: name.into() };
+    bench.take(20, 300, exec("sudo"));
+    bench.exit(20, 300);
+    bench.take(20, 301, What::Map(program("/bin/sudo")));
+    bench.fork(21, 20, 400);
+    let child = bench.0.find(21, 400 * US).unwrap();
+    let (sudo, known) = bench.0.parent(child).unwrap();
+    assert_eq!((known.pid, known.ended), (20, false));
+    let runs = bench.0.runs(sudo).unwrap();
+    assert_eq!(runs.path, Path::new("/bin/sudo"));
+    // It is remembered as long as it lives, also when its child is gone.
+    bench.exit(21, 500);
+    bench.0.prune(60_000_000 * US, 50_000_000 * US);
+    assert!(bench.0.find(21, 400 * US).is_none());
+    assert!(bench.0.runs(sudo).is_some());
+    assert_eq!(
+        bench.who(20, Fate::Alive, (40_000_000, 50_000_000)),
+        ["/bin/sudo"]
+    );
+    bench.exit(20, 70_000_000);
+    assert!(bench.0.get(sudo, Time::MAX).unwrap().ended);
+    bench.0.prune(140_000_000 * US, 130_000_000 * US);
+    assert!(bench.0.find(20, 100 * US).is_none());
+    // One that the kernel ends in its exec maps nothing.
+    bench.fork(22, 10, 140_000_000);
+    bench.take(22, 140_000_001, exec("broken"));
+    bench.exit(22, 140_000_002);
+    let broken = bench.0.find(22, 140_000_000 * US).unwrap();
+    assert!(bench.0.get(broken, Time::MAX).unwrap().ended);
+}
+
 #[test]
 fn the_moment_of_the_act_decides() {
     let bench = moved();

@@ -216,7 +216,9 @@ fn directory_of(process: &Process) -> Option<&Path> {
 /// taken for it then.
 fn is_run_by_root(process: &Process) -> bool {
     if let Some(credentials) = &process.credentials {
-        return credentials.effective_user.id == 0;
+        // atd lays the effective id of root down for as long as it waits.
+        let ids = [&credentials.effective_user, &credentials.real_user];
+        return ids.iter().any(|user| user.id == 0);
     }
     let image = process.image.as_ref();
     let is_here = image.is_some_and(|image| image.state == Some(super::ImageState::Same));

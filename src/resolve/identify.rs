@@ -213,24 +213,33 @@ impl Identifier {
         Ok((process, status))
     }
 
-    /// Reads a thread that is held at exec, and its process's start.
-    fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, super::proc::Status)> {
-        let (mut process, status) = self.proc.snapshot(entry).ok()?;
+    /// Reads a thread that is held, and whether it is the only one of its process.
+    fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, bool)> {
+        let stat = entry.stat().ok()?;
+        let alone = stat.threads == 1;
+        // A thread that a pidfd can be had for leads its process, whose ids
+        // one call tells; else they are in the text of `status`.
+        let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
+        let mut process = if let Ok(info) = info {
+            let (users, groups) = (info.users, info.groups);
+            self.proc.process(entry, stat, tid, users, groups)
+        } else {
+            self.proc.core(entry, stat).ok()?.0
+        };
         if process.pid != tid {
             // A thread's stat gives the thread's start, not the process's.
-            if let Ok(ticks) = self.start_ticks(process.pid) {
-                process.start_ticks = Some(ticks);
-            }
+            process.start_ticks = self.start_ticks(process.pid).ok();
         }
-        Some((process, status))
+        process.login_uid = entry.login_uid();
+        Some((process, alone))
     }
 
-    /// Has read aside what is wanted of the parent of a process at exec.
-    fn ask_parent(&self, process: &Process) -> Option<Answer<Around>> {
+    /// What is wanted of the parent of a process at exec, and how it is come by.
+    fn around(&self, process: &Process) -> (Answer<Around>, impl FnOnce() + Send + 'static) {
         let (pid, start) = (process.parent_pid, process.start_ticks);
         let proc = Arc::clone(&self.proc);
         let (around, answer) = Answer::promised();
-        let is_taken = self.execs.run(move || {
+        let read = move || {
             let (reply, args) = Answer::promised();
             let found = parent(&proc, pid, start);
             let known = found.as_ref().map(|(_, it)| it.start_ticks);
@@ -246,8 +255,8 @@ impl Identifier {
                 (Some(start) == known).then_some(args)
             });
             let _ = reply.send(args);
-        });
-        is_taken.then_some(answer)
+        };
+        (answer, read)
     }
 
     /// Has read aside what else is wanted of a held process: in parallel, for
@@ -321,22 +330,7 @@ impl Identify for Identifier {
     fn opener(&mut self, tid: i32) -> Option<Identity> {
         let entry = self.proc.entry(tid).ok()?;
         let aside = self.ask_aside(&entry);
-        let stat = entry.stat().ok()?;
-        // A thread that a pidfd can be had for leads its process, whose ids
-        // one call tells; else they are in the text of `status`.
-        let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
-        let (mut process, alone) = if let Ok(info) = info {
-            let (users, groups) = (info.users, info.groups);
-            (self.proc.process(&entry, stat, tid, users, groups), false)
-        } else {
-            let (process, status) = self.proc.core(&entry, stat).ok()?;
-            (process, status.threads == Some(1))
-        };
-        if process.pid != tid {
-            // A thread's stat gives the thread's start, not the process's.
-            process.start_ticks = self.start_ticks(process.pid).ok();
-        }
-        process.login_uid = entry.login_uid();
+        let (mut process, alone) = self.held(tid, &entry)?;
         let namespace = entry.mount_namespace();
         let (mut file, mut around) = (None, None);
         if let Some(aside) = aside.and_then(|aside| aside.soon(Instant::now() + ARGS_TIME)) {
@@ -393,7 +387,8 @@ impl Identify for Identifier {
 
     fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Identity, Known>> {
         let entry = self.proc.entry(tid).ok()?;
-        let (mut process, status) = self.held(tid, &entry)?;
+        let (mut process, alone) = self.held(tid, &entry)?;
+        process.audit_session = entry.audit_session();
         let link = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())).ok()?;
         let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
         let file = identity_of(nix::fcntl::AT_FDCWD, &link).ok();
@@ -403,17 +398,21 @@ impl Identify for Identifier {
         let before = process.image.replace(image(path.into(), file));
         let namespace = entry.mount_namespace();
         let late = Late::default();
-        if let Some(file) = file
-            && let Ok(entry) = self.proc.entry(process.pid)
-        {
-            let late = Arc::clone(&late);
-            self.execs.run(move || {
-                if let Some(called) = called(&entry, file) {
-                    let _ = late.set(called);
+        let (around, read_around) = self.around(&process);
+        let leader = self.proc.entry(process.pid).ok();
+        let aside = {
+            let (execs, late) = (self.execs.clone(), Arc::clone(&late));
+            move || {
+                if let (Some(file), Some(entry)) = (file, leader) {
+                    execs.run(move || {
+                        if let Some(called) = called(&entry, file) {
+                            let _ = late.set(called);
+                        }
+                    });
                 }
-            });
-        }
-        let around = self.ask_parent(&process);
+                execs.run(read_around);
+            }
+        };
         let known = file.map(|file| Known {
             process: process.clone(),
             file,
@@ -424,15 +423,16 @@ impl Identify for Identifier {
             pid: process.pid,
             pidfd: PidFd::open(process.pid).ok(),
             known,
+            aside: Box::new(aside),
             identity: Identity {
-                around,
+                around: Some(around),
                 namespace,
                 pidfd: PidFd::open(process.pid).ok(),
                 // The only thread is the one that is held: nobody else can act
                 // under this pid until the exec is done.
-                alone: status.threads == Some(1),
+                alone,
                 verified: false,
-                held: (status.threads == Some(1)).then_some(entry),
+                held: alone.then_some(entry),
                 process,
                 before,
                 late,
@@ -461,8 +461,11 @@ impl Identify for Identifier {
 /// Waits until the process runs `file`, and reads how it was called.
 fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
     let deadline = Instant::now() + EXEC_TIME;
-    let mut pause = Duration::from_micros(50);
+    // About what an exec takes; to look earlier would only take the processor from it.
+    let mut pause = Duration::from_micros(250);
     while Instant::now() < deadline {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
         let image = entry.image()?;
         // The arguments come a moment after the image (fs/binfmt_elf.c).
         if (image.device, image.inode) == (Some(file.device), Some(file.inode))
@@ -474,8 +477,6 @@ fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
                 cgroup: entry.cgroup(),
             });
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(1));
     }
     None
 }

@@ -18,6 +18,7 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::{Credentials, Image, ImageState, Process};
+use crate::proctable;
 use crate::sys::stat::{FileIdentity, identity_of, link_of};
 
 /// How much of a small file of `/proc` is read.
@@ -30,9 +31,8 @@ const MAX_ARGS: usize = 512;
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
-    /// When the host booted; `start_ticks` count from here.
-    boot: SystemTime,
-    ticks_per_second: u64,
+    /// When another host than this one booted; `start_ticks` count from here.
+    boot: Option<SystemTime>,
 }
 
 /// A process's or thread's directory, opened.
@@ -56,6 +56,8 @@ pub struct Stat {
     pub session: i32,
     /// Controlling terminal as a device number, 0 without one.
     pub tty: u32,
+    /// Threads of the process.
+    pub threads: u32,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
 }
@@ -77,17 +79,18 @@ impl Proc {
     /// Opens the `/proc` at `root`.
     ///
     /// # Errors
-    /// It cannot be opened, or its `stat` has no boot time.
+    /// It cannot be opened, or, where it is not this host's own, its `stat` has no
+    /// boot time.
     pub fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let boot = std::fs::read_to_string(root.join("stat"))?
-            .lines()
-            .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
-            .ok_or_else(|| io::Error::other("/proc/stat has no btime"))?;
+        let boot = if root == Path::new("/proc") {
+            None
+        } else {
+            Some(booted(&std::fs::read_to_string(root.join("stat"))?)?)
+        };
         Ok(Self {
             root: open(root, flags, Mode::empty())?,
-            boot: SystemTime::UNIX_EPOCH + Duration::from_secs(boot),
-            ticks_per_second: procfs::ticks_per_second().max(1),
+            boot,
         })
     }
 
@@ -103,8 +106,10 @@ impl Proc {
     }
 
     fn start(&self, ticks: u64) -> SystemTime {
-        let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(self.ticks_per_second);
-        self.boot + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        match self.boot {
+            Some(boot) => boot + proctable::ticks_time(ticks),
+            None => proctable::start_time(ticks),
+        }
     }
 
     /// A snapshot of what `entry` is now, without its arguments. A field that
@@ -201,12 +206,25 @@ impl Entry {
         parse_status(&buffer[..length]).ok_or_else(|| malformed("status"))
     }
 
-    /// The function the thread waits in (`proc_pid_wchan(5)`).
+    /// Whether the thread waits in the hold: by the function that it sleeps in
+    /// (`proc_pid_wchan(5)`), or else by where it has stopped (`proc_pid_stack(5)`).
+    ///
+    /// Since Linux 6.12 a thread that has just gone to sleep can stand in the
+    /// run queue for as long as others run there (`DELAY_DEQUEUE`), and has no
+    /// such function until then.
     #[must_use]
     pub fn waits_for_fanotify(&self) -> bool {
         let mut buffer = [0u8; 64];
-        self.read(c"wchan", &mut buffer)
-            .is_ok_and(|length| buffer[..length].starts_with(b"fanotify"))
+        let Ok(length) = self.read(c"wchan", &mut buffer) else {
+            return false;
+        };
+        match &buffer[..length] {
+            b"0" => {}
+            function => return function.starts_with(b"fanotify"),
+        }
+        // The innermost function first: `[<0>] fanotify_handle_event+0x1f/0x2a`.
+        self.read(c"stack", &mut buffer)
+            .is_ok_and(|length| buffer[..length].starts_with(b"[<0>] fanotify"))
     }
 
     /// Where a link of the entry leads.
@@ -315,6 +333,14 @@ impl AsFd for Entry {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+/// The boot time in `proc_stat(5)`, whole seconds.
+fn booted(stat: &str) -> io::Result<SystemTime> {
+    let mut lines = stat.lines();
+    let seconds = lines.find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+    let seconds = seconds.ok_or_else(|| io::Error::other("/proc/stat has no btime"))?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn malformed(name: &str) -> io::Error {
@@ -464,6 +490,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         process_group: field(5)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
         tty: field(7)?.parse::<i32>().ok()?.cast_unsigned(),
+        threads: field(20)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
     })
 }
@@ -512,6 +539,11 @@ fn numbers<T: std::str::FromStr + Copy + Default, const N: usize>(value: &[u8]) 
 
 fn split_args(bytes: &[u8]) -> Vec<OsString> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    // A title in the place of longer arguments is filled up with NULs, which are none.
+    let end = bytes.iter().rposition(|byte| *byte != 0);
+    let text = &bytes[..end.map_or(0, |end| end + 1)];
+    let is_title = !text.contains(&0) && text.windows(2).any(|pair| pair == b": ");
+    let bytes = if is_title { text } else { bytes };
     bytes
         .split(|byte| *byte == 0)
         .take(MAX_ARGS)

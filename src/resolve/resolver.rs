@@ -436,21 +436,26 @@ impl Resolver {
         let mut process = recorded.identity.process.clone();
         let mut candidates = Vec::new();
         let began = recorded.from.is_some_and(|fence| fence <= passed);
-        if recorded.from.is_some() && !began {
+        // Behind the fence another of its threads can still have acted, until the exec
+        // has ended them all.
+        let alone = recorded.identity.alone;
+        if recorded.from.is_some() && !(began && alone) {
             // It acted before its exec, with the image it had then or one before.
             candidates.extend(recorded.identity.before.clone());
             process.args = None;
             process.name = None;
-        } else if alive
-            && let Some(image) = self.identifier.image(writer.pid)
-            // A process that is just ending has a path and no more.
-            && image.inode.is_some()
-            && !same_file(process.image.as_ref(), Some(&image))
-        {
-            // It has run another program since.
-            candidates.extend(process.image.clone());
-            candidates.push(image);
         }
+        let since = (alive && (began || recorded.from.is_none()))
+            .then(|| self.identifier.image(writer.pid))
+            .flatten()
+            // A process that is just ending has a path and no more.
+            .filter(|image| image.inode.is_some())
+            .filter(|image| !same_file(process.image.as_ref(), Some(image)));
+        if (began && !alone) || since.is_some() {
+            candidates.extend(process.image.clone());
+        }
+        // It has run another program since.
+        candidates.extend(since);
         if !candidates.is_empty() {
             process.image = None;
         }
@@ -644,7 +649,9 @@ impl Resolver {
 
     /// A snapshot of the living process `pid` that started at `start`.
     fn ancestor(&mut self, pid: i32, start: u64) -> Option<Process> {
+        // Arguments that could not be read in time are asked for again.
         if let Some(known) = self.ancestors.get_mut(&(pid, start))
+            && known.process.args.is_some()
             && known.process.image == self.identifier.image(pid)
         {
             known.checked = Instant::now();
@@ -706,3 +713,6 @@ impl Recorded {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,8 +135,14 @@ impl Sessions {
             .map(|text| Placement::parse(&text))
             .unwrap_or_default();
         let entry = entry::entry(writer, &placement);
+        let kind = entry.as_ref().map(|entry| entry.kind);
+        let is_contained = placement.container.is_some();
         let mut session = Session {
-            kind: entry.as_ref().map(|entry| entry.kind),
+            // Its shim may have ended, or started it aside of its own lineage.
+            kind: match kind {
+                None | Some(Kind::Init | Kind::Unit) if is_contained => Some(Kind::Container),
+                kind => kind,
+            },
             leader: entry.as_ref().map(|entry| entry.leader.clone()),
             through: entry.iter().flat_map(Entry::through_names).collect(),
             login: login(process, entry.as_ref()),

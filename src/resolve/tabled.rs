@@ -154,10 +154,11 @@ pub(super) fn from_table(known: &Known) -> Process {
 }
 
 fn from_table_alone(known: &Known) -> Process {
+    let ticks = proctable::to_ticks(known.birth);
     Process {
         parent_pid: Some(known.parent_pid),
-        start: Some(proctable::wall_clock(known.birth)),
-        start_ticks: Some(proctable::to_ticks(known.birth)),
+        start: Some(proctable::start_time(ticks)),
+        start_ticks: Some(ticks),
         name: Some(known.name.clone()),
         ..Process::unknown(known.pid)
     }

@@ -86,8 +86,10 @@ pub trait Identify: Send {
     fn is_sure(&mut self, identity: &mut Self::Identity) -> bool;
 }
 
+/// What the opener does not wait for.
+pub type Aside = Box<dyn FnOnce() + Send>;
+
 /// A process that waits in execve(2).
-#[derive(Debug)]
 pub struct Executor<I, K> {
     /// Who it is.
     pub identity: I,
@@ -97,6 +99,8 @@ pub struct Executor<I, K> {
     pub pid: i32,
     /// The process, to see its end.
     pub pidfd: Option<PidFd>,
+    /// What can be done when it goes on.
+    pub aside: Aside,
 }
 
 /// An opener that was identified while it was held. Identities are large, and
@@ -289,17 +293,16 @@ impl<I: Identify> Hold<I> {
     ) {
         self.deadline
             .begin(record.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd));
-        let held = if record.is(mask::OPEN_EXEC_PERM) {
-            self.executing(&record, round)
+        let (held, aside) = if record.is(mask::OPEN_EXEC_PERM) {
+            self.executing(&record, round).unzip()
         } else {
-            self.opening(&record, round)
+            (self.opening(&record, round), None)
         };
         match held {
             None => self.answer(&record),
             Some(mut held) => {
                 if self.make_sure(&mut held) || flights.len() >= FLIGHTS {
-                    self.send(held);
-                    self.answer(&record);
+                    self.let_go(held, &record);
                 } else {
                     self.deadline.keep(record.fd.as_ref());
                     flights.push(Flight {
@@ -311,6 +314,9 @@ impl<I: Identify> Hold<I> {
             }
         }
         self.deadline.end();
+        if let Some(aside) = aside {
+            aside();
+        }
     }
 
     /// The opener may need the very processor that this thread runs on: yielding
@@ -343,9 +349,8 @@ impl<I: Identify> Hold<I> {
                 .is_none_or(|identity| self.identify.is_sure(identity));
             if sure || flight.until <= now {
                 let flight = flights.swap_remove(index);
-                self.send(flight.held);
                 self.deadline.release(flight.record.fd.as_ref());
-                self.answer(&flight.record);
+                self.let_go(flight.held, &flight.record);
             } else {
                 index += 1;
             }
@@ -417,7 +422,7 @@ impl<I: Identify> Hold<I> {
         &mut self,
         record: &Record,
         round: &mut Round<I::Known>,
-    ) -> Option<Held<I::Identity>> {
+    ) -> Option<(Held<I::Identity>, Aside)> {
         let fd = record.fd.as_ref()?;
         let Some(executor) = self.identify.executor(record.pid, fd.as_fd()) else {
             self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
@@ -429,19 +434,22 @@ impl<I: Identify> Hold<I> {
             .pidfd
             .is_some_and(|pidfd| round.follow(executor.pid, pidfd, executor.known));
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
-        Some(Held::Executing {
+        let held = Held::Executing {
             identity: Box::new(executor.identity),
             fence,
             followed,
-        })
+        };
+        Some((held, executor.aside))
     }
 
-    fn send(&self, held: Held<I::Identity>) {
+    /// Hands on who it is, and lets it go on.
+    fn let_go(&self, held: Held<I::Identity>, record: &Record) {
         // The records of an opening wake the watching thread, before and after.
         let wakes = !matches!(held, Held::Opening { .. });
         if self.held.try_send(Box::new(held)).is_err() {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        self.answer(record);
         if wakes {
             let _ = self.wake.write(1);
         }

@@ -19,6 +19,7 @@ fn prepare(host: &Host) {
     let script = "
         for user in ann bob; do echo \"$user:*:19000:0:99999:7:::\"; done >> /etc/shadow
         echo 'bob ALL=(ALL:ALL) NOPASSWD: ALL' > /etc/sudoers.d/it
+        echo 'Defaults use_pty' >> /etc/sudoers.d/it
         chmod 440 /etc/sudoers.d/it
         mkdir -p -m 755 /run/sshd
         install -d -m 700 -o ann -g ann /home/ann/.ssh
@@ -135,7 +136,7 @@ fn a_login_over_ssh_and_sudo_and_a_script() {
         .ok();
     let _sshd = sshd(&host, "22022");
     let daemon = host.daemon().start();
-    let command = "echo $SSH_CONNECTION > /srv/connection; sudo -u ann /srv/deploy; true";
+    let command = "echo $SSH_CONNECTION $(tty) > /srv/connection; sudo -u ann /srv/deploy; true";
     let session = ssh(&host, "22022", &["-tt"], command);
     let mut session = session.spawn_silent();
     daemon.alert(SEED, &format!("{key}.pub"));
@@ -148,15 +149,41 @@ fn a_login_over_ssh_and_sudo_and_a_script() {
     assert_eq!(alert.text("user.name"), "ann", "{shown}");
     assert_eq!(alert.text("process.executable"), "/usr/bin/ssh-keygen");
     assert_eq!(alert.get("process.interactive"), true, "{shown}");
-    assert!(
-        alert.text("ssh_keywatch.session.tty").starts_with("pts/"),
-        "{shown}"
-    );
+    // sudo gave its command a terminal of its own.
+    let said = std::fs::read_to_string(host.path("/srv/connection")).unwrap();
+    let tty = said.trim().rsplit("/dev/").next().unwrap();
+    assert_eq!(alert.text("ssh_keywatch.session.tty"), tty, "{shown}");
     assert_eq!(names(alert, "ssh_keywatch.session.through", ""), ["sudo"]);
     let ancestors = names(alert, "ssh_keywatch.ancestors", "name");
     let position = |name: &str| ancestors.iter().position(|ancestor| *ancestor == name);
     assert!(position("sudo") < position("sshd"), "{ancestors:?}");
     assert!(position("sudo").is_some(), "{ancestors:?}");
+    // Of sudo, which runs with rights that its user does not have, as much is
+    // known as of others.
+    let list = alert.get("ssh_keywatch.ancestors").as_array().unwrap();
+    for ancestor in list {
+        let program = ancestor["name"].as_str().unwrap_or_default();
+        if program == "sudo" {
+            assert_eq!(ancestor["user"]["name"], "root", "{shown}");
+            assert_eq!(
+                ancestor["args"],
+                serde_json::json!(["sudo", "-u", "ann", "/srv/deploy"]),
+                "{shown}"
+            );
+        }
+        if program.starts_with("sshd") {
+            assert_ne!(ancestor["args"][1], "", "{shown}");
+        }
+    }
+    // Nobody is older than who made him, but for the tick to which it is told.
+    let mut starts = vec![alert.text("process.start")];
+    starts.extend(list.iter().filter_map(|it| it["start"].as_str()));
+    let starts: Vec<jiff::Timestamp> = starts.iter().map(|it| it.parse().unwrap()).collect();
+    let tick = jiff::SignedDuration::from_millis(20);
+    assert!(
+        starts.is_sorted_by(|child, parent| parent.duration_since(*child) <= tick),
+        "{shown}"
+    );
     let parent = names(alert, "process.parent.args", "");
     assert_eq!(parent, ["/bin/sh", "/srv/deploy"], "{shown}");
     assert_eq!(alert.text("ssh_keywatch.key.type"), "ssh-ed25519");

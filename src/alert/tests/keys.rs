@@ -362,6 +362,12 @@ fn the_sentence_says_what_a_list_gained_and_lost() {
         message(&list_report(0, 0), "modification"),
         format!("changed {path}")
     );
+    let mut part = list_report(3, 0);
+    part.inspection.as_mut().unwrap().whole = false;
+    assert_eq!(
+        message(&part, "modification"),
+        format!("changed {path}, adding at least 3 keys")
+    );
 }
 
 #[test]

@@ -61,7 +61,10 @@ fn with(session: &Session) -> Document {
 
 #[test]
 fn a_session_in_full() {
-    let mut document = with(&session());
+    let mut session = session();
+    // The terminal of the login; what sudo gave to the writer is pts/3.
+    session.leader.as_mut().unwrap().tty = Some((136, 1));
+    let mut document = with(&session);
     add_what_alerts_have(&mut document);
     let leader = document.get("process.entry_leader").unwrap();
     assert_eq!(
@@ -79,7 +82,7 @@ fn a_session_in_full() {
             "user": {"id": "1001", "name": "bob"},
             "real_user": {"id": "1001", "name": "bob"},
             "interactive": true,
-            "tty": {"char_device": {"major": 136, "minor": 3}},
+            "tty": {"char_device": {"major": 136, "minor": 1}},
             "entry_meta": {"type": "sshd", "source": {"ip": "10.1.2.3"}},
             "same_as_process": false
         })
@@ -88,7 +91,7 @@ fn a_session_in_full() {
     assert_eq!(
         *own,
         json!({
-            "tty": "pts/3",
+            "tty": "pts/1",
             "login_uid": "1000",
             "audit_id": "7",
             "kind": "ssh",
@@ -120,6 +123,47 @@ fn a_session_in_full() {
     assert_eq!(
         document.as_map().keys().next_back().unwrap(),
         "ssh_keywatch"
+    );
+}
+
+#[test]
+fn a_login_without_a_terminal_has_the_writers() {
+    let mut session = session();
+    session.leader.as_mut().unwrap().tty = None;
+    let document = with(&session);
+    assert_eq!(document.str("ssh_keywatch.session.tty"), Some("pts/3"));
+}
+
+#[test]
+fn a_terminal_has_the_name_that_people_know_it_by() {
+    for (device, name) in [
+        ((4, 1), Some("tty1")),
+        ((4, 64), Some("ttyS0")),
+        ((5, 1), Some("console")),
+        ((136, 3), Some("pts/3")),
+        ((137, 0), Some("pts/256")),
+        ((204, 65), Some("ttyAMA1")),
+        ((229, 0), Some("hvc0")),
+        ((188, 0), None),
+    ] {
+        let mut event = event();
+        event.writer.process.as_mut().unwrap().tty = Some(device);
+        let document = event_document(&event, &origin());
+        assert_eq!(document.str("ssh_keywatch.session.tty"), name, "{device:?}");
+    }
+}
+
+#[test]
+fn who_logged_in_is_told_where_the_acting_user_is_not_known() {
+    let mut event = event();
+    event.writer.process.as_mut().unwrap().credentials = None;
+    let mut document = event_document(&event, &origin());
+    set_session(&mut document, &session(), &origin());
+    let alert = alert(document, &rule());
+    let message = alert.str("message").unwrap();
+    assert!(
+        message.contains(", from an SSH session of bob at 10.1.2.3"),
+        "{message}"
     );
 }
 

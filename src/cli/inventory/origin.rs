@@ -2,7 +2,8 @@
 //!
 //! Owns the choice of what tells an item's origin: among the alerts of the log and
 //! the rotated logs before it, and else what the baseline says, which remembers who
-//! made a file though no rule alerted, or the log is gone.
+//! made a file though no rule alerted, or the log is gone. An entry of a list came by
+//! the alert that says that it was added, and by none that says less.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::tail::history;
 use crate::daemon;
-use crate::inventory::Item;
+use crate::inventory::{Item, What};
 use crate::sink::{field, number, text};
 use crate::text::escape_path;
 
@@ -90,7 +91,35 @@ impl Origin {
 
 /// What the log says of each item.
 #[derive(Debug, Default)]
-pub(super) struct Origins(HashMap<String, Origin>);
+pub(super) struct Origins {
+    /// Of files, by path.
+    files: HashMap<String, Origin>,
+    /// Of the entries of lists, by the list's path and the key's fingerprint.
+    entries: HashMap<(String, String), Origin>,
+}
+
+/// What is looked for.
+struct Wanted {
+    paths: HashSet<String>,
+    entries: HashSet<(String, String)>,
+}
+
+impl Wanted {
+    fn of(items: &[Item]) -> Self {
+        Self {
+            paths: items.iter().map(|item| escape_path(&item.path)).collect(),
+            entries: items.iter().filter_map(entry).collect(),
+        }
+    }
+}
+
+/// The list and the fingerprint of an entry.
+fn entry(item: &Item) -> Option<(String, String)> {
+    match &item.what {
+        What::Login { .. } => Some((escape_path(&item.path), item.fingerprint()?.to_owned())),
+        What::Key { .. } | What::Link(_) => None,
+    }
+}
 
 impl Origins {
     /// Reads what the log at `path` says of these items.
@@ -98,7 +127,7 @@ impl Origins {
     /// # Errors
     /// The log cannot be read.
     pub(super) fn of(path: &Path, items: &[Item]) -> io::Result<Self> {
-        let wanted: HashSet<String> = items.iter().map(|item| escape_path(&item.path)).collect();
+        let wanted = Wanted::of(items);
         let pieces = history::named(path)?;
         if pieces.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
@@ -140,7 +169,7 @@ impl Origins {
                 continue;
             }
             let path = escape_path(&path);
-            if self.0.get(&path).is_some_and(Origin::is_beginning) {
+            if self.files.get(&path).is_some_and(Origin::is_beginning) {
                 continue;
             }
             let origin = Origin {
@@ -154,12 +183,12 @@ impl Origins {
                 certain: made.certain,
                 fingerprint: record.key.and_then(|key| key.fingerprint),
             };
-            self.0.insert(path, origin);
+            self.files.insert(path, origin);
         }
         Ok(())
     }
 
-    fn take(&mut self, line: &[u8], wanted: &HashSet<String>) {
+    fn take(&mut self, line: &[u8], wanted: &Wanted) {
         let Ok(document) = serde_json::from_slice::<Map<String, Value>>(line) else {
             return;
         };
@@ -171,27 +200,45 @@ impl Origins {
         let Some(path) = renamed.or_else(|| text(&document, "file.path")) else {
             return;
         };
-        if !wanted.contains(path) {
+        if !wanted.paths.contains(path) {
             return;
         }
         if text(&document, "event.action") == Some("deletion") {
-            self.0.remove(path);
+            self.files.remove(path);
+            self.entries.retain(|(list, _), _| list != path);
             return;
         }
         let Some(origin) = Origin::of(&document) else {
             return;
         };
-        match self.0.get_mut(path) {
+        let listed = |name| {
+            let list = field(&document, name).and_then(Value::as_array);
+            let prints = list.into_iter().flatten().filter_map(Value::as_object);
+            let prints = prints.filter_map(|entry| text(entry, "fingerprint"));
+            prints.map(|print| (path.to_owned(), print.to_owned()))
+        };
+        for entry in listed("ssh_keywatch.key.removed") {
+            self.entries.remove(&entry);
+        }
+        for entry in listed("ssh_keywatch.key.added") {
+            if wanted.entries.contains(&entry) {
+                self.entries.insert(entry, origin.clone());
+            }
+        }
+        match self.files.get_mut(path) {
             // A change says less than the beginning of the same file.
             Some(known) if known.is_beginning() && !origin.is_beginning() => {}
             Some(known) => *known = origin,
-            None => drop(self.0.insert(path.to_owned(), origin)),
+            None => drop(self.files.insert(path.to_owned(), origin)),
         }
     }
 
     /// Who put the item where it is, if that is known.
     pub(super) fn find(&self, item: &Item) -> Option<Origin> {
-        let origin = self.0.get(&escape_path(&item.path))?;
+        if matches!(item.what, What::Login { .. }) {
+            return self.entries.get(&entry(item)?).cloned();
+        }
+        let origin = self.files.get(&escape_path(&item.path))?;
         // The name may hold another key by now.
         let other = origin
             .fingerprint
@@ -209,7 +256,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::inventory::What;
+    use crate::key::{Role, examine};
 
     fn item(path: &str) -> Item {
         Item {
@@ -277,6 +324,58 @@ mod tests {
         assert_eq!(program(&origins, "/b").as_deref(), Some("/bin/two"));
         assert_eq!(program(&origins, "/c"), None);
         assert_eq!(program(&origins, "/other"), None, "not asked for, not kept");
+    }
+
+    /// sed(1) and editors put a new file in the place of the list, with all that
+    /// was in it before.
+    #[test]
+    fn an_entry_of_a_list_came_by_who_added_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let text = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDN10vUUA50jhaILXX640/rWaCKUnA11AsVZpZtbB9Nk a\n\
+             ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA b\n";
+        let facts = examine(text.as_bytes(), Role::AuthorizedKeys).unwrap();
+        let entries = facts.list.unwrap().entries.into_iter().enumerate();
+        let logins: Vec<Item> = entries
+            .map(|(at, entry)| Item {
+                what: What::Login {
+                    entry: Box::new(entry),
+                    number: at + 1,
+                    active: true,
+                },
+                ..item("/list")
+            })
+            .collect();
+        let change = |action: &str, program: &str, added: &[&Item], removed: &[&Item]| {
+            let mut document: Value =
+                serde_json::from_str(&alert("/list", action, program)).unwrap();
+            let list = |items: &[&Item]| -> Value {
+                let prints = items
+                    .iter()
+                    .map(|item| json!({"fingerprint": item.fingerprint()}));
+                prints.collect()
+            };
+            document["ssh_keywatch"]["key"] =
+                json!({"added": list(added), "removed": list(removed)});
+            format!("{document}\n")
+        };
+        let [a, b] = [&logins[0], &logins[1]];
+        let mut text = change("creation", "/bin/first", &[a], &[]);
+        text.push_str(&change("modification", "/bin/added", &[b], &[]));
+        text.push_str(&change("rename", "/bin/sed", &[], &[a]));
+        std::fs::write(&log, &text).unwrap();
+        let origins = Origins::of(&log, &logins).unwrap();
+        let by = |origins: &Origins, item: &Item| origins.find(item)?.executable;
+        assert_eq!(by(&origins, a), None, "it was put back unseen");
+        assert_eq!(by(&origins, b).as_deref(), Some("/bin/added"));
+        text.push_str(&change("modification", "/bin/again", &[a], &[]));
+        std::fs::write(&log, &text).unwrap();
+        let origins = Origins::of(&log, &logins).unwrap();
+        assert_eq!(by(&origins, a).as_deref(), Some("/bin/again"));
+        text.push_str(&alert("/list", "deletion", "/bin/rm"));
+        std::fs::write(&log, &text).unwrap();
+        let origins = Origins::of(&log, &logins).unwrap();
+        assert_eq!(by(&origins, b), None);
     }
 
     #[test]

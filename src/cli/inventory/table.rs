@@ -185,6 +185,7 @@ fn remarks(item: &Item, origin: Option<&Origin>) -> Vec<(bool, String)> {
     }
     if let Some(origin) = origin {
         let what = match origin.action.as_deref() {
+            _ if matches!(item.what, What::Login { .. }) => "added",
             Some("creation") => "made",
             Some("rename") | None => "put there",
             Some(_) => "last changed",

@@ -206,6 +206,28 @@ fn what_comes_in_without_a_login() {
     }
 }
 
+/// While it waits, its effective user is the one whose jobs it keeps.
+#[test]
+fn atd_is_known_by_its_real_user() {
+    const DAEMON: u32 = 1;
+    let programs = [
+        ("/usr/bin/ssh-keygen", ANN),
+        ("/usr/bin/dash", ANN),
+        ("/usr/sbin/atd", DAEMON),
+        ("/usr/sbin/atd", DAEMON),
+        INIT,
+    ];
+    let mut writer = lineage(&programs);
+    let unit = placed("/system.slice/atd.service");
+    assert_eq!(entry(&writer, &unit).unwrap().kind, Kind::Unit);
+    for atd in &mut writer.ancestors[1..3] {
+        atd.credentials.as_mut().unwrap().real_user.id = ROOT;
+    }
+    let entry = entry(&writer, &unit).unwrap();
+    assert_eq!(entry.kind, Kind::At);
+    assert_eq!(name(entry.leader), Some("dash"));
+}
+
 #[test]
 fn a_login_at_a_console_or_a_line() {
     let mut writer = lineage(&[

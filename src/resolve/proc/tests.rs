@@ -38,6 +38,41 @@ fn a_process_that_is_being_reaped_is_nobody() {
     assert_eq!(parse_status(status), None);
 }
 
+/// Ancestors and descendants are put in order by it, and held against events.
+#[test]
+fn a_start_is_told_to_the_tick() {
+    let before = SystemTime::now();
+    let mut child = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .unwrap();
+    let after = SystemTime::now();
+    let proc = Proc::open(Path::new("/proc")).unwrap();
+    let entry = proc.entry(child.id().cast_signed()).unwrap();
+    let process = proc.snapshot(&entry);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let start = process.unwrap().0.start.unwrap();
+    assert!(start <= after, "{start:?} {after:?}");
+    let early = before.duration_since(start).unwrap_or_default();
+    assert!(early <= Duration::from_millis(20), "{early:?}");
+}
+
+#[test]
+fn a_title_is_one_argument() {
+    let cases: [(&[u8], &[&str]); 5] = [
+        // As setproctitle(3) writes it over what was longer.
+        (b"sshd: ann [priv]\0\0\0\0\0", &["sshd: ann [priv]"]),
+        (b"nginx: worker process\0\0", &["nginx: worker process"]),
+        (b"nginx: worker process\0", &["nginx: worker process"]),
+        (b"tool\0\0\0", &["tool", "", ""]),
+        (b"a: b\0\0c\0", &["a: b", "", "c"]),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(split_args(bytes), expected, "{bytes:?}");
+    }
+}
+
 #[test]
 fn args_keep_empty_ones_and_bytes() {
     assert_eq!(

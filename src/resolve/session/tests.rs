@@ -211,6 +211,30 @@ fn what_sshd_left_behind_is_known_to_logind() {
 }
 
 #[test]
+fn a_container_is_one_whose_shim_is_not_known() {
+    let host = Host::new();
+    let mut sessions = host.sessions();
+    let cgroup = format!(
+        "0::/system.slice/docker-{}.scope",
+        "0123456789abcdef".repeat(4)
+    );
+    let mut contained = |mut writer: Attribution| {
+        let process = writer.process.as_mut().unwrap();
+        process.cgroup = Some(cgroup.clone().into_bytes());
+        sessions.of(&writer).kind
+    };
+    let keygen = || process(3, "/usr/bin/ssh-keygen", 0);
+    let init = process(1, "/usr/lib/systemd/systemd", 0);
+    // Its shim has ended, or what joined it began elsewhere.
+    let adopted = writer(vec![keygen(), process(2, "/bin/sh", 0), init]);
+    assert_eq!(contained(adopted), Some(Kind::Container));
+    let joined = writer(vec![keygen(), process(2, "/bin/sh", 0)]);
+    assert_eq!(contained(joined), Some(Kind::Container));
+    // Who came in by the sshd of a container came in by an sshd.
+    assert_eq!(contained(over_ssh()), Some(Kind::Ssh));
+}
+
+#[test]
 fn a_control_group_is_read_of_the_same_process_only() {
     let host = Host::new();
     host.process(FAR + 8, 100, &[], HEADING);

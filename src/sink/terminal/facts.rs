@@ -207,22 +207,44 @@ fn account(document: &Map<String, Value>, prefix: &str) -> Option<String> {
 }
 
 fn session(document: &Map<String, Value>) -> Option<String> {
+    let none = Map::new();
+    let session = field(document, "ssh_keywatch.session").and_then(Value::as_object);
+    let session = session.unwrap_or(&none);
+    let id = text(document, "container.id");
+    // A container's own unit is named after it.
+    let unit = text(session, "unit").filter(|unit| id.is_none_or(|id| !unit.contains(id)));
+    let places: Vec<String> = [
+        id.map(|id| container(id, text(document, "container.runtime"))),
+        text(session, "user_unit").map(|unit| format!("user unit {unit}")),
+        unit.map(|unit| format!("unit {unit}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+
     let mut parts = Vec::new();
-    if let Some(session) = field(document, "ssh_keywatch.session").and_then(Value::as_object) {
-        parts.extend(account(session, "user").map(|user| format!("login {user}")));
-        parts.extend(text(session, "kind").map(|kind| kind.replace('_', " ")));
-        let through = strings(session, "through");
-        parts.extend((!through.is_empty()).then(|| format!("through {}", through.join(", "))));
-        parts.extend(scalar(session, "audit_id").map(|id| format!("audit session {id}")));
-        parts.extend(text(session, "unit").map(|unit| format!("unit {unit}")));
-        parts.extend(text(session, "tty").map(|tty| format!("on {tty}")));
-    }
+    parts.extend(account(session, "user").map(|user| format!("login {user}")));
+    let kind = text(session, "kind").map(|kind| kind.replace('_', " "));
+    // A place says itself which it is.
+    parts.extend(kind.filter(|kind| !places.iter().any(|place| place.starts_with(kind))));
+    let through = strings(session, "through");
+    parts.extend((!through.is_empty()).then(|| format!("through {}", through.join(", "))));
+    parts.extend(scalar(session, "audit_id").map(|id| format!("audit session {id}")));
+    parts.extend(places);
+    parts.extend(text(session, "tty").map(|tty| format!("on {tty}")));
     if let Some(address) = text(document, "source.ip") {
         let port = scalar(document, "source.port")
             .map_or_else(String::new, |port| format!(" port {port}"));
         parts.push(format!("from {address}{port}"));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// `container 0123456789ab of docker`: as much of its id as people know it by.
+fn container(id: &str, runtime: Option<&str>) -> String {
+    let short = (id.len() == 64).then(|| id.get(..12)).flatten();
+    let by = runtime.map_or_else(String::new, |name| format!(" of {name}"));
+    format!("container {}{by}", short.unwrap_or(id))
 }
 
 fn attribution(document: &Map<String, Value>) -> Option<String> {

@@ -12,8 +12,8 @@ use crate::text::quote_args;
 /// Deeper processes are drawn as deep as this one.
 const DEEPEST: usize = 8;
 
-/// A longer command line is not repeated here; the writer's own stands in full
-/// above.
+/// How many characters of a command line are shown; the writer's own stands in
+/// full above.
 const LONGEST: usize = 100;
 
 /// One line of the tree.
@@ -53,12 +53,8 @@ pub(super) fn lineage(document: &Map<String, Value>, unicode: bool) -> Vec<Branc
             let _ = write!(named, " as {}", own.as_deref().unwrap_or_default());
             user = own;
         }
-        let args = strings(process, "args");
-        if args.len() > 1 {
-            let line = quote_args(&args);
-            if line.chars().count() <= LONGEST {
-                let _ = write!(named, ": {line}");
-            }
+        if let Some(line) = command(process, unicode) {
+            let _ = write!(named, ": {line}");
         }
         push(&mut out, named, unicode);
     }
@@ -69,6 +65,22 @@ pub(super) fn lineage(document: &Map<String, Value>, unicode: bool) -> Vec<Branc
         push(&mut out, named, unicode);
     }
     out
+}
+
+/// What it was told to do, or what it says that it does: its arguments, or a
+/// title in their place (`sshd: ann [priv]`).
+fn command(process: &Map<String, Value>, unicode: bool) -> Option<String> {
+    let args = strings(process, "args");
+    let mut line = match args.as_slice() {
+        [title] if title.contains(": ") => (*title).to_owned(),
+        [] | [_] => return None,
+        args => quote_args(args),
+    };
+    if let Some((end, _)) = line.char_indices().nth(LONGEST) {
+        line.truncate(end);
+        line.push_str(if unicode { "…" } else { "..." });
+    }
+    Some(line)
 }
 
 fn push(out: &mut Vec<Branch>, text: String, unicode: bool) {

@@ -107,13 +107,17 @@ fn wrap(text: &str, room: usize) -> Vec<&str> {
         if columns + width > room && at > start {
             // The blank itself is not shown.
             let (end, next) = match blank {
-                Some(blank) if blank > start => (blank, blank + 1),
+                Some(blank) if blank > start && c != ' ' => (blank, blank + 1),
                 _ => (at, at),
             };
             lines.push(text[start..end].trim_end());
             start = next;
             blank = None;
             columns = text[start..at].chars().map(columns_of).sum();
+        }
+        if c == ' ' && at == start && !lines.is_empty() {
+            start = at + 1;
+            continue;
         }
         if c == ' ' {
             blank = Some(at);
@@ -141,6 +145,8 @@ mod tests {
             ("one two three", 8, vec!["one two", "three"]),
             ("abcdefghij", 4, vec!["abcd", "efgh", "ij"]),
             ("a bcdefghij k", 4, vec!["a", "bcde", "fghi", "j k"]),
+            ("abcd efgh", 4, vec!["abcd", "efgh"]),
+            ("a bc  defg", 4, vec!["a bc", "defg"]),
             ("鍵鍵鍵", 4, vec!["鍵鍵", "鍵"]),
         ] {
             assert_eq!(wrap(text, room), lines, "{text:?}");

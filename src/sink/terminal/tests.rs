@@ -56,7 +56,7 @@ fn the_example_of_the_reference_is_shown_in_full() {
         "    program   /usr/bin/ssh-keygen  pid 853\n",
         "    user      ann (4001)\n",
         "    session   login ann (4001), ssh, audit session 7, unit session-4.scope, on pts/0, from 192.0.2.17 port 50644\n",
-        "[811] as ann\n",
+        "[811] as ann: sshd: ann@pts/0\n",
         "    proof     held, certain\n",
     ] {
         assert!(shown.contains(row), "{row:?} is not in {shown}");
@@ -177,6 +177,73 @@ fn a_program_under_another_name_is_told() {
     document["ssh_keywatch"]["attribution"]["claimed_executable"] = "/bin/x".into();
     let text = render(&document, &style(false));
     assert!(text.contains("pid 42  [poses as /bin/x]\n"), "{text}");
+}
+
+#[test]
+fn where_it_ran_is_told_once() {
+    let id = "0123456789abcdef".repeat(4);
+    let scope = format!("docker-{id}.scope");
+    for (session, container, shown) in [
+        (
+            json!({"kind": "unit", "unit": "rotate.service"}),
+            json!(null),
+            "unit rotate.service",
+        ),
+        (
+            json!({"kind": "user_unit", "unit": "user@1000.service", "user_unit": "sync.service"}),
+            json!(null),
+            "user unit sync.service, unit user@1000.service",
+        ),
+        (
+            json!({"kind": "cron", "unit": "cron.service"}),
+            json!(null),
+            "cron, unit cron.service",
+        ),
+        (
+            json!({"kind": "container", "unit": scope}),
+            json!({"id": id, "runtime": "docker"}),
+            "container 0123456789ab of docker",
+        ),
+        (
+            json!({"kind": "ssh", "unit": "ssh.service"}),
+            json!({"id": "web"}),
+            "ssh, container web, unit ssh.service",
+        ),
+    ] {
+        let mut document = sample();
+        document.remove("source");
+        document["ssh_keywatch"]["session"] = session;
+        document.insert("container".to_owned(), container);
+        let text = render(&document, &style(false));
+        let row = format!("    session   {shown}\n");
+        assert!(text.contains(&row), "{row:?} is not in {text}");
+    }
+}
+
+#[test]
+fn the_tree_shows_titles_and_the_beginning_of_long_commands() {
+    let mut document = sample();
+    let script = "x".repeat(200);
+    document["ssh_keywatch"]["ancestors"] = json!([
+        {"pid": 3, "executable": "/bin/sh", "args": ["sh", "-c", script]},
+        {"pid": 2, "executable": "/usr/sbin/sshd", "args": ["sshd: ann [priv]"]},
+        {"pid": 1, "executable": "/sbin/init", "args": ["/sbin/init"]}
+    ]);
+    for (unicode, end) in [(true, "…"), (false, "...")] {
+        let style = TerminalStyle {
+            unicode,
+            ..style(false)
+        };
+        let text = render(&document, &style);
+        let cut = format!("/bin/sh[3]: sh -c {}{end}\n", "x".repeat(94));
+        for row in [
+            "lineage   /sbin/init[1]\n",
+            "/usr/sbin/sshd[2]: sshd: ann [priv]\n",
+            cut.as_str(),
+        ] {
+            assert!(text.contains(row), "{row:?} is not in {text}");
+        }
+    }
 }
 
 #[test]
