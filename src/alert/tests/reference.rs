@@ -183,7 +183,7 @@ fn template() -> Value {
             continue;
         }
         let mut place = &mut properties;
-        let (above, leaf) = name.rsplit_once('.').unwrap_or(("", &name));
+        let (above, leaf) = name.rsplit_once('.').unwrap_or(("", name));
         for part in above.split('.').filter(|part| !part.is_empty()) {
             place = &mut place[part]["properties"];
         }
