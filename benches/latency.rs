@@ -200,12 +200,14 @@ fn guarded(program: &Path) -> Command {
     command
 }
 
-/// A running watcher; killed when dropped, so that nobody is held for ever.
+/// A running watcher below its guardian, which hands on SIGTERM; ended when dropped,
+/// so that nobody is held for ever.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let guardian = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        let _ = nix::sys::signal::kill(guardian, nix::sys::signal::Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
