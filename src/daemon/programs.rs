@@ -296,7 +296,7 @@ mod tests {
     fn attribution(path: &Path) -> Attribution {
         let proc = crate::resolve::proc::Proc::open(Path::new("/proc")).unwrap();
         let own = proc.entry(nix::unistd::getpid().as_raw()).unwrap();
-        let (mut process, _) = proc.snapshot(&own).unwrap();
+        let mut process = proc.snapshot(&own).unwrap();
         let metadata = path.metadata().unwrap();
         process.image = Some(Image {
             path: path.to_owned(),

@@ -156,7 +156,7 @@ impl Identifier {
     pub fn snapshot(&self, id: i32) -> io::Result<Process> {
         let entry = self.proc.entry(id)?;
         let args = self.ask_args(&entry);
-        let mut process = self.read(&entry)?.0;
+        let mut process = self.read(&entry)?;
         process.args = args.and_then(|args| args.until(Instant::now() + ARGS_TIME)?);
         Ok(process)
     }
@@ -167,7 +167,7 @@ impl Identifier {
     /// It is gone.
     pub fn brief(&self, id: i32) -> io::Result<Process> {
         let entry = self.proc.entry(id)?;
-        let mut process = self.read(&entry)?.0;
+        let mut process = self.read(&entry)?;
         process.cgroup = entry.cgroup();
         Ok(process)
     }
@@ -205,12 +205,12 @@ impl Identifier {
         self.pool.ask(move || entry.args())
     }
 
-    fn read(&self, entry: &Entry) -> io::Result<(Process, super::proc::Status)> {
-        let (mut process, status) = self.proc.snapshot(entry)?;
+    fn read(&self, entry: &Entry) -> io::Result<Process> {
+        let mut process = self.proc.snapshot(entry)?;
         if let Some(image) = &mut process.image {
             place_image(image, || self.ours(entry.mount_namespace()), self.namespace);
         }
-        Ok((process, status))
+        Ok(process)
     }
 
     /// Reads a thread that is held, and whether it is the only one of its process.
@@ -224,7 +224,7 @@ impl Identifier {
             let (users, groups) = (info.users, info.groups);
             self.proc.process(entry, stat, tid, users, groups)
         } else {
-            self.proc.core(entry, stat).ok()?.0
+            self.proc.core(entry, stat).ok()?
         };
         if process.pid != tid {
             // A thread's stat gives the thread's start, not the process's.
@@ -318,7 +318,7 @@ pub struct Around {
 /// The parent `pid` of a process that started at `child_start`.
 fn parent(proc: &Proc, pid: Option<i32>, child_start: Option<u64>) -> Option<(Entry, Process)> {
     let entry = proc.entry(pid.filter(|pid| *pid > 0)?).ok()?;
-    let parent = proc.core(&entry, entry.stat().ok()?).ok()?.0;
+    let parent = proc.core(&entry, entry.stat().ok()?).ok()?;
     // One that is younger than its child took over the pid.
     (parent.start_ticks <= child_start).then_some((entry, parent))
 }

@@ -71,8 +71,6 @@ pub struct Status {
     pub users: [u32; 2],
     /// Real, effective group ids.
     pub groups: [u32; 2],
-    /// Number of threads; `None` when the list of groups before it is too long.
-    pub threads: Option<u32>,
 }
 
 impl Proc {
@@ -117,21 +115,20 @@ impl Proc {
     ///
     /// # Errors
     /// Not even `stat` and `status` can be read: it is gone.
-    pub fn snapshot(&self, entry: &Entry) -> io::Result<(Process, Status)> {
-        let (mut process, status) = self.core(entry, entry.stat()?)?;
+    pub fn snapshot(&self, entry: &Entry) -> io::Result<Process> {
+        let mut process = self.core(entry, entry.stat()?)?;
         process.login_uid = entry.login_uid();
         process.audit_session = entry.audit_session();
-        Ok((process, status))
+        Ok(process)
     }
 
     /// The part of a snapshot that says who and what it is; `stat` is its own.
     ///
     /// # Errors
     /// Its `status` cannot be read: it is gone.
-    pub fn core(&self, entry: &Entry, stat: Stat) -> io::Result<(Process, Status)> {
+    pub fn core(&self, entry: &Entry, stat: Stat) -> io::Result<Process> {
         let status = entry.status()?;
-        let process = self.process(entry, stat, status.process, status.users, status.groups);
-        Ok((process, status))
+        Ok(self.process(entry, stat, status.process, status.users, status.groups))
     }
 
     /// The same where the ids are known from elsewhere.
@@ -499,7 +496,6 @@ fn parse_status(bytes: &[u8]) -> Option<Status> {
     let mut process = None;
     let mut users = None;
     let mut groups = None;
-    let mut threads = None;
     // The name stands first and is escaped by the kernel: it has no newline.
     for line in bytes.split(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
@@ -509,9 +505,9 @@ fn parse_status(bytes: &[u8]) -> Option<Status> {
         match key {
             b"Tgid" => process = numbers::<i32, 1>(value),
             b"Uid" => users = numbers::<u32, 2>(value),
-            b"Gid" => groups = numbers::<u32, 2>(value),
-            b"Threads" => {
-                threads = numbers::<u32, 1>(value);
+            b"Gid" => {
+                groups = numbers::<u32, 2>(value);
+                // The last of them; behind it the list of groups may be long.
                 break;
             }
             _ => {}
@@ -523,7 +519,6 @@ fn parse_status(bytes: &[u8]) -> Option<Status> {
         process,
         users: users?,
         groups: groups?,
-        threads: threads.map(|[count]| count),
     })
 }
 
