@@ -260,9 +260,7 @@ impl Table {
                     });
                     known.name = name;
                     // A thread that is not the first runs on as the first.
-                    if known.exit.take().is_some() {
-                        self.revive(id);
-                    }
+                    self.revive(id);
                     self.trim(pid);
                 }
             }
@@ -671,18 +669,19 @@ impl Table {
     /// than what its user can observe (`begin_new_exec`, fs/exec.c). What maps a
     /// program has not ended.
     fn undo_end_in_exec(&mut self, id: Id) {
-        let Some(known) = self.generations.get_mut(&id) else {
-            return;
-        };
-        let starts = known.phases.last().map(|phase| &phase.running) == Some(&Running::Starting);
-        if starts && known.exit.take().is_some() {
+        let known = self.generations.get(&id);
+        let phase = known.and_then(|known| known.phases.last());
+        if phase.map(|phase| &phase.running) == Some(&Running::Starting) {
             self.revive(id);
         }
     }
 
-    /// It was taken for ended a moment ago.
+    /// It has not ended, if it was taken for that a moment ago.
     fn revive(&mut self, id: Id) {
-        if let Some(at) = self.ended.iter().rposition(|ended| *ended == id) {
+        let known = self.generations.get_mut(&id);
+        if known.and_then(|known| known.exit.take()).is_some()
+            && let Some(at) = self.ended.iter().rposition(|ended| *ended == id)
+        {
             self.ended.remove(at);
         }
     }
