@@ -649,12 +649,15 @@ impl Resolver {
 
     /// A snapshot of the living process `pid` that started at `start`.
     fn ancestor(&mut self, pid: i32, start: u64) -> Option<Process> {
-        // Arguments that could not be read in time are asked for again.
+        // Arguments that could not be read in time are asked for again, but not with
+        // each event: to wait for them takes longer than all else.
         if let Some(known) = self.ancestors.get_mut(&(pid, start))
-            && known.process.args.is_some()
+            && (known.process.args.is_some() || known.is_fresh())
             && known.process.image == self.identifier.image(pid)
         {
-            known.checked = Instant::now();
+            if known.process.args.is_some() {
+                known.checked = Instant::now();
+            }
             return Some(known.process.clone());
         }
         let new = self.identifier.snapshot(pid).ok()?;
