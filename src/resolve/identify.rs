@@ -18,6 +18,7 @@ use super::{Credentials, Image, Process};
 use crate::proctable::{self, Time};
 use crate::sys::PidFd;
 use crate::sys::stat::{FileIdentity, identity_of, link_of};
+use crate::watch::berth::Berth;
 use crate::watch::hold::{Executor, Identify};
 
 /// How long the answering thread waits for arguments.
@@ -88,6 +89,8 @@ pub struct Identifier {
     clients: Clients,
     namespace: Option<u64>,
     files: ImageFiles,
+    /// Where a key tool runs is told to it.
+    berth: Arc<Berth>,
     /// Of the service manager whose service we are. A unit's sandbox is a
     /// mount namespace of its own, in which the host's paths mean the same files.
     manager: Option<u64>,
@@ -129,6 +132,7 @@ impl Identifier {
             execs,
             namespace,
             files: ImageFiles::default(),
+            berth: Arc::default(),
             manager,
         })
     }
@@ -137,6 +141,12 @@ impl Identifier {
     #[must_use]
     pub fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// The processor that is left to a key tool.
+    #[must_use]
+    pub fn berth(&self) -> &Arc<Berth> {
+        &self.berth
     }
 
     /// The namespace as far as paths are concerned: the host's is as good as ours.
@@ -213,14 +223,16 @@ impl Identifier {
         Ok(process)
     }
 
-    /// Reads a thread that is held, and whether it is the only one of its process.
-    fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, bool)> {
+    /// Reads a thread that is held, whether it is the only one of its process, and
+    /// opens the process if that is at hand.
+    fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, bool, Option<PidFd>)> {
         let stat = entry.stat().ok()?;
         let alone = stat.threads == 1;
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
-        let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
-        let mut process = if let Ok(info) = info {
+        let pidfd = PidFd::open(tid).ok();
+        let info = pidfd.as_ref().and_then(|pidfd| pidfd.info().ok());
+        let mut process = if let Some(info) = info {
             let (users, groups) = (info.users, info.groups);
             self.proc.process(entry, stat, tid, users, groups)
         } else {
@@ -231,7 +243,7 @@ impl Identifier {
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
         process.login_uid = entry.login_uid();
-        Some((process, alone))
+        Some((process, alone, pidfd))
     }
 
     /// What is wanted of the parent of a process at exec, and how it is come by.
@@ -330,7 +342,7 @@ impl Identify for Identifier {
     fn opener(&mut self, tid: i32) -> Option<Identity> {
         let entry = self.proc.entry(tid).ok()?;
         let aside = self.ask_aside(&entry);
-        let (mut process, alone) = self.held(tid, &entry)?;
+        let (mut process, alone, _) = self.held(tid, &entry)?;
         let namespace = entry.mount_namespace();
         let (mut file, mut around) = (None, None);
         if let Some(aside) = aside.and_then(|aside| aside.soon(Instant::now() + ARGS_TIME)) {
@@ -387,7 +399,7 @@ impl Identify for Identifier {
 
     fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Identity, Known>> {
         let entry = self.proc.entry(tid).ok()?;
-        let (mut process, alone) = self.held(tid, &entry)?;
+        let (mut process, alone, pidfd) = self.held(tid, &entry)?;
         process.audit_session = entry.audit_session();
         let link = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())).ok()?;
         let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
@@ -399,14 +411,21 @@ impl Identify for Identifier {
         let namespace = entry.mount_namespace();
         let late = Late::default();
         let (around, read_around) = self.around(&process);
-        let leader = self.proc.entry(process.pid).ok();
+        let pidfd = pidfd.or_else(|| PidFd::open(process.pid).ok());
+        let leader = if process.pid == tid {
+            entry.try_clone().ok()
+        } else {
+            self.proc.entry(process.pid).ok()
+        };
         let aside = {
             let (execs, late) = (self.execs.clone(), Arc::clone(&late));
+            let berth = Arc::clone(&self.berth);
             move || {
                 if let (Some(file), Some(entry)) = (file, leader) {
                     execs.run(move || {
-                        if let Some(called) = called(&entry, file) {
+                        if let Some((called, processor)) = called(&entry, file) {
                             let _ = late.set(called);
+                            berth.seen(processor);
                         }
                     });
                 }
@@ -421,13 +440,13 @@ impl Identify for Identifier {
         });
         Some(Executor {
             pid: process.pid,
-            pidfd: PidFd::open(process.pid).ok(),
+            pidfd: pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
             known,
             aside: Box::new(aside),
             identity: Identity {
                 around: Some(around),
                 namespace,
-                pidfd: PidFd::open(process.pid).ok(),
+                pidfd,
                 // The only thread is the one that is held: nobody else can act
                 // under this pid until the exec is done.
                 alone,
@@ -458,8 +477,9 @@ impl Identify for Identifier {
     }
 }
 
-/// Waits until the process runs `file`, and reads how it was called.
-fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
+/// Waits until the process runs `file`, and reads how it was called, and which
+/// processor it runs on: at exec the kernel may give it another.
+fn called(entry: &Entry, file: FileIdentity) -> Option<(Called, Option<u32>)> {
     let deadline = Instant::now() + EXEC_TIME;
     // About what an exec takes; to look earlier would only take the processor from it.
     let mut pause = Duration::from_micros(250);
@@ -471,11 +491,13 @@ fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
         if (image.device, image.inode) == (Some(file.device), Some(file.inode))
             && let Some(args) = entry.args()
         {
-            return Some(Called {
-                name: entry.stat().ok()?.name,
+            let stat = entry.stat().ok()?;
+            let called = Called {
+                name: stat.name,
                 args,
                 cgroup: entry.cgroup(),
-            });
+            };
+            return Some((called, stat.processor));
         }
     }
     None

@@ -60,6 +60,8 @@ pub struct Stat {
     pub threads: u32,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
+    /// The processor it ran on last.
+    pub processor: Option<u32>,
 }
 
 /// What `proc_pid_status(5)` says, as far as we use it.
@@ -478,7 +480,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let close = bytes.iter().rposition(|byte| *byte == b')')?;
     let name = OsString::from_vec(bytes.get(open + 1..close)?.to_vec());
     let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
+    let fields: Vec<&str> = rest.split_ascii_whitespace().take(37).collect();
     let field = |number: usize| fields.get(number - 3).copied();
     Some(Stat {
         name,
@@ -489,6 +491,7 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         tty: field(7)?.parse::<i32>().ok()?.cast_unsigned(),
         threads: field(20)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
+        processor: field(39).and_then(|number| number.parse().ok()),
     })
 }
 

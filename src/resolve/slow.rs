@@ -14,6 +14,8 @@ use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sys::affinity::Movable;
+
 /// About how long it takes until a thread that is woken runs.
 const WAKE_TIME: Duration = Duration::from_micros(50);
 
@@ -128,6 +130,7 @@ impl Pool {
             std::thread::Builder::new()
                 .name(format!("slow-{number}"))
                 .spawn(move || {
+                    let _movable = size.urgent.then(Movable::new);
                     if size.urgent {
                         // Refused without CAP_SYS_NICE: then it takes longer.
                         let _ = crate::sys::thread::real_time(1);
