@@ -44,6 +44,7 @@ impl Keys {
             threads: 4,
             backlog: 4,
             urgent: false,
+            movable: true,
         };
         let mut keys = Self {
             pool: Pool::start(size)?,

@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,9 @@ pub struct Identifier {
     /// Of the service manager whose service we are. A unit's sandbox is a
     /// mount namespace of its own, in which the host's paths mean the same files.
     manager: Option<u64>,
+    /// The two are kept open: to look at a namespace that nobody has open the
+    /// kernel makes an inode each time (fs/libfs.c, `path_from_stashed`).
+    _namespaces: Arc<Vec<OwnedFd>>,
 }
 
 impl Identifier {
@@ -106,25 +109,29 @@ impl Identifier {
             threads: 4,
             backlog: 0,
             urgent: true,
+            movable: false,
         })?;
         let execs = Pool::start(Size {
             threads: 8,
             backlog: 256,
             urgent: true,
+            movable: true,
         })?;
         let manager = nix::unistd::getppid().as_raw() == 1;
-        let manager = manager
-            .then(|| proc.entry(1).ok()?.mount_namespace())
-            .flatten();
-        let namespace = proc
-            .entry(nix::unistd::getpid().as_raw())
-            .ok()
-            .and_then(|entry| entry.mount_namespace());
+        let [namespace, manager] = [Some(nix::unistd::getpid().as_raw()), manager.then_some(1)]
+            .map(|pid| {
+                let entry = proc.entry(pid?).ok()?;
+                Some((entry.mount_namespace()?, entry.open_mount_namespace().ok()))
+            });
+        let (namespace, own) = namespace.unzip();
+        let (manager, other) = manager.unzip();
+        let kept = [own, other].into_iter().flatten().flatten().collect();
         Ok(Self {
             placements: Pool::start(Size {
                 threads: 2,
                 backlog: 14,
                 urgent: true,
+                movable: false,
             })?,
             clients: Clients::start(Arc::clone(&proc))?,
             proc,
@@ -134,6 +141,7 @@ impl Identifier {
             files: ImageFiles::default(),
             berth: Arc::default(),
             manager,
+            _namespaces: Arc::new(kept),
         })
     }
 
@@ -223,11 +231,10 @@ impl Identifier {
         Ok(process)
     }
 
-    /// Reads a thread that is held, whether it is the only one of its process, and
-    /// opens the process if that is at hand.
-    fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, bool, Option<PidFd>)> {
+    /// Reads a thread that is held.
+    fn held(&self, tid: i32, entry: &Entry) -> Option<Held> {
         let stat = entry.stat().ok()?;
-        let alone = stat.threads == 1;
+        let (alone, processor) = (stat.threads == 1, stat.processor);
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
         let pidfd = PidFd::open(tid).ok();
@@ -243,7 +250,12 @@ impl Identifier {
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
         process.login_uid = entry.login_uid();
-        Some((process, alone, pidfd))
+        Some(Held {
+            process,
+            alone,
+            processor,
+            pidfd,
+        })
     }
 
     /// What is wanted of the parent of a process at exec, and how it is come by.
@@ -301,6 +313,16 @@ impl Identifier {
     }
 }
 
+/// What is read of every held thread.
+struct Held {
+    process: Process,
+    /// It is the only one of its process.
+    alone: bool,
+    processor: Option<u32>,
+    /// The process, if it could be opened on the way.
+    pidfd: Option<PidFd>,
+}
+
 /// Reading it takes the kernel's lock of all control groups, which may be held
 /// for a while: nobody waits for it here.
 fn ask_cgroup(pool: &Pool, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
@@ -342,7 +364,9 @@ impl Identify for Identifier {
     fn opener(&mut self, tid: i32) -> Option<Identity> {
         let entry = self.proc.entry(tid).ok()?;
         let aside = self.ask_aside(&entry);
-        let (mut process, alone, _) = self.held(tid, &entry)?;
+        let Held {
+            mut process, alone, ..
+        } = self.held(tid, &entry)?;
         let namespace = entry.mount_namespace();
         let (mut file, mut around) = (None, None);
         if let Some(aside) = aside.and_then(|aside| aside.soon(Instant::now() + ARGS_TIME)) {
@@ -399,7 +423,12 @@ impl Identify for Identifier {
 
     fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Identity, Known>> {
         let entry = self.proc.entry(tid).ok()?;
-        let (mut process, alone, pidfd) = self.held(tid, &entry)?;
+        let Held {
+            mut process,
+            alone,
+            processor,
+            pidfd,
+        } = self.held(tid, &entry)?;
         process.audit_session = entry.audit_session();
         let link = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())).ok()?;
         let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
@@ -440,6 +469,7 @@ impl Identify for Identifier {
         });
         Some(Executor {
             pid: process.pid,
+            processor,
             pidfd: pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
             known,
             aside: Box::new(aside),

@@ -29,9 +29,10 @@ impl Berth {
         self.tools.store(tools, Ordering::SeqCst);
     }
 
-    /// A key tool runs on `processor`.
+    /// A key tool runs on `processor`. Never waits: should another thread be told
+    /// of one at this moment, that will do.
     pub fn seen(&self, processor: Option<u32>) {
-        let Ok(mut left) = self.left.lock() else {
+        let Ok(mut left) = self.left.try_lock() else {
             return;
         };
         let alone = || self.tools.load(Ordering::SeqCst) == 1;

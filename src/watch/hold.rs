@@ -100,6 +100,8 @@ pub struct Executor<I, K> {
     pub pid: i32,
     /// The process, to see its end.
     pub pidfd: Option<PidFd>,
+    /// The processor that it runs on.
+    pub processor: Option<u32>,
     /// What can be done when it goes on.
     pub aside: Aside,
 }
@@ -441,6 +443,8 @@ impl<I: Identify> Hold<I> {
             .pidfd
             .is_some_and(|pidfd| round.follow(executor.pid, pidfd, executor.known));
         self.berth.count(round.tools.len());
+        // Before the fence, which wakes threads.
+        self.berth.seen(executor.processor);
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
         let held = Held::Executing {
             identity: Box::new(executor.identity),
