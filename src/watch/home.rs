@@ -146,6 +146,12 @@ impl Homes {
         room
     }
 
+    /// Whether there is room for another directory.
+    pub(super) fn has_room(&self, home: &Home) -> bool {
+        let taken = self.taken.get(home);
+        taken.is_none_or(|taken| taken.directories < self.limits.directories)
+    }
+
     /// Takes directories and files that another home had.
     pub(super) fn take(&mut self, home: &Home, directories: usize, files: usize) {
         let taken = self.at(home);

@@ -547,8 +547,16 @@ impl Tree {
                 out,
             );
         }
-        let moved = false;
-        self.enter(node, name, directory, Finder { writer, moved }, out);
+        let home = self.nodes.get(&node).and_then(|node| node.home.clone());
+        let is_full = |home: Home| !self.homes.has_room(&home);
+        let wanted = directory && !self.child_role(node, name).is_none();
+        if wanted && home.is_some_and(is_full) {
+            // It is not even opened: there may be a great many.
+            self.at_limit(node, Limit::Directories, out);
+        } else {
+            let moved = false;
+            self.enter(node, name, directory, Finder { writer, moved }, out);
+        }
         if directory
             && let Some(made) = made
             && self.by_object(&made).is_none()
