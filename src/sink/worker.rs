@@ -17,6 +17,10 @@ use super::report::{ReportKind, Reports};
 use super::{Line, SETTLE_AFTER, Sink, Spool};
 use crate::queue::Receiver;
 
+/// So many lines at most are written, some tenths of a second, before the first urgent
+/// one of them is settled.
+const TOGETHER: usize = 512;
+
 /// The thread's state.
 pub(super) struct Worker {
     sink: Box<dyn Sink>,
@@ -33,6 +37,8 @@ pub(super) struct Worker {
     failing_since: Option<(SystemTime, u64)>,
     /// When the sink wants to be settled, or the spool to be tried again.
     settle_at: Option<Instant>,
+    /// Urgent lines that are not settled yet, and lines since the first of them.
+    urgent: usize,
 }
 
 impl Worker {
@@ -54,6 +60,7 @@ impl Worker {
             unsettled: Vec::new(),
             failing_since: None,
             settle_at: None,
+            urgent: 0,
         }
     }
 
@@ -117,7 +124,14 @@ impl Worker {
             }
             self.tell_notes();
             // While it fails, the next try is due by the clock and the next line.
-            if urgent && self.failing_since.is_none() {
+            if urgent || self.urgent > 0 {
+                self.urgent += 1;
+            }
+            // A disk takes its time for each: who comes next waits for one, and not for
+            // as many as there are lines of a flood before it.
+            let others = self.shared.queued.load(SeqCst) > 1;
+            let is_due = self.urgent > 0 && (!others || self.urgent >= TOGETHER);
+            if is_due && self.failing_since.is_none() {
                 self.settle();
             } else {
                 self.settle_soon();
@@ -170,6 +184,7 @@ impl Worker {
     /// found well again: a write that the disk then refuses is no recovery.
     fn settle(&mut self) {
         self.settle_at = None;
+        self.urgent = 0;
         if self.shared.stopped.load(SeqCst) {
             return;
         }

@@ -123,6 +123,40 @@ const ROOMY: Spool = Spool {
 };
 
 #[test]
+fn urgent_lines_that_come_together_are_settled_together() {
+    const LINES: u64 = 200;
+    let (permit, gate) = mpsc::channel();
+    let (sink, remote) = fake(Some(gate), Spool::NONE);
+    let fanout = Fanout::start(vec![sink]).unwrap();
+    for number in 0..LINES {
+        fanout.send(&line(number, 99));
+    }
+    // Without a permit it goes on, too.
+    drop(permit);
+    let mut settled = 0;
+    let mut written = 0;
+    while written < LINES {
+        match remote.next() {
+            Call::Settled => settled += 1,
+            call => {
+                assert_eq!(call, Call::Wrote(written));
+                written += 1;
+            }
+        }
+    }
+    // By the clock, should it take seconds.
+    assert!(settled < LINES / 4, "{settled}");
+    assert_eq!(
+        remote.next(),
+        Call::Settled,
+        "at once when there are no more"
+    );
+    fanout.send(&line(LINES, 99));
+    assert_eq!(remote.next_write(), Call::Wrote(LINES));
+    assert_eq!(remote.next(), Call::Settled);
+}
+
+#[test]
 fn a_hung_sink_stops_neither_the_sender_nor_another_sink() {
     let (permit, gate) = mpsc::channel();
     let (hung, at_hung) = fake(Some(gate), Spool::NONE);
@@ -335,15 +369,15 @@ fn a_closed_reader_stops_its_sink_only() {
 }
 
 #[test]
-fn urgent_lines_are_settled_before_the_next_and_all_at_the_end() {
+fn an_urgent_line_is_settled_at_once_and_all_at_the_end() {
     let (sink, remote) = fake(None, ROOMY);
     let fanout = Fanout::start(vec![sink]).unwrap();
     fanout.send(&line(1, 73));
-    fanout.send(&line(2, 99));
     assert_eq!(
         [remote.next(), remote.next()],
         [Call::Wrote(1), Call::Settled]
     );
+    fanout.send(&line(2, 99));
     assert_eq!(
         [remote.next(), remote.next()],
         [Call::Wrote(2), Call::Settled]
