@@ -29,6 +29,9 @@ use crate::text::escape_path;
 /// The first number that is compressed.
 const FIRST: u32 = 2;
 
+/// How much less than others the compressing thread asks for the processor (nice(2)).
+const NICE: i32 = 10;
+
 /// Notes kept until somebody asks.
 const NOTES: usize = 16;
 
@@ -79,7 +82,11 @@ impl Archive {
         let shared = Arc::clone(&self.shared);
         let started = thread::Builder::new()
             .name("sink-log-gz".to_owned())
-            .spawn(move || shared.work());
+            .spawn(move || {
+                // Whoever waits for an alert needs the processor more.
+                let _ = crate::sys::thread::nice(NICE);
+                shared.work();
+            });
         match started {
             Ok(_) => state.running = true,
             Err(error) => state.note(format!("cannot start compressing rotated logs: {error}")),
