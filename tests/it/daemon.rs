@@ -149,6 +149,11 @@ impl Daemon<'_> {
         self.process.pid()
     }
 
+    /// Its alert log.
+    pub fn log(&self) -> &str {
+        self.log
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

@@ -22,13 +22,14 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 pub const TOOLS: &str = "/run/it/tools";
 
 /// Their sources, below `tests`.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "it/flush.c",
     "it/creator.c",
     "workload/act.c",
     "workload/adversary.c",
     "workload/disk.c",
     "workload/flood.c",
+    "workload/pace.c",
     "workload/spawn.c",
     "workload/stall.c",
 ];
