@@ -148,7 +148,8 @@ fn meanwhile(
     let began = Instant::now();
     let said = act();
     let took = began.elapsed();
-    let busy = (Taken::by(host, daemon).cpu - before).as_secs_f64() / took.as_secs_f64();
+    let cpu = Taken::by(host, daemon).cpu.saturating_sub(before);
+    let busy = cpu.as_secs_f64() / took.as_secs_f64();
     pace.close_stdin();
     let mut latencies = String::new();
     pace.stdout().read_to_string(&mut latencies).unwrap();
