@@ -1,9 +1,9 @@
 /* Makes files at a steady pace and measures how long the alert of each takes to
  * stand in the log, until its standard input ends.
  *
- *   pace UID PREFIX LOG MILLISECONDS SPAN
+ *   pace UID PREFIX LOG MILLISECONDS FAST SPAN
  *
- * Every MILLISECONDS (twice that after 3000 files) a child of user UID makes
+ * Every MILLISECONDS (40 times that after FAST files) a child of user UID makes
  * PREFIX and a number, writes to it, closes it, and is gone. The parent reads the
  * log every half millisecond with real-time priority, so that it is the daemon
  * that is measured. SPAN seconds after the end what has not come is missing.
@@ -195,11 +195,12 @@ static void print(const char *what, double *values, long count)
 
 int main(int argc, char **argv)
 {
-	if (argc != 6)
+	if (argc != 7)
 		return 2;
 	int uid = atoi(argv[1]);
 	const char *prefix = argv[2];
-	double pace = atof(argv[4]), span = atof(argv[5]) * 1e3;
+	double pace = atof(argv[4]), span = atof(argv[6]) * 1e3;
+	long fast = atol(argv[5]);
 	struct sched_param priority = { .sched_priority = 1 };
 
 	keys = shared(MOST * sizeof *keys);
@@ -222,7 +223,7 @@ int main(int argc, char **argv)
 			;
 		if (!end && made < MOST && now() >= due) {
 			make(uid, prefix, made++);
-			due += made < 3000 ? pace : 2 * pace;
+			due += made < fast ? pace : 40 * pace;
 		}
 		struct pollfd input = { .fd = 0 };
 		if (!end && poll(&input, 1, 0) > 0)
