@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "alert",
         &["event", "key", "resolve", "rule", "eql", "config", "text"],
     ),
-    ("sink", &["queue", "text"]),
+    ("sink", &["queue", "sys", "text"]),
     (
         "daemon",
         &[

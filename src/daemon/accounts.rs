@@ -40,6 +40,7 @@ impl Accounts {
                 threads: 4,
                 backlog: 0,
                 urgent: false,
+                movable: false,
             })?,
             users: Names::new(),
             groups: Names::new(),

@@ -22,6 +22,7 @@ use crate::queue;
 use crate::resolve::identify::{Identifier, Identity};
 use crate::resolve::resolver::Resolver;
 use crate::sink::Sink;
+use crate::sys::affinity::Movable;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 use crate::watch::Notice;
 use crate::watch::fanotify::FanotifyWatch;
@@ -335,6 +336,17 @@ pub(super) fn spawn(
         .name(name.to_owned())
         .spawn(body)
         .map_err(Fatal::system(format!("cannot start the {name} thread")))
+}
+
+/// The same for a thread that what a key tool does may wake: it makes room for it.
+pub(super) fn spawn_movable(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, Fatal> {
+    spawn(name, move || {
+        let _movable = Movable::new();
+        body();
+    })
 }
 
 pub(super) fn event_fd() -> Result<Arc<EventFd>, Fatal> {

@@ -154,6 +154,7 @@ impl Turn {
             file_systems: receiver,
             counters: Arc::clone(counters),
             deadline: Arc::clone(&deadline),
+            berth: Arc::clone(parts.identifier.berth()),
         };
         let error = Arc::new(Mutex::new(None));
         let (alive, ended) = sync_channel(0);

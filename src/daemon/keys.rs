@@ -56,6 +56,7 @@ impl Keys {
             threads: 4,
             backlog: 4,
             urgent: false,
+            movable: true,
         };
         let mut keys = Self {
             pool: Pool::start(size)?,

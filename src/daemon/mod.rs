@@ -247,9 +247,9 @@ impl Daemon {
             })
             .map_err(Fatal::system("cannot start threads"))?;
         let mut parts = vec![watchdog::Part::deciding(deciding.beat())];
-        let deciding = build::spawn("decide", move || deciding.run(&inbox))?;
+        let deciding = build::spawn_movable("decide", move || deciding.run(&inbox))?;
         parts.push(watchdog::Part::watching(watching.beat(), orders.wake()));
-        let watching = build::spawn("watch", move || watching.run())?;
+        let watching = build::spawn_movable("watch", move || watching.run())?;
         parts.extend(hold.as_ref().map(holding::Holding::part));
         watchdog::start(parts).map_err(Fatal::system("cannot start the watchdog thread"))?;
         let gauges = Gauges {

@@ -62,6 +62,7 @@ impl Poller {
             threads: THREADS,
             backlog: 0,
             urgent: false,
+            movable: false,
         };
         let (orders, inbox) = channel();
         let covered = Arc::<Mutex<Vec<CoveredRoot>>>::default();

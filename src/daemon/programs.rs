@@ -82,6 +82,7 @@ impl Programs {
                 // have answered and not be done yet.
                 backlog: 1,
                 urgent: false,
+                movable: false,
             })?,
             paths,
             tools: Vec::new(),

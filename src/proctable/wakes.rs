@@ -22,6 +22,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::record::Time;
+use crate::sys::affinity::Movable;
 use crate::sys::thread;
 
 /// How many samples, and how many distrusted processes, are kept.
@@ -130,6 +131,7 @@ impl Sentinel {
                 // It must be asleep again before the next act. Refused without
                 // CAP_SYS_NICE: then fewer acts are sampled.
                 let _ = thread::real_time(3);
+                let _movable = Movable::new();
                 let _ = tell.send(thread::current_id());
                 let mut events = [EpollEvent::empty(); 2];
                 while !stopped.load(Ordering::Acquire) {

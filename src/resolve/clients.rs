@@ -57,11 +57,13 @@ impl Clients {
             threads: 1,
             backlog: 15,
             urgent: true,
+            movable: false,
         };
         let late = Size {
             threads: 2,
             backlog: 6,
             urgent: false,
+            movable: false,
         };
         Ok(Self {
             proc,

@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::{Credentials, Image, Process};
 use crate::proctable::{self, Time};
 use crate::sys::PidFd;
 use crate::sys::stat::{FileIdentity, identity_of, link_of};
+use crate::watch::berth::Berth;
 use crate::watch::hold::{Executor, Identify};
 
 /// How long the answering thread waits for arguments.
@@ -88,9 +89,14 @@ pub struct Identifier {
     clients: Clients,
     namespace: Option<u64>,
     files: ImageFiles,
+    /// Where a key tool runs is told to it.
+    berth: Arc<Berth>,
     /// Of the service manager whose service we are. A unit's sandbox is a
     /// mount namespace of its own, in which the host's paths mean the same files.
     manager: Option<u64>,
+    /// The two are kept open: to look at a namespace that nobody has open the
+    /// kernel makes an inode each time (fs/libfs.c, `path_from_stashed`).
+    _namespaces: Arc<Vec<OwnedFd>>,
 }
 
 impl Identifier {
@@ -103,25 +109,29 @@ impl Identifier {
             threads: 4,
             backlog: 0,
             urgent: true,
+            movable: false,
         })?;
         let execs = Pool::start(Size {
             threads: 8,
             backlog: 256,
             urgent: true,
+            movable: true,
         })?;
         let manager = nix::unistd::getppid().as_raw() == 1;
-        let manager = manager
-            .then(|| proc.entry(1).ok()?.mount_namespace())
-            .flatten();
-        let namespace = proc
-            .entry(nix::unistd::getpid().as_raw())
-            .ok()
-            .and_then(|entry| entry.mount_namespace());
+        let [namespace, manager] = [Some(nix::unistd::getpid().as_raw()), manager.then_some(1)]
+            .map(|pid| {
+                let entry = proc.entry(pid?).ok()?;
+                Some((entry.mount_namespace()?, entry.open_mount_namespace().ok()))
+            });
+        let (namespace, own) = namespace.unzip();
+        let (manager, other) = manager.unzip();
+        let kept = [own, other].into_iter().flatten().flatten().collect();
         Ok(Self {
             placements: Pool::start(Size {
                 threads: 2,
                 backlog: 14,
                 urgent: true,
+                movable: false,
             })?,
             clients: Clients::start(Arc::clone(&proc))?,
             proc,
@@ -129,7 +139,9 @@ impl Identifier {
             execs,
             namespace,
             files: ImageFiles::default(),
+            berth: Arc::default(),
             manager,
+            _namespaces: Arc::new(kept),
         })
     }
 
@@ -137,6 +149,12 @@ impl Identifier {
     #[must_use]
     pub fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// The processor that is left to a key tool.
+    #[must_use]
+    pub fn berth(&self) -> &Arc<Berth> {
+        &self.berth
     }
 
     /// The namespace as far as paths are concerned: the host's is as good as ours.
@@ -213,14 +231,15 @@ impl Identifier {
         Ok(process)
     }
 
-    /// Reads a thread that is held, and whether it is the only one of its process.
-    fn held(&self, tid: i32, entry: &Entry) -> Option<(Process, bool)> {
+    /// Reads a thread that is held.
+    fn held(&self, tid: i32, entry: &Entry) -> Option<Held> {
         let stat = entry.stat().ok()?;
-        let alone = stat.threads == 1;
+        let (alone, processor) = (stat.threads == 1, stat.processor);
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
-        let info = PidFd::open(tid).and_then(|pidfd| pidfd.info());
-        let mut process = if let Ok(info) = info {
+        let pidfd = PidFd::open(tid).ok();
+        let info = pidfd.as_ref().and_then(|pidfd| pidfd.info().ok());
+        let mut process = if let Some(info) = info {
             let (users, groups) = (info.users, info.groups);
             self.proc.process(entry, stat, tid, users, groups)
         } else {
@@ -231,7 +250,12 @@ impl Identifier {
             process.start_ticks = self.start_ticks(process.pid).ok();
         }
         process.login_uid = entry.login_uid();
-        Some((process, alone))
+        Some(Held {
+            process,
+            alone,
+            processor,
+            pidfd,
+        })
     }
 
     /// What is wanted of the parent of a process at exec, and how it is come by.
@@ -289,6 +313,16 @@ impl Identifier {
     }
 }
 
+/// What is read of every held thread.
+struct Held {
+    process: Process,
+    /// It is the only one of its process.
+    alone: bool,
+    processor: Option<u32>,
+    /// The process, if it could be opened on the way.
+    pidfd: Option<PidFd>,
+}
+
 /// Reading it takes the kernel's lock of all control groups, which may be held
 /// for a while: nobody waits for it here.
 fn ask_cgroup(pool: &Pool, entry: &Entry) -> Option<Answer<Option<Vec<u8>>>> {
@@ -330,7 +364,9 @@ impl Identify for Identifier {
     fn opener(&mut self, tid: i32) -> Option<Identity> {
         let entry = self.proc.entry(tid).ok()?;
         let aside = self.ask_aside(&entry);
-        let (mut process, alone) = self.held(tid, &entry)?;
+        let Held {
+            mut process, alone, ..
+        } = self.held(tid, &entry)?;
         let namespace = entry.mount_namespace();
         let (mut file, mut around) = (None, None);
         if let Some(aside) = aside.and_then(|aside| aside.soon(Instant::now() + ARGS_TIME)) {
@@ -387,7 +423,12 @@ impl Identify for Identifier {
 
     fn executor(&mut self, tid: i32, program: BorrowedFd<'_>) -> Option<Executor<Identity, Known>> {
         let entry = self.proc.entry(tid).ok()?;
-        let (mut process, alone) = self.held(tid, &entry)?;
+        let Held {
+            mut process,
+            alone,
+            processor,
+            pidfd,
+        } = self.held(tid, &entry)?;
         process.audit_session = entry.audit_session();
         let link = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())).ok()?;
         let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
@@ -399,14 +440,21 @@ impl Identify for Identifier {
         let namespace = entry.mount_namespace();
         let late = Late::default();
         let (around, read_around) = self.around(&process);
-        let leader = self.proc.entry(process.pid).ok();
+        let pidfd = pidfd.or_else(|| PidFd::open(process.pid).ok());
+        let leader = if process.pid == tid {
+            entry.try_clone().ok()
+        } else {
+            self.proc.entry(process.pid).ok()
+        };
         let aside = {
             let (execs, late) = (self.execs.clone(), Arc::clone(&late));
+            let berth = Arc::clone(&self.berth);
             move || {
                 if let (Some(file), Some(entry)) = (file, leader) {
                     execs.run(move || {
-                        if let Some(called) = called(&entry, file) {
+                        if let Some((called, processor)) = called(&entry, file) {
                             let _ = late.set(called);
+                            berth.seen(processor);
                         }
                     });
                 }
@@ -421,13 +469,14 @@ impl Identify for Identifier {
         });
         Some(Executor {
             pid: process.pid,
-            pidfd: PidFd::open(process.pid).ok(),
+            processor,
+            pidfd: pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
             known,
             aside: Box::new(aside),
             identity: Identity {
                 around: Some(around),
                 namespace,
-                pidfd: PidFd::open(process.pid).ok(),
+                pidfd,
                 // The only thread is the one that is held: nobody else can act
                 // under this pid until the exec is done.
                 alone,
@@ -458,8 +507,9 @@ impl Identify for Identifier {
     }
 }
 
-/// Waits until the process runs `file`, and reads how it was called.
-fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
+/// Waits until the process runs `file`, and reads how it was called, and which
+/// processor it runs on: at exec the kernel may give it another.
+fn called(entry: &Entry, file: FileIdentity) -> Option<(Called, Option<u32>)> {
     let deadline = Instant::now() + EXEC_TIME;
     // About what an exec takes; to look earlier would only take the processor from it.
     let mut pause = Duration::from_micros(250);
@@ -471,11 +521,13 @@ fn called(entry: &Entry, file: FileIdentity) -> Option<Called> {
         if (image.device, image.inode) == (Some(file.device), Some(file.inode))
             && let Some(args) = entry.args()
         {
-            return Some(Called {
-                name: entry.stat().ok()?.name,
+            let stat = entry.stat().ok()?;
+            let called = Called {
+                name: stat.name,
                 args,
                 cgroup: entry.cgroup(),
-            });
+            };
+            return Some((called, stat.processor));
         }
     }
     None

@@ -60,6 +60,8 @@ pub struct Stat {
     pub threads: u32,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
+    /// The processor it ran on last.
+    pub processor: Option<u32>,
 }
 
 /// What `proc_pid_status(5)` says, as far as we use it.
@@ -245,6 +247,15 @@ impl Entry {
     pub fn executable(&self) -> io::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         Ok(openat(&self.dir, c"exe", flags, Mode::empty())?)
+    }
+
+    /// Opens the mount namespace (`O_PATH`).
+    ///
+    /// # Errors
+    /// The errno of openat(2): `EACCES` without the right to trace the process.
+    pub fn open_mount_namespace(&self) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        Ok(openat(&self.dir, c"ns/mnt", flags, Mode::empty())?)
     }
 
     /// The inode of the mount namespace.
@@ -478,17 +489,20 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let close = bytes.iter().rposition(|byte| *byte == b')')?;
     let name = OsString::from_vec(bytes.get(open + 1..close)?.to_vec());
     let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
-    let field = |number: usize| fields.get(number - 3).copied();
+    let mut fields = rest.split_ascii_whitespace();
+    // The next field, and the one behind so many others.
+    let mut after = |others: usize| fields.nth(others);
     Some(Stat {
         name,
-        state: *field(3)?.as_bytes().first()?,
-        parent: field(4)?.parse().ok()?,
-        process_group: field(5)?.parse().ok()?,
-        session: field(6)?.parse().ok()?,
-        tty: field(7)?.parse::<i32>().ok()?.cast_unsigned(),
-        threads: field(20)?.parse().ok()?,
-        start_ticks: field(22)?.parse().ok()?,
+        state: *after(0)?.as_bytes().first()?,
+        parent: after(0)?.parse().ok()?,
+        process_group: after(0)?.parse().ok()?,
+        session: after(0)?.parse().ok()?,
+        tty: after(0)?.parse::<i32>().ok()?.cast_unsigned(),
+        // Fields 20, 22 and 39.
+        threads: after(12)?.parse().ok()?,
+        start_ticks: after(1)?.parse().ok()?,
+        processor: after(16).and_then(|number| number.parse().ok()),
     })
 }
 

@@ -116,6 +116,7 @@ impl Sessions {
             threads: 2,
             backlog: 6,
             urgent: false,
+            movable: false,
         };
         Ok(Self {
             clients,

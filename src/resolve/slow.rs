@@ -14,6 +14,8 @@ use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sys::affinity::Movable;
+
 /// About how long it takes until a thread that is woken runs.
 const WAKE_TIME: Duration = Duration::from_micros(50);
 
@@ -51,6 +53,8 @@ pub struct Size {
     pub backlog: usize,
     /// Asks for real-time priority: the jobs are short and urgent.
     pub urgent: bool,
+    /// What a key tool does wakes its threads: they make room for it.
+    pub movable: bool,
 }
 
 /// An answer that may come.
@@ -128,6 +132,7 @@ impl Pool {
             std::thread::Builder::new()
                 .name(format!("slow-{number}"))
                 .spawn(move || {
+                    let _movable = size.movable.then(Movable::new);
                     if size.urgent {
                         // Refused without CAP_SYS_NICE: then it takes longer.
                         let _ = crate::sys::thread::real_time(1);
@@ -206,6 +211,7 @@ mod tests {
             threads: 4,
             backlog: 0,
             urgent: false,
+            movable: false,
         })
         .unwrap();
         let mut stuck = Vec::new();

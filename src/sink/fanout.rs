@@ -28,6 +28,7 @@ use super::report::{Report, ReportKind, Reports, SinkState, SinkStatus};
 use super::worker::Worker;
 use super::{Line, Sink};
 use crate::queue;
+use crate::sys::affinity::Movable;
 
 /// Lines that may wait for one sink's thread, and bytes of JSON: users make
 /// documents as long as their arguments and names are.
@@ -121,6 +122,7 @@ impl Fanout {
             thread::Builder::new()
                 .name(format!("sink-{}", shared.name))
                 .spawn(move || {
+                    let _movable = Movable::new();
                     worker.run();
                     drop(ended);
                 })?;

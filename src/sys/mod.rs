@@ -7,6 +7,7 @@
 //! errno that the kernel gave.
 #![allow(unsafe_code)]
 
+pub mod affinity;
 pub mod fanotify;
 pub mod handle;
 pub mod memory;

@@ -32,6 +32,14 @@ impl PidFd {
         Self(fd)
     }
 
+    /// Another descriptor for the same process.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Whether the process has not exited: a zombie has. A pidfd becomes
     /// readable at exit (`pidfd_open(2)`).
     #[must_use]

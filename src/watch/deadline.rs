@@ -25,6 +25,9 @@ const TICK_MS: u8 = 10;
 /// So many looks in a row at which somebody waits and the thread does nothing are
 /// too many: the first of them may have come up to one tick late.
 const IDLE_TICKS: u32 = 4;
+/// So many looks in a row at which nobody waits, and the supervisor sleeps until
+/// somebody does: of several openers each would wake it anew, and wait for that.
+const CALM_TICKS: u32 = 20;
 /// How many openers can be kept besides the one at hand, until they are sure.
 pub const FLIGHTS: usize = 64;
 /// So many deadlines missed in a row close the group.
@@ -163,7 +166,7 @@ impl Deadline {
         epoll: &Epoll,
         mut tell: impl FnMut(Overdue),
     ) -> io::Result<()> {
-        let (mut misses, mut served) = (0, 0);
+        let (mut misses, mut served, mut calm) = (0, 0, 0);
         // The beat at which somebody was first seen waiting, and how many looks
         // ago that was.
         let mut still = (0, 0);
@@ -203,7 +206,12 @@ impl Deadline {
                 tell(Overdue(self.let_go(group)));
                 still = (beat, 0);
                 timeout = EpollTimeout::from(4 * TICK_MS);
-            } else if began == 0 && !waiting {
+            } else if began != 0 || waiting {
+                calm = 0;
+            } else if calm < CALM_TICKS {
+                calm += 1;
+            } else {
+                calm = 0;
                 epoll.modify(group.as_fd(), &mut once())?;
                 // Read before that was done: nothing will wake us, but it shows.
                 if self.began.load(Ordering::SeqCst) == 0 && !self.keeps() {

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
+use super::berth::Berth;
 use super::deadline::{Deadline, FLIGHTS};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
@@ -99,6 +100,8 @@ pub struct Executor<I, K> {
     pub pid: i32,
     /// The process, to see its end.
     pub pidfd: Option<PidFd>,
+    /// The processor that it runs on.
+    pub processor: Option<u32>,
     /// What can be done when it goes on.
     pub aside: Aside,
 }
@@ -169,6 +172,8 @@ pub struct Hold<I: Identify> {
     pub counters: Arc<Counters>,
     /// The bound on how long an opener waits.
     pub deadline: Arc<Deadline>,
+    /// Which processor is left to a key tool.
+    pub berth: Arc<Berth>,
 }
 
 /// A running key tool.
@@ -245,7 +250,7 @@ impl<I: Identify> Hold<I> {
         loop {
             let timeout = if !flights.is_empty() || !round.untold.is_empty() {
                 EpollTimeout::from(1u8)
-            } else if round.marked {
+            } else if round.marked || self.berth.is_left() {
                 EpollTimeout::from(TICK_MS)
             } else {
                 EpollTimeout::NONE
@@ -278,8 +283,11 @@ impl<I: Identify> Hold<I> {
                 }
             }
             let now = Instant::now();
-            if round.marked && !round.tools.iter().any(|tool| now < tool.until) {
+            if round.marked && !round.has_young(now) {
                 self.first_key(&mut round, false);
+            }
+            if count == 0 && !round.has_young(now) {
+                self.berth.free();
             }
         }
     }
@@ -373,6 +381,7 @@ impl<I: Identify> Hold<I> {
         };
         let tool = round.tools.swap_remove(index);
         let _ = round.epoll.delete(&tool.pidfd);
+        self.berth.count(round.tools.len());
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
         round.untold.push((tool.pid, fence));
         self.tell_again(round);
@@ -433,6 +442,9 @@ impl<I: Identify> Hold<I> {
         let followed = executor
             .pidfd
             .is_some_and(|pidfd| round.follow(executor.pid, pidfd, executor.known));
+        self.berth.count(round.tools.len());
+        // Before the fence, which wakes threads.
+        self.berth.seen(executor.processor);
         let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
         let held = Held::Executing {
             identity: Box::new(executor.identity),
@@ -482,6 +494,11 @@ impl<I: Identify> Hold<I> {
 }
 
 impl<K> Round<K> {
+    /// Whether a key tool runs that has not been waiting for somebody for long.
+    fn has_young(&self, now: Instant) -> bool {
+        self.tools.iter().any(|tool| now < tool.until)
+    }
+
     /// Follows a key tool to its end, if there is room.
     fn follow(&mut self, pid: i32, pidfd: PidFd, known: Option<K>) -> bool {
         if self.tools.len() + self.untold.len() >= MAX_TOOLS {

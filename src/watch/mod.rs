@@ -16,6 +16,7 @@ use self::home::Home;
 use crate::sys::{ObjectId, PidFd};
 
 pub mod beat;
+pub mod berth;
 pub mod deadline;
 pub mod fanotify;
 pub mod fence;

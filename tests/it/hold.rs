@@ -242,3 +242,52 @@ fn hold_all_and_hold_off_name_a_writer_that_stays() {
         daemon.stop();
     }
 }
+
+/// The processors that a thread of process `pid` may run on.
+fn processors(pid: u32, name: &str) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut tasks = tasks.map(|task| task.unwrap().path());
+    let is_it = |task: &std::path::PathBuf| {
+        let comm = std::fs::read_to_string(task.join("comm"));
+        comm.is_ok_and(|comm| comm.trim() == name)
+    };
+    let task = tasks.find(is_it).expect("there is such a thread");
+    let status = std::fs::read_to_string(task.join("status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("Cpus_allowed:"));
+    line.unwrap().to_owned()
+}
+
+#[test]
+fn a_key_tool_has_its_processor_for_itself() {
+    let host = Host::new();
+    host.sh(ROOT, "cp /usr/bin/sleep .").ok();
+    let daemon = host
+        .daemon()
+        .config("[watch]\nkey_tools = [\"/root/sleep\"]\n")
+        .start();
+    let (watch, hold) = (
+        || processors(daemon.pid(), "watch"),
+        || processors(daemon.pid(), "hold"),
+    );
+    let all = watch();
+    let wait = |what: &str, is: &dyn Fn() -> bool| {
+        let until = Instant::now() + SOON;
+        while !is() {
+            assert!(Instant::now() < until, "{what}: {} of {all}", watch());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    if std::thread::available_parallelism().unwrap().get() == 1 {
+        host.sh(ROOT, "./sleep 0.1").ok();
+        return assert_eq!(watch(), all, "there is no other processor");
+    }
+    let mut tool = host.sh(ROOT, "exec ./sleep 60").spawn_silent();
+    wait("nothing was left to it", &|| watch() != all);
+    assert_eq!(hold(), all, "who answers it may be anywhere");
+    tool.signal(Signal::SIGKILL);
+    tool.end(SOON);
+    wait("it was not given back", &|| watch() == all);
+    daemon.stop();
+}

@@ -17,6 +17,34 @@ fn unpacked() -> tempfile::TempDir {
 }
 
 #[test]
+fn it_carries_the_licences_of_what_it_contains() {
+    let package = unpacked();
+    let file = package
+        .path()
+        .join("usr/share/doc/ssh-keywatch/crate-licences.gz");
+    let text = must(Command::new("zcat").arg(file));
+    for crate_name in [
+        "clap",
+        "nix",
+        "notify",
+        "procfs",
+        "redb",
+        "serde_json",
+        "signal-hook",
+    ] {
+        let line = format!("{crate_name} ");
+        assert!(
+            text.lines().any(|it| it.starts_with(&line)),
+            "{crate_name} is missing"
+        );
+    }
+    for of_tests in ["proptest", "tempfile"] {
+        assert!(!text.contains(&format!("\n{of_tests} ")), "{of_tests}");
+    }
+    assert!(text.contains("Permission is hereby granted"), "{text:.500}");
+}
+
+#[test]
 fn it_holds_the_files_of_a_good_daemon_and_no_more() {
     let contents = must(
         Command::new("dpkg-deb")
@@ -38,6 +66,7 @@ fn it_holds_the_files_of_a_good_daemon_and_no_more() {
         "./usr/share/doc/ssh-keywatch/alert.md",
         "./usr/share/doc/ssh-keywatch/changelog.Debian.gz",
         "./usr/share/doc/ssh-keywatch/copyright",
+        "./usr/share/doc/ssh-keywatch/crate-licences",
         "./usr/share/doc/ssh-keywatch/examples/exceptions.toml",
         "./usr/share/doc/ssh-keywatch/hazards.md",
         "./usr/share/doc/ssh-keywatch/rules.md",

@@ -45,6 +45,7 @@ impl Looker {
             threads: 2,
             backlog: 2,
             urgent: false,
+            movable: false,
         };
         Ok(Self {
             pool: Pool::start(size)?,

@@ -37,6 +37,7 @@ use crate::alert::timestamp;
 use crate::baseline::{Error as StoreError, Moment, Opened, Record, Store};
 use crate::event::flood::Budgets;
 use crate::queue;
+use crate::sys::affinity::Movable;
 
 pub(super) use self::alerted::read_hostile;
 pub(super) use self::books::IsLogWell;
@@ -94,6 +95,7 @@ impl Keeper {
         let ending = Arc::<AtomicBool>::default();
         let is_ending = Arc::clone(&ending);
         let run = move || {
+            let _movable = Movable::new();
             if let Some(books) = open(parts, [looker, patient], inbox, dropped, &is_ending) {
                 books.run();
             }

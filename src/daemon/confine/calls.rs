@@ -142,6 +142,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_clone3,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
+    libc::SYS_sched_setaffinity,
     libc::SYS_sched_setscheduler,
     libc::SYS_sched_getscheduler,
     libc::SYS_sched_getparam,

@@ -1,0 +1,174 @@
+//! Which processors our own threads run on (`sched_setaffinity(2)`).
+//!
+//! Owns the list of those threads that make room. Must not own to whom, and when.
+
+use std::io;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::thread::current_id;
+
+/// So many threads can make room; one more stays where the scheduler puts it.
+const MOST: usize = 64;
+
+/// Their thread ids; 0 is a free place.
+static MOVABLE: [AtomicI32; MOST] = [const { AtomicI32::new(0) }; MOST];
+
+/// Counts the thread that holds it among those that [`keep_off`] moves.
+#[derive(Debug)]
+#[must_use = "the thread is movable as long as this lives"]
+pub struct Movable {
+    place: Option<&'static AtomicI32>,
+    /// Of this thread alone.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Movable {
+    /// For the calling thread.
+    pub fn new() -> Self {
+        let tid = current_id();
+        let free = |place: &&AtomicI32| {
+            place
+                .compare_exchange(0, tid, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        };
+        Self {
+            place: MOVABLE.iter().find(free),
+            not_send: PhantomData,
+        }
+    }
+}
+
+impl Default for Movable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Movable {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            place.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Processors that a thread may run on, of the first 1024.
+#[derive(Clone, Copy)]
+struct Processors(libc::cpu_set_t);
+
+impl Processors {
+    /// Those of thread `tid`; 0 is the calling thread.
+    fn of(tid: i32) -> io::Result<Self> {
+        // SAFETY: all zeros are an empty set.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is as large as is said, and outlives the call.
+        let result = unsafe { libc::sched_getaffinity(tid, size_of_val(&set), &raw mut set) };
+        if result == 0 {
+            Ok(Self(set))
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    fn give(&self, tid: i32) -> io::Result<()> {
+        // SAFETY: the set is as large as is said, and outlives the call.
+        let result =
+            unsafe { libc::sched_setaffinity(tid, size_of_val(&self.0), &raw const self.0) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// `None` if nothing would be left.
+    fn without(mut self, processor: usize) -> Option<Self> {
+        if processor < libc::CPU_SETSIZE.cast_unsigned() as usize {
+            // SAFETY: the number is one of the set's.
+            unsafe { libc::CPU_CLR(processor, &mut self.0) };
+        }
+        // SAFETY: reads the set alone.
+        (unsafe { libc::CPU_COUNT(&self.0) } > 0).then_some(self)
+    }
+}
+
+/// Keeps the movable threads off `processor`, and lets them run wherever the
+/// process's first thread, which never moves, may run besides; `None` gives all
+/// of that back to them. Changes nothing where they would have no processor left.
+///
+/// # Errors
+/// The errno of `sched_getaffinity(2)`: `EINVAL` with more than 1024 processors.
+pub fn keep_off(processor: Option<u32>) -> io::Result<()> {
+    let all = Processors::of(nix::unistd::getpid().as_raw())?;
+    let wanted = match processor {
+        None => all,
+        Some(number) => match all.without(number as usize) {
+            Some(others) => others,
+            None => return Ok(()),
+        },
+    };
+    for place in &MOVABLE {
+        let tid = place.load(Ordering::Acquire);
+        if tid != 0 {
+            // One that has no right to the processors stays where it is.
+            let _ = wanted.give(tid);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn numbers(set: Processors) -> Vec<usize> {
+        (0..1024)
+            // SAFETY: the number is one of the set's.
+            .filter(|number| unsafe { libc::CPU_ISSET(*number, &set.0) })
+            .collect()
+    }
+
+    #[test]
+    fn a_movable_thread_makes_room_and_no_other() {
+        let all = numbers(Processors::of(0).unwrap());
+        let [first, .., _] = all[..] else {
+            return assert_eq!(all.len(), 1, "there is nothing to move between");
+        };
+        let (tell, told) = channel();
+        let (end, ending) = channel::<()>();
+        let movable = std::thread::spawn(move || {
+            let movable = Movable::new();
+            tell.send(current_id()).unwrap();
+            let _ = ending.recv();
+            drop(movable);
+        });
+        let tid = told.recv().unwrap();
+        keep_off(Some(u32::try_from(first).unwrap())).unwrap();
+        assert_eq!(numbers(Processors::of(tid).unwrap()), all[1..]);
+        assert_eq!(numbers(Processors::of(0).unwrap()), all, "our own");
+        keep_off(None).unwrap();
+        assert_eq!(numbers(Processors::of(tid).unwrap()), all);
+        drop(end);
+        movable.join().unwrap();
+        assert!(
+            MOVABLE
+                .iter()
+                .all(|place| place.load(Ordering::Acquire) != tid)
+        );
+    }
+
+    #[test]
+    fn the_last_processor_is_not_taken() {
+        let all = Processors::of(0).unwrap();
+        let mut few = all;
+        for number in &numbers(all)[1..] {
+            few = few.without(*number).unwrap();
+        }
+        assert_eq!(numbers(few).len(), 1);
+        assert!(few.without(numbers(few)[0]).is_none());
+        assert!(few.without(5000).is_some(), "none of the set's");
+    }
+}
