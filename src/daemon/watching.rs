@@ -109,11 +109,11 @@ impl Source {
                     ),
                     (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
                     (Some(true), Held::Yes) => ("held", None),
-                    (_, Held::Refused(reason)) => ("fanotify", Some(reason.into())),
+                    (_, Held::Refused(reason)) => ("fanotify", Some(reason.to_string())),
                     (Some(_), _) => ("fanotify", Some("nobody is held at present".to_owned())),
                 };
                 CoveredRoot {
-                    path: root.path,
+                    path: root.path.to_owned(),
                     how,
                     reason,
                 }

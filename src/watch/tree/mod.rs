@@ -92,12 +92,12 @@ pub enum Held {
 }
 
 /// A directory that a pattern names, and how well it is watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Root {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root<'a> {
     /// Its path.
-    pub path: PathBuf,
+    pub path: &'a Path,
     /// Whether the making of files in it is held.
-    pub held: Held,
+    pub held: &'a Held,
     /// It has no marks for a while ([`Tree::mute`]).
     pub muted: bool,
 }
@@ -485,18 +485,18 @@ impl Tree {
 
     /// All watched directories that a pattern names itself, by path.
     #[must_use]
-    pub fn roots(&self) -> Vec<Root> {
-        let mut roots: Vec<Root> = self
+    pub fn roots(&self) -> Vec<Root<'_>> {
+        let mut roots: Vec<Root<'_>> = self
             .nodes
             .values()
             .filter(|node| node.role.watched && node.depth == 0)
             .map(|node| Root {
-                path: node.path.to_path_buf(),
-                held: node.held.clone(),
+                path: &node.path,
+                held: &node.held,
                 muted: node.muted,
             })
             .collect();
-        roots.sort_by(|one, other| one.path.cmp(&other.path));
+        roots.sort_unstable_by(|one, other| one.path.cmp(other.path));
         roots
     }
 
