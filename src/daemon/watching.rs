@@ -568,7 +568,7 @@ impl Watching {
         if tree.is_settling() {
             tree.settle_more(SETTLED);
             if !tree.is_settling() {
-                tracing::info!("no file that was there is held any more when it is opened");
+                tracing::info!("every file that was there is identified");
             }
         }
     }

@@ -120,7 +120,7 @@ fn many_homes_are_watched_and_compared_in_little_memory() {
             let free = daemon.stderr.wait(SOON, |lines| {
                 let said = lines
                     .iter()
-                    .find(|line| line.contains("no file that was there"));
+                    .find(|line| line.contains("every file that was there is identified"));
                 said.cloned()
             });
             assert!(free.is_some(), "{:#?}", daemon.stderr.so_far());
