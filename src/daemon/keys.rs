@@ -8,12 +8,15 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::stat::fstat;
 
 use crate::alert::{self, Document, KeyReport};
 use crate::event::Action;
 use crate::key::{self, Change, Entry, Inspection, Kind, Known, Role};
-use crate::resolve::slow::{Pool, Size};
+use crate::resolve::slow::{Answer, Pool, Size};
 use crate::sys::open::open_place;
 use crate::watch::mounts::Mounts;
 use crate::watch::pattern::Pattern;
@@ -31,11 +34,20 @@ const START_NAMES: usize = 1024;
 pub struct Keys {
     pool: Pool,
     known: Known,
+    looking: Option<Looking>,
+}
+
+/// The look around at the start.
+struct Looking {
+    walk: Option<Answer<()>>,
+    deadline: Instant,
+    /// What it has found so far; `None`: nobody asks any more.
+    found: Arc<Mutex<Option<Known>>>,
 }
 
 impl Keys {
-    /// Starts the threads, and reads the lists that are there already, so that
-    /// the first change to one of them can be told.
+    /// Starts the threads, and has the lists read that are there already, so that
+    /// the first change to one of them can be told ([`Keys::await_lists`]).
     ///
     /// # Errors
     /// Threads cannot be started.
@@ -49,30 +61,46 @@ impl Keys {
         let mut keys = Self {
             pool: Pool::start(size)?,
             known: Known::default(),
+            looking: None,
         };
         keys.look_around(patterns);
         Ok(keys)
     }
 
-    /// Takes what comes in time: a home on a file server that hangs costs no more.
+    /// Lists are read while directories are marked.
     fn look_around(&mut self, patterns: &[Pattern]) {
         let deadline = Instant::now() + START_TIME;
-        let (sender, lists) = std::sync::mpsc::channel();
+        let begun = SystemTime::now();
+        let found = Arc::new(Mutex::new(Some(Known::default())));
+        let filled = Arc::clone(&found);
         let patterns = patterns.to_vec();
         let walk = self.pool.ask(move || {
             for path in lists_below(&patterns, deadline) {
-                if let Some(entries) = logins(&path)
-                    && sender.send((path, entries)).is_err()
-                {
-                    break;
-                }
+                let Some(entries) = logins(&path, begun) else {
+                    continue;
+                };
+                let mut filled = filled.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(known) = &mut *filled else { break };
+                known.learn(&path, &entries);
             }
         });
-        let left = || deadline.saturating_duration_since(Instant::now());
-        while let Ok((path, entries)) = lists.recv_timeout(left()) {
-            self.known.learn(&path, &entries);
-        }
-        if walk.is_none_or(|walk| walk.until(deadline).is_none()) {
+        self.looking = Some(Looking {
+            walk,
+            deadline,
+            found,
+        });
+    }
+
+    /// Waits until the lists have been read, or for as long as that may take: a home
+    /// on a file server that hangs costs no more. To be called before the first report.
+    pub fn await_lists(&mut self) {
+        let Some(looking) = self.looking.take() else {
+            return;
+        };
+        let walked = looking.walk.and_then(|walk| walk.until(looking.deadline));
+        let mut found = looking.found.lock().unwrap_or_else(PoisonError::into_inner);
+        self.known = found.take().unwrap_or_default();
+        if walked.is_none() {
             tracing::warn!(
                 "reading every authorized_keys took too long: the first change to one that was \
                  not read is told without what was added"
@@ -220,9 +248,21 @@ fn beside(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(key::pair_name(path.file_name()?)))
 }
 
-/// Who may log in by this file.
-fn logins(path: &Path) -> Option<Vec<Entry>> {
+/// Who might log in by this file at a time: what was written since is told by a
+/// record, and must not be taken for what was there before.
+fn logins(path: &Path, at: SystemTime) -> Option<Vec<Entry>> {
     let file = open_place(path).ok()?;
+    let stat = fstat(&file).ok()?;
+    let at = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let at = (
+        i64::try_from(at.as_secs()).ok()?,
+        i64::from(at.subsec_nanos()),
+    );
+    let changed = (stat.st_ctime, stat.st_ctime_nsec);
+    // Some file systems keep whole seconds.
+    if changed > at || (changed.1 == 0 && changed.0 == at.0) {
+        return None;
+    }
     let inspection = key::inspect(file.as_fd(), role_of(path), None).ok()?;
     let facts = inspection.facts.filter(|_| inspection.whole)?;
     Some(facts.list?.entries)
@@ -310,6 +350,7 @@ mod tests {
         fs::write(&list, ANN).unwrap();
         let pattern = Pattern::parse(&dir.path().join("*")).unwrap().join(".ssh");
         let mut keys = Keys::start(&[pattern]).unwrap();
+        keys.await_lists();
 
         fs::write(&list, format!("{BOB}{ANN}")).unwrap();
         let change = report(&mut keys, &list, Action::Modification)
@@ -336,6 +377,17 @@ mod tests {
         assert_eq!(document.number("ssh_keywatch.key.removed_count"), Some(1));
         let found = report(&mut keys, &public, Action::Creation);
         assert!(found.authorized_in.is_empty());
+    }
+
+    #[test]
+    fn what_is_written_while_the_start_goes_on_is_not_what_was_there_before() {
+        let dir = tempdir().unwrap();
+        let list = dir.path().join("authorized_keys");
+        fs::write(&list, ANN).unwrap();
+        let second = Duration::from_secs(1);
+        let (before, after) = (SystemTime::now() - second, SystemTime::now() + second);
+        assert_eq!(logins(&list, before), None);
+        assert_eq!(comments(&logins(&list, after).unwrap()), ["ann"]);
     }
 
     #[test]

@@ -124,9 +124,21 @@ pub fn run(outlets: &Outlets) -> Result<(), Fatal> {
         // The trial makes a directory of its own, but not in there.
         config.state.directory = "/run".into();
     }
-    let daemon = Daemon::start(plan, sinks, outlets.dry)?;
+    let mut trial = None;
+    let try_it = || {
+        let run = move || selftest::run(&config, actor);
+        let thread = std::thread::Builder::new().name("trial".to_owned());
+        trial = Some(thread.spawn(run));
+    };
+    let daemon = Daemon::start(plan, sinks, outlets.dry, try_it);
     // It watches already; what it says of itself waits for the trial.
-    daemon.tried(selftest::run(&config, actor));
+    let tried = trial.map(|trial| match trial.map(std::thread::JoinHandle::join) {
+        Ok(Ok(problems)) => problems,
+        Ok(Err(_)) => vec!["the trial ended in a panic".to_owned()],
+        Err(error) => vec![format!("no trial was possible: {error}")],
+    });
+    let daemon = daemon?;
+    daemon.tried(tried.unwrap_or_default());
     // The trial was the last that runs a program.
     if let Err(error) = confine::forbid_calls() {
         tracing::warn!("system calls that are not needed stay possible: {error}");
@@ -156,7 +168,13 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(plan: Plan, extra: Vec<Box<dyn Sink>>, dry: bool) -> Result<Self, Fatal> {
+    /// Starts all parts; `try_it` begins the trial, once no other program is run any more.
+    fn start(
+        plan: Plan,
+        extra: Vec<Box<dyn Sink>>,
+        dry: bool,
+        try_it: impl FnOnce(),
+    ) -> Result<Self, Fatal> {
         let in_force = InForce::of(&plan);
         let watched = plan.watched();
         let mut scope = plan.scope();
@@ -184,9 +202,10 @@ impl Daemon {
         scope.stock = baseline.is_some().then_some(key);
         let ledger = baseline.as_ref().map(baseline::Keeper::ledger);
         tell_missing(&messages);
+        try_it();
 
-        // Before the first mark: a change meanwhile is told with the next one.
-        let keys = confine::within(&[], || keys::Keys::start(&patterns))
+        // They are read meanwhile: what changes from now on does not count as known.
+        let mut keys = confine::within(&[], || keys::Keys::start(&patterns))
             .flatten()
             .map_err(Fatal::system("cannot start threads"))?;
         let build::Pipeline {
@@ -213,6 +232,7 @@ impl Daemon {
         }
         let origin = host::origin(mode.as_str());
         let clients = identifier.clients().clone();
+        keys.await_lists();
         let deciding = programs::Programs::new(config.watch.key_tools.clone())
             .and_then(|programs| {
                 Deciding::new(

@@ -46,6 +46,8 @@ use crate::watch::{Change, Notice, Problem, What, Writer};
 const HELD_TIME: Duration = Duration::from_micros(500);
 /// How often the queue is read before what was read is worked off.
 const READS: usize = 16;
+/// So many files of the start are identified before the queue is looked at again.
+const SETTLED: usize = 256;
 /// After so many of them it is looked whether events are finished.
 const PORTION: usize = 64;
 /// How long what is queued is still read at the end.
@@ -107,11 +109,11 @@ impl Source {
                     ),
                     (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
                     (Some(true), Held::Yes) => ("held", None),
-                    (_, Held::Refused(reason)) => ("fanotify", Some(reason.into())),
+                    (_, Held::Refused(reason)) => ("fanotify", Some(reason.to_string())),
                     (Some(_), _) => ("fanotify", Some("nobody is held at present".to_owned())),
                 };
                 CoveredRoot {
-                    path: root.path,
+                    path: root.path.to_owned(),
                     how,
                     reason,
                 }
@@ -530,6 +532,7 @@ impl Watching {
                 self.send(Message::WatchEnded(error.to_string()));
                 return;
             }
+            self.settle();
         }
         self.assembler.flush();
         self.hand_on();
@@ -555,6 +558,17 @@ impl Watching {
             if self.end.is_some_and(|end| end <= Instant::now()) {
                 tracing::error!("the kernel's queue could not be read to its end in time");
                 return Ok(());
+            }
+        }
+    }
+
+    /// Does some of what the start has put off.
+    fn settle(&mut self) {
+        let tree = self.inputs.source.tree_mut();
+        if tree.is_settling() {
+            tree.settle_more(SETTLED);
+            if !tree.is_settling() {
+                tracing::info!("every file that was there is identified");
             }
         }
     }
@@ -783,6 +797,11 @@ impl Watching {
             .chain(owed)
             .chain(remount);
         let due = due.chain([self.linked + RELINK]).min();
+        let due = if tree.is_settling() {
+            Some(Instant::now())
+        } else {
+            due
+        };
         let left = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             TimeSpec::from_duration(left)

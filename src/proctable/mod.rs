@@ -202,7 +202,9 @@ impl ProcTable {
                     .map_err(|error| tracing::debug!("no sentinel: {error}"))
                     .ok()
             });
-            self.sample();
+            // The samples of this thread stay: the end of the last of a kind takes the
+            // kernel tens of milliseconds.
+            self.try_sentinel();
         }
     }
 
@@ -433,12 +435,16 @@ impl ProcTable {
             Ok(samplers) => {
                 self.samplers = samplers;
                 self.moments = Moments::Waking;
-                if let Err(error) = self.sample_sentinel() {
-                    self.sentinel_rings.clear();
-                    tracing::debug!("no samples of the sentinel's waking: {error}");
-                }
+                self.try_sentinel();
             }
             Err(error) => tracing::debug!("no samples of the watching thread's waking: {error}"),
+        }
+    }
+
+    fn try_sentinel(&mut self) {
+        if let Err(error) = self.sample_sentinel() {
+            self.sentinel_rings.clear();
+            tracing::debug!("no samples of the sentinel's waking: {error}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,15 +17,36 @@ const MAX_HANDLE_SIZE: usize = 128;
 /// type and opaque handle, which carries the inode's generation and so is not
 /// given again when the inode number is. Equal for what a fanotify record
 /// reports and for what [`ObjectId::of`] reads.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectId(Repr);
+
+impl Hash for ObjectId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // In one piece: there are many of them.
+        match &self.0 {
+            Repr::Short {
+                kind,
+                length,
+                fsid,
+                opaque,
+            } => {
+                let mut bytes = [0; 10 + SHORT];
+                (bytes[0], bytes[1]) = (*kind, *length);
+                bytes[2..10].copy_from_slice(fsid);
+                bytes[10..].copy_from_slice(opaque);
+                state.write(&bytes);
+            }
+            Repr::Long(bytes) => state.write(bytes),
+        }
+    }
+}
 
 /// The bytes of a handle that need no memory of their own: those of ext4, XFS and
 /// tmpfs have 8 to 12.
 const SHORT: usize = 13;
 
 /// Many are kept, and each of a kind in one way: equal parts are equal here.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Repr {
     Short {
         kind: u8,
@@ -256,6 +278,15 @@ impl FileSystem {
             id,
             magic: buffer.f_type,
         })
+    }
+
+    /// Whether directories of one mount of it may have several file-system ids: those
+    /// of its subvolumes.
+    #[must_use]
+    pub fn has_subvolumes(self) -> bool {
+        /// linux/magic.h; fs/bcachefs/vstructs.h.
+        const SUBVOLUMES: [i64; 2] = [0x9123_683E, 0xCA45_1A4E];
+        SUBVOLUMES.contains(&(self.magic & 0xFFFF_FFFF))
     }
 
     /// Whether an open on it may wait for a server or for a user's program,

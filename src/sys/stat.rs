@@ -1,6 +1,7 @@
 //! Identities of files, read so that no file server can make us wait.
 
 use std::ffi::{CStr, OsString};
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -17,12 +18,14 @@ pub struct Glance {
     pub links: u32,
     /// The mount it lies on (`proc_pid_mountinfo(5)`); `None` before Linux 5.8.
     pub mount: Option<u64>,
+    /// The device of its file system, major and minor; on btrfs that of its subvolume.
+    pub device: (u32, u32),
     /// If it was asked for ([`look`]).
     pub version: Option<Version>,
 }
 
 /// What does not stay the same when a file is written or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
     /// `st_ino`.
     pub inode: u64,
@@ -34,6 +37,21 @@ pub struct Version {
     pub modified: (i64, u32),
     /// `st_ctim`, in the same way.
     pub changed: (i64, u32),
+}
+
+impl Hash for Version {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // In one piece: there are many of them.
+        let mut bytes = [0; 44];
+        bytes[..8].copy_from_slice(&self.inode.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.kind.to_ne_bytes());
+        bytes[12..20].copy_from_slice(&self.size.to_ne_bytes());
+        for (at, (seconds, nanoseconds)) in [(20, self.modified), (32, self.changed)] {
+            bytes[at..at + 8].copy_from_slice(&seconds.to_ne_bytes());
+            bytes[at + 8..at + 12].copy_from_slice(&nanoseconds.to_ne_bytes());
+        }
+        state.write(&bytes);
+    }
 }
 
 /// Device, inode and link count of a file (`statx(2)`).
@@ -106,6 +124,7 @@ fn glance_for(dir: BorrowedFd<'_>, name: &CStr, mask: u32) -> io::Result<Glance>
         uid: buffer.stx_uid,
         links: buffer.stx_nlink,
         mount: has(libc::STATX_MNT_ID).then_some(buffer.stx_mnt_id),
+        device: (buffer.stx_dev_major, buffer.stx_dev_minor),
         version: (mask != 0 && has(VERSION)).then_some(version),
     })
 }

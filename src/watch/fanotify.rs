@@ -46,7 +46,13 @@ struct Marks {
 }
 
 impl Marker for Marks {
-    fn mark(&mut self, dir: BorrowedFd<'_>, _path: &Path, interest: Interest) -> io::Result<Held> {
+    fn mark(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        ground: FileSystem,
+        _path: &Path,
+        interest: Interest,
+    ) -> io::Result<Held> {
         let files = match interest {
             Interest::Names => 0,
             Interest::Files => FILES,
@@ -62,7 +68,7 @@ impl Marker for Marks {
         else {
             return Ok(Held::No);
         };
-        if FileSystem::of(dir)?.may_stall() {
+        if ground.may_stall() {
             let reason = "an open on this file system can wait for a server";
             return Ok(Held::Refused(reason.into()));
         }

@@ -18,6 +18,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use super::tree::{Held, Interest, Marker, Scope, Tree};
 use super::{Evidence, Notice, Problem, What};
 use crate::sys::ObjectId;
+use crate::sys::handle::FileSystem;
 
 /// How many events wait at most; beyond it everything is scanned again.
 const BACKLOG: usize = 16 * 1024;
@@ -45,7 +46,13 @@ fn to_io(error: notify::Error) -> io::Error {
 }
 
 impl Marker for Marks {
-    fn mark(&mut self, _dir: BorrowedFd<'_>, path: &Path, _interest: Interest) -> io::Result<Held> {
+    fn mark(
+        &mut self,
+        _dir: BorrowedFd<'_>,
+        _ground: FileSystem,
+        path: &Path,
+        _interest: Interest,
+    ) -> io::Result<Held> {
         self.with(|watcher| watcher.watch(path, RecursiveMode::NonRecursive))
             .map(|()| Held::No)
             .map_err(to_io)

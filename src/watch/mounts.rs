@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
@@ -96,8 +97,8 @@ impl From<io::Error> for Unreached {
     }
 }
 
-impl From<nix::errno::Errno> for Unreached {
-    fn from(error: nix::errno::Errno) -> Self {
+impl From<Errno> for Unreached {
+    fn from(error: Errno) -> Self {
         Self::Failed(error.into())
     }
 }
@@ -135,6 +136,8 @@ pub struct Mounts {
     /// Where something will be mounted once somebody goes there (autofs). Not even
     /// a place can be opened there while its daemon is asked.
     triggers: HashSet<PathBuf>,
+    /// Directories in which something is mounted.
+    crowded: HashSet<PathBuf>,
     is_read: bool,
     /// They have changed since this was last asked.
     news: bool,
@@ -149,6 +152,7 @@ impl Mounts {
             known: HashMap::new(),
             root: Vec::new(),
             triggers: HashSet::new(),
+            crowded: HashSet::new(),
             is_read: false,
             news: false,
         }
@@ -194,6 +198,13 @@ impl Mounts {
         points
     }
 
+    /// Whether nothing was mounted on a name in the directory with this path, on which
+    /// there is no symbolic link, when somebody last went anywhere.
+    #[must_use]
+    pub fn is_plain(&self, directory: &Path) -> bool {
+        self.is_read && !self.known.is_empty() && !self.crowded.contains(directory)
+    }
+
     /// Looks at `name` in `dir`, and says as what kind of file system it may stall.
     ///
     /// # Errors
@@ -236,6 +247,65 @@ impl Mounts {
         Ok(Some(Sight { glance, object }))
     }
 
+    /// Goes to `name` in `dir`, without following a link.
+    ///
+    /// # Errors
+    /// [`Unreached`].
+    pub fn step(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<(OwnedFd, Glance), Unreached> {
+        self.refresh();
+        self.one_step(dir, name, &mut Vec::new())
+    }
+
+    /// Goes to the directory `name` in `dir`, whose file system has this id, and says
+    /// what it is if it lies on this very mount; `None`: it has to be looked at.
+    ///
+    /// # Errors
+    /// `ENOENT`: there is no such name.
+    pub fn step_down(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        (mount, fsid): (u64, [u8; 8]),
+    ) -> io::Result<Option<(OwnedFd, ObjectId)>> {
+        self.refresh();
+        if self.is_trigger(dir, name) {
+            return Ok(None);
+        }
+        let flags = PLACE | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
+        let next = match openat(dir, name, flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => return Err(Errno::ENOENT.into()),
+            Err(_) => return Ok(None),
+        };
+        let seen = ObjectId::with_mount(next.as_fd(), c"", fsid).ok();
+        Ok(seen.and_then(|(id, at)| (at == mount).then_some((next, id))))
+    }
+
+    fn one_step(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        links: &mut Vec<u32>,
+    ) -> Result<(OwnedFd, Glance), Unreached> {
+        let mut stalls = |kind| Unreached::Stalls {
+            kind,
+            links: std::mem::take(links),
+        };
+        if self.is_trigger(dir, name) {
+            return Err(stalls(AUTOFS.into()));
+        }
+        let next = openat(dir, name, PLACE | OFlag::O_NOFOLLOW, Mode::empty())?;
+        let here = glance(next.as_fd(), c"")?;
+        match here.mount.and_then(|id| self.known_to_stall(id)) {
+            Some(kind) => Err(stalls(kind)),
+            None => Ok((next, here)),
+        }
+    }
+
     /// Walks along `path`, which is absolute or begins at `start`. Links on the way
     /// are followed by what they say, and so never to what only the kernel knows
     /// of (`/proc/PID/fd`); one at the end, if that is wanted.
@@ -260,20 +330,7 @@ impl Mounts {
         let mut left = Vec::new();
         push(&mut left, path);
         while let Some(name) = left.pop() {
-            if self.is_trigger(at.as_fd(), &name) {
-                let kind = AUTOFS.into();
-                return Err(Unreached::Stalls { kind, links });
-            }
-            let next = openat(
-                at.as_fd(),
-                name.as_os_str(),
-                PLACE | OFlag::O_NOFOLLOW,
-                Mode::empty(),
-            )?;
-            let here = glance(next.as_fd(), c"")?;
-            if let Some(kind) = here.mount.and_then(|id| self.known_to_stall(id)) {
-                return Err(Unreached::Stalls { kind, links });
-            }
+            let (next, here) = self.one_step(at.as_fd(), &name, &mut links)?;
             seen = Some(here);
             if here.kind != libc::S_IFLNK || (left.is_empty() && !follow) {
                 at = At::Own(next);
@@ -343,6 +400,9 @@ impl Mounts {
             for (mount, _) in others {
                 self.triggers.remove(&mount.point);
             }
+            let above = self.known.values();
+            let above = above.filter_map(|(mount, _)| mount.point.parent());
+            self.crowded = above.map(Path::to_owned).collect();
             let mut roots = self
                 .known
                 .values()

@@ -15,10 +15,12 @@ use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, mask};
 use ssh_keywatch::sys::handle::FileSystem;
 use ssh_keywatch::sys::stat::glance;
 
+use nix::sys::signal::Signal;
+
 use crate::host::{ANN, Host};
 use crate::process::SOON;
 
-const HOMES: usize = 300;
+const HOMES: usize = 900;
 /// Files in each.
 const FILES: usize = 5;
 
@@ -113,6 +115,23 @@ fn many_homes_are_watched_and_compared_in_little_memory() {
             compared.as_secs_f64(),
             compared.as_secs_f64() / floor,
         );
+        // More than get their marks before it is ready.
+        if homes * FILES > 4096 {
+            let free = daemon.stderr.wait(SOON, |lines| {
+                let said = lines
+                    .iter()
+                    .find(|line| line.contains("every file that was there is identified"));
+                said.cloned()
+            });
+            assert!(free.is_some(), "{:#?}", daemon.stderr.so_far());
+            daemon.signal(Signal::SIGSTOP);
+            let read = host
+                .command("sh")
+                .args(["-c", "cat /home/user*/.ssh/* | wc -l"])
+                .output_within(SOON);
+            daemon.signal(Signal::SIGCONT);
+            assert_eq!(read.stdout.trim(), (homes * FILES).to_string(), "{read:?}");
+        }
         // A program that is not optimised is large; each home costs little.
         let bound = 96 * 1024 + 4 * homes as u64;
         assert!(now < bound, "{now} KiB for {homes} homes");

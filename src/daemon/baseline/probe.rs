@@ -105,6 +105,8 @@ impl Probe {
 /// reason on stderr if it is damaged.
 #[must_use]
 pub fn check(store: &Path) -> Exit {
+    // The daemon that started it is prompter than others, and has more urgent work.
+    let _ = crate::sys::thread::nice(0);
     for (resource, limit) in [
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_CPU, SECONDS),

@@ -31,6 +31,19 @@ pub(super) struct Followed {
 }
 
 impl Tree {
+    /// Whether somebody can be let in by this file.
+    fn is_list(&self, node: NodeId, name: &OsStr) -> bool {
+        let is_root = self.nodes.get(&node).is_some_and(|node| node.depth == 0);
+        is_root && LISTS.iter().any(|list| name == *list)
+    }
+
+    /// Whether the file `name` can be written through another name.
+    pub(super) fn is_to_follow(&self, node: NodeId, name: &OsStr, glance: Glance) -> bool {
+        self.is_watched(node)
+            && glance.kind == libc::S_IFREG
+            && (glance.links > 1 || self.is_list(node, name))
+    }
+
     /// Follows the file `name` if it can be written through another name.
     pub(super) fn follow_file(
         &mut self,
@@ -41,14 +54,13 @@ impl Tree {
         object: Option<ObjectId>,
         out: &mut Vec<Notice>,
     ) {
-        let Some(entry) = self.nodes.get(&node).filter(|node| node.role.watched) else {
-            return;
-        };
-        let is_list = entry.depth == 0 && LISTS.iter().any(|list| name == *list);
-        if glance.kind != libc::S_IFREG || !(is_list || glance.links > 1) {
+        if !self.is_to_follow(node, name, glance) {
             return;
         }
-        let Some(object) = object else { return };
+        let is_list = self.is_list(node, name);
+        let (Some(object), Some(entry)) = (object, self.nodes.get(&node)) else {
+            return;
+        };
         if self.followed.contains_key(&object) {
             return;
         }

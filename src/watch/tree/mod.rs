@@ -16,11 +16,13 @@ mod links;
 mod listing;
 mod mounted;
 mod muted;
+mod settling;
 mod visit;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,13 +36,15 @@ use self::links::Followed;
 pub use self::listing::{Listing, digest};
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
-use self::visit::{Look, open_root};
+use self::settling::Settling;
+use self::visit::{Come, Footing, Look, open_root};
 use super::beat::Beat;
 use super::home::{Home, Homes, Limit, Limits, is_looked_for};
 use super::mounts::Mounts;
 use super::pattern::Pattern;
 use super::{Change, Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
+use crate::sys::handle::FileSystem;
 
 /// How deep below a watched root directories are followed.
 const MAX_DEPTH: usize = 64;
@@ -88,23 +92,30 @@ pub enum Held {
 }
 
 /// A directory that a pattern names, and how well it is watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Root {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root<'a> {
     /// Its path.
-    pub path: PathBuf,
+    pub path: &'a Path,
     /// Whether the making of files in it is held.
-    pub held: Held,
+    pub held: &'a Held,
     /// It has no marks for a while ([`Tree::mute`]).
     pub muted: bool,
 }
 
 /// Sets marks for a backend.
 pub trait Marker: Send {
-    /// Marks `dir`. A hold that cannot be had is a success all the same.
+    /// Marks `dir`, which lies on this file system. A hold that cannot be had is a
+    /// success all the same.
     ///
     /// # Errors
     /// The directory cannot be watched at all.
-    fn mark(&mut self, dir: BorrowedFd<'_>, path: &Path, interest: Interest) -> io::Result<Held>;
+    fn mark(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        ground: FileSystem,
+        path: &Path,
+        interest: Interest,
+    ) -> io::Result<Held>;
 
     /// Opens in a marked directory are of no interest any more.
     fn no_opens(&mut self, dir: BorrowedFd<'_>);
@@ -134,6 +145,27 @@ pub trait Marker: Send {
 /// Refers to a directory of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(NonZeroU64);
+
+/// Hashes what is counted here, which nobody can choose.
+#[derive(Default)]
+struct Counted(u64);
+
+impl Hasher for Counted {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd number, so that each bit of a count moves many of the result.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Role {
@@ -187,6 +219,9 @@ struct Known {
     object: Option<ObjectId>,
     /// Reported as made; false for what was there when the daemon started.
     reported: bool,
+    /// The start has found it, and has not identified it yet: opens of it are held
+    /// ([`Tree::settle_more`]).
+    owed: bool,
 }
 
 /// What a visit does with the files it finds.
@@ -224,7 +259,7 @@ pub struct Tree {
     opens: WantsOpens,
     marker: Box<dyn Marker>,
     /// Each in a place of its own, for they are many: the table grows by doubling.
-    nodes: HashMap<NodeId, Box<Node>>,
+    nodes: HashMap<NodeId, Box<Node>, BuildHasherDefault<Counted>>,
     by_object: HashMap<ObjectId, NodeId>,
     root: Option<NodeId>,
     /// How many there have been.
@@ -261,6 +296,7 @@ pub struct Tree {
     /// Links at places that a pattern names, which lead nowhere that can be watched.
     astray: HashMap<NodeId, BTreeSet<OsString>>,
     briefs: Briefs,
+    settling: Settling,
 }
 
 impl Tree {
@@ -274,7 +310,7 @@ impl Tree {
             unscanned: BTreeSet::new(),
             opens: scope.opens,
             marker,
-            nodes: HashMap::new(),
+            nodes: HashMap::default(),
             by_object: HashMap::new(),
             root: None,
             made: 0,
@@ -296,6 +332,7 @@ impl Tree {
             linked: 0,
             links_said: false,
             briefs: Briefs::default(),
+            settling: Settling::default(),
         }
     }
 
@@ -309,10 +346,13 @@ impl Tree {
         self.mounts.take_news();
         let role = self.root_role();
         // Marked here first, to tell an unusable backend from one bad directory.
+        let ground = FileSystem::of(&root)?;
         self.marker
-            .mark(root.as_fd(), Path::new("/"), Interest::Names)?;
+            .mark(root.as_fd(), ground, Path::new("/"), Interest::Names)?;
         self.stock = self.stock_key.as_ref().map(|_| Listing::default());
-        self.visit(&root, None, OsStr::new(""), role, false, &Finds::Stock, out);
+        let at = (None, OsStr::new(""));
+        self.visit(&root, None, at, role, false, &Finds::Stock, out);
+        self.settling.no_more();
         Ok(())
     }
 
@@ -401,7 +441,7 @@ impl Tree {
             }
         }
         if let Some(dir) = dir {
-            self.scan(&dir, node, &Finds::Stock, out);
+            self.scan(&dir, None, node, &Finds::Stock, out);
         }
     }
 
@@ -445,18 +485,18 @@ impl Tree {
 
     /// All watched directories that a pattern names itself, by path.
     #[must_use]
-    pub fn roots(&self) -> Vec<Root> {
-        let mut roots: Vec<Root> = self
+    pub fn roots(&self) -> Vec<Root<'_>> {
+        let mut roots: Vec<Root<'_>> = self
             .nodes
             .values()
             .filter(|node| node.role.watched && node.depth == 0)
             .map(|node| Root {
-                path: node.path.to_path_buf(),
-                held: node.held.clone(),
+                path: &node.path,
+                held: &node.held,
                 muted: node.muted,
             })
             .collect();
-        roots.sort_by(|one, other| one.path.cmp(&other.path));
+        roots.sort_unstable_by(|one, other| one.path.cmp(other.path));
         roots
     }
 
@@ -482,7 +522,7 @@ impl Tree {
     fn mark_again(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
         let path = self.nodes[&node].path.to_path_buf();
         let interest = self.interest(&path, self.nodes[&node].role.watched);
-        if let Some(held) = self.mark(dir, &path, interest, out)
+        if let Some(held) = self.mark(dir, None, &path, interest, out)
             && let Some(node) = self.nodes.get_mut(&node)
         {
             node.held = held;
@@ -580,12 +620,14 @@ impl Tree {
             return;
         }
         let Some(dir) = self.open(node) else { return };
-        self.enter_from(&dir, node, name, role, &Finds::News(finder), out);
+        self.enter_from(&dir, None, node, name, role, &Finds::News(finder), out);
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what visit needs")]
     fn enter_from(
         &mut self,
         dir: &OwnedFd,
+        footing: Option<Footing>,
         node: NodeId,
         name: &OsStr,
         role: Role,
@@ -593,17 +635,28 @@ impl Tree {
         out: &mut Vec<Notice>,
     ) {
         let path = |tree: &Self| tree.nodes[&node].path.join(name);
+        match self.step_down(dir, footing, name) {
+            Ok(Some((child, come))) => {
+                let at = (Some(node), name);
+                return self.visit(&child, Some(come), at, role, false, finds, out);
+            }
+            Ok(None) => {}
+            Err(_) => return,
+        }
         match self.look(dir.as_fd(), name) {
-            Ok(Look::Directory(child)) => {
-                self.visit(&child, Some(node), name, role, false, finds, out);
+            Ok(Look::Directory(child, seen)) => {
+                let come = Footing::below(footing, &child, seen).map(Come::to);
+                let at = (Some(node), name);
+                self.visit(&child, come, at, role, false, finds, out);
             }
             Ok(Look::Stalls(kind, links)) => {
                 self.keep_apart(node, name, role, (kind, links), out);
             }
             Ok(Look::Link) if self.is_named(node, name) => {
                 match self.follow(dir.as_fd(), name) {
-                    Ok(Look::Directory(child)) => {
-                        self.visit(&child, Some(node), name, role, true, finds, out);
+                    Ok(Look::Directory(child, _)) => {
+                        let at = (Some(node), name);
+                        self.visit(&child, None, at, role, true, finds, out);
                         if self.by_path(&path(self)).is_some() {
                             return;
                         }
@@ -787,7 +840,7 @@ impl Tree {
                 continue;
             }
             match self.open(node) {
-                Some(dir) => self.scan(&dir, node, &Finds::News(Finder::nobody()), out),
+                Some(dir) => self.scan(&dir, None, node, &Finds::News(Finder::nobody()), out),
                 None => self.detach(node),
             }
         }
@@ -904,7 +957,7 @@ impl Tree {
         self.homes.prune(now);
         for node in std::mem::take(&mut self.unscanned) {
             if let Some(dir) = self.open(node) {
-                self.scan(&dir, node, &Finds::News(Finder::nobody()), out);
+                self.scan(&dir, None, node, &Finds::News(Finder::nobody()), out);
             }
         }
     }
@@ -928,6 +981,7 @@ impl Tree {
             *known = Known {
                 object,
                 reported: true,
+                owed: false,
             };
             if let Some(other) = other {
                 self.left(id, name, &other);
@@ -937,6 +991,7 @@ impl Tree {
         let known = Known {
             object,
             reported: true,
+            owed: false,
         };
         if !self.keep(id, name, known) {
             self.at_limit(id, Limit::Files, out);
@@ -951,14 +1006,15 @@ impl Tree {
             return false;
         };
         let home = entry.home.as_ref();
-        let wanted = home.is_some_and(|home| is_looked_for(home, &entry.path.join(name)));
-        let room = wanted || self.remembered < MAX_ENTRIES;
-        let room = room && home.is_none_or(|home| self.homes.take_file(home, wanted));
-        if room {
+        let mut take = |always| home.is_none_or(|home| self.homes.take_file(home, always));
+        let room = self.remembered < MAX_ENTRIES && take(false);
+        let is_wanted = |home| is_looked_for(home, &entry.path.join(name));
+        if room || (home.is_some_and(|home| is_wanted(home)) && take(true)) {
             self.remembered += 1;
             entry.entries.insert(name, known);
+            return true;
         }
-        room
+        false
     }
 
     /// Says, once a home, that it has reached a limit.
@@ -1031,11 +1087,13 @@ impl Tree {
     fn mark(
         &mut self,
         dir: BorrowedFd<'_>,
+        ground: Option<FileSystem>,
         path: &Path,
         interest: Interest,
         out: &mut Vec<Notice>,
     ) -> Option<Held> {
-        match self.marker.mark(dir, path, interest) {
+        let ground = ground.map_or_else(|| FileSystem::of(dir), Ok);
+        match ground.and_then(|ground| self.marker.mark(dir, ground, path, interest)) {
             Ok(held) => {
                 if let Held::Refused(reason) = &held {
                     out.push(Notice::Problem(Problem::Unheld {

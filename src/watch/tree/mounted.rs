@@ -177,7 +177,7 @@ impl Tree {
             return false;
         };
         let was_apart = self.apart.remove(place).is_some();
-        self.enter_from(&dir, parent, name, role, &Finds::Stock, out);
+        self.enter_from(&dir, None, parent, name, role, &Finds::Stock, out);
         let is_apart = self.apart.contains_key(place);
         self.apart_changes += u64::from(was_apart && !is_apart);
         self.by_path(place).is_some()
@@ -202,7 +202,7 @@ impl Tree {
                 let path = self.nodes[&node].path.join(&name);
                 let role = self.child_role(node, &name);
                 if !role.is_none() {
-                    self.enter_from(&dir, node, &name, role, &Finds::Stock, out);
+                    self.enter_from(&dir, None, node, &name, role, &Finds::Stock, out);
                 }
                 if self.by_path(&path).is_some() {
                     changed.push(path);
@@ -224,7 +224,7 @@ impl Tree {
         };
         let role = self.child_role(parent, &name);
         if let Some(dir) = self.open(parent).filter(|_| !role.is_none()) {
-            self.enter_from(&dir, parent, &name, role, finds, out);
+            self.enter_from(&dir, None, parent, &name, role, finds, out);
         }
     }
 

@@ -68,7 +68,7 @@ impl Tree {
             match self.open(id) {
                 Some(dir) => {
                     self.mark_again(id, dir.as_fd(), out);
-                    self.scan(&dir, id, &Finds::News(Finder::nobody()), out);
+                    self.scan(&dir, None, id, &Finds::News(Finder::nobody()), out);
                 }
                 None => self.detach(id),
             }

@@ -7,18 +7,19 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use nix::dir::{Dir, Type};
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
+use rustix::fs::{FileType, RawDir};
 
 use super::entries::Entries;
 use super::listing::digest;
 use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
+use crate::sys::handle::FileSystem;
 use crate::sys::stat::{Glance, glance};
 use crate::watch::home::{Home, LOOKED_FOR, Limit};
 use crate::watch::mounts::{Sight, Unreached};
@@ -29,8 +30,8 @@ impl Tree {
     pub(super) fn visit(
         &mut self,
         dir: &OwnedFd,
-        parent: Option<NodeId>,
-        name: &OsStr,
+        come: Option<Come>,
+        (parent, name): (Option<NodeId>, &OsStr),
         role: Role,
         linked: bool,
         finds: &Finds,
@@ -47,8 +48,8 @@ impl Tree {
             ),
             None => (PathBuf::from("/"), 0),
         };
-        let id = match ObjectId::of(dir.as_fd()) {
-            Ok(id) => id,
+        let (footing, id) = match Come::complete(come, dir, parent.is_none()) {
+            Ok(found) => found,
             Err(error) => {
                 out.push(Notice::Problem(Problem::Unwatched {
                     path,
@@ -90,14 +91,19 @@ impl Tree {
             return;
         }
         let interest = self.interest(&path, role.watched);
-        let Some(held) = self.mark(dir.as_fd(), &path, interest, out) else {
+        let ground = Some(footing.ground);
+        let Some(held) = self.mark(dir.as_fd(), ground, &path, interest, out) else {
             if let Some(home) = &home {
                 self.homes.give(home, 1, 0);
             }
             return;
         };
         // A stale namesake: its own record of deletion is still to come.
-        if let Some(stale) = self.by_path(&path) {
+        let stale = match parent {
+            Some(parent) => self.child(parent, name, None),
+            None => self.root,
+        };
+        if let Some(stale) = stale {
             self.detach(stale);
         }
         let base = self.is_base(&role);
@@ -131,7 +137,7 @@ impl Tree {
                 muted: false,
             }),
         );
-        self.scan(dir, node, finds, out);
+        self.scan(dir, Some(footing), node, finds, out);
     }
 
     /// The home that a directory is, or lies in.
@@ -148,6 +154,7 @@ impl Tree {
     pub(super) fn scan(
         &mut self,
         dir: &OwnedFd,
+        footing: Option<Footing>,
         node: NodeId,
         finds: &Finds,
         out: &mut Vec<Notice>,
@@ -190,7 +197,12 @@ impl Tree {
             }
         }
         let watched = entry.role.watched;
-        let mount = if watched { mount_of(dir) } else { None };
+        let footing = footing.or_else(|| Footing::of(dir, false).ok());
+        let is_plain = watched
+            && footing.is_some_and(|footing| footing.is_direct)
+            && self.mounts.is_plain(&entry.path);
+        let mount = footing.and_then(|footing| footing.mount);
+        let place = Spot { mount, is_plain };
         let Listed { mut names, cut } = found;
         if let (Some(home), Finds::News(_)) = (&home, finds) {
             self.homes.looked(home, names.len());
@@ -202,33 +214,36 @@ impl Tree {
         }
         for (name, kind) in names {
             self.beat.tick();
-            let directory = kind.is_none_or(|kind| kind == Type::Directory);
-            if directory || kind == Some(Type::Symlink) {
+            let directory = kind.is_none_or(|kind| kind == FileType::Directory);
+            if directory || kind == Some(FileType::Symlink) {
                 let role = self.child_role(node, &name);
                 if !role.is_none() {
-                    self.enter_from(dir, node, &name, role, finds, out);
+                    self.enter_from(dir, footing, node, &name, role, finds, out);
                 }
             }
-            if watched && kind != Some(Type::Directory) {
-                self.find(dir.as_fd(), mount, node, &name, finds, out);
+            if watched && kind != Some(FileType::Directory) {
+                self.find(dir.as_fd(), place, node, &name, finds, out);
             }
         }
     }
 
-    /// Takes note of a file that a scan found in a directory on this mount.
+    /// Takes note of a file that a scan found in a directory.
     pub(super) fn find(
         &mut self,
         dir: BorrowedFd<'_>,
-        mount: Option<u64>,
+        place: Spot,
         node: NodeId,
         name: &OsStr,
         finds: &Finds,
         out: &mut Vec<Notice>,
     ) {
+        if matches!(finds, Finds::Stock) && self.find_later(dir, place, node, name, out) {
+            return;
+        }
         let Some(entry) = self.nodes.get(&node) else {
             return;
         };
-        let Ok(sight) = self.mounts.sight(dir, mount, name, entry.fsid()) else {
+        let Ok(sight) = self.mounts.sight(dir, place.mount, name, entry.fsid()) else {
             return;
         };
         // What a user has mounted over a file is not asked anything.
@@ -242,6 +257,7 @@ impl Tree {
                 let known = Known {
                     object: object.clone(),
                     reported: false,
+                    owed: false,
                 };
                 if is_known || self.keep(node, name, known) {
                     self.marker.settle(dir, name);
@@ -254,9 +270,19 @@ impl Tree {
             Finds::News(finder) => {
                 let known = self
                     .nodes
-                    .get(&node)
-                    .and_then(|node| node.entries.get(name));
-                if known.is_some_and(|known| known.object == object) {
+                    .get_mut(&node)
+                    .and_then(|node| node.entries.get_mut(name));
+                if known.as_ref().is_some_and(|known| known.object == object) {
+                    return;
+                }
+                // Whether it is another one by now a comparison has to tell.
+                if let Some(known) = known.filter(|known| known.owed) {
+                    *known = Known {
+                        object,
+                        reported: false,
+                        owed: false,
+                    };
+                    self.marker.settle(dir, name);
                     return;
                 }
                 self.remember(node, name, object.clone(), out);
@@ -274,7 +300,7 @@ impl Tree {
         }
     }
 
-    fn take_stock_of(&mut self, node: NodeId, name: &OsStr, glance: Glance) {
+    pub(super) fn take_stock_of(&mut self, node: NodeId, name: &OsStr, glance: Glance) {
         if let (Some(stock), Some(key)) = (&mut self.stock, &self.stock_key)
             && let Some(node) = self.nodes.get(&node)
         {
@@ -411,7 +437,7 @@ impl Tree {
 /// What stands at a name.
 pub(super) enum Look {
     /// A directory, as a place (`O_PATH`).
-    Directory(OwnedFd),
+    Directory(OwnedFd, Glance),
     /// A symbolic link.
     Link,
     /// Something on a file system whose server may not answer: its kind, and the
@@ -425,9 +451,9 @@ impl Tree {
     /// Looks at what stands at `name`, without a question to a file system that
     /// may not answer it.
     pub(super) fn look(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Look> {
-        match self.mounts.walk(Some(dir), Path::new(name), false) {
-            Ok(reached) => Ok(match reached.glance.kind {
-                libc::S_IFDIR => Look::Directory(reached.fd),
+        match self.mounts.step(dir, name) {
+            Ok((fd, glance)) => Ok(match glance.kind {
+                libc::S_IFDIR => Look::Directory(fd, glance),
                 libc::S_IFLNK => Look::Link,
                 _ => Look::Other,
             }),
@@ -436,9 +462,31 @@ impl Tree {
         }
     }
 
+    /// Goes to a directory on the same file system in the fewest steps; `None`: it has
+    /// to be looked at. An error: there is no such name.
+    pub(super) fn step_down(
+        &mut self,
+        dir: &OwnedFd,
+        footing: Option<Footing>,
+        name: &OsStr,
+    ) -> io::Result<Option<(OwnedFd, Come)>> {
+        let Some(footing) = footing.filter(|it| !it.ground.has_subvolumes()) else {
+            return Ok(None);
+        };
+        let Some(mount) = footing.mount else {
+            return Ok(None);
+        };
+        let on = (mount, footing.ground.id);
+        let found = self.mounts.step_down(dir.as_fd(), name, on)?;
+        Ok(found.map(|(child, id)| {
+            let id = Some(id);
+            (child, Come { footing, id })
+        }))
+    }
+
     fn look_into(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
         match self.look(dir, name) {
-            Ok(Look::Directory(dir)) => Some(dir),
+            Ok(Look::Directory(dir, _)) => Some(dir),
             _ => None,
         }
     }
@@ -471,15 +519,80 @@ impl Tree {
             .iter()
             .all(|link| *link == 0 || *link == owner);
         Ok(if ours {
-            Look::Directory(reached.fd)
+            Look::Directory(reached.fd, reached.glance)
         } else {
             Look::Other
         })
     }
 }
 
-fn mount_of(dir: &OwnedFd) -> Option<u64> {
-    glance(dir.as_fd(), c"").ok()?.mount
+/// Where a directory lies.
+#[derive(Clone, Copy)]
+pub(super) struct Footing {
+    mount: Option<u64>,
+    device: (u32, u32),
+    ground: FileSystem,
+    /// Its path leads there without a symbolic link.
+    is_direct: bool,
+}
+
+impl Footing {
+    fn of(dir: &OwnedFd, is_direct: bool) -> io::Result<Self> {
+        let seen = glance(dir.as_fd(), c"")?;
+        Ok(Self {
+            mount: seen.mount,
+            device: seen.device,
+            ground: FileSystem::of(dir)?,
+            is_direct,
+        })
+    }
+
+    /// That of `dir`, which lies in a directory that is open. If it is on the same mount
+    /// and of the same device, nothing is asked: as long as the one above is open, that
+    /// stays the same file system (on btrfs each subvolume has a device of its own).
+    pub(super) fn below(above: Option<Self>, dir: &OwnedFd, seen: Glance) -> Option<Self> {
+        let above = above?;
+        if above.mount.is_some() && above.mount == seen.mount && above.device == seen.device {
+            return Some(above);
+        }
+        Self::of(dir, above.is_direct).ok()
+    }
+}
+
+/// A directory that was come to.
+pub(super) struct Come {
+    footing: Footing,
+    /// What it is, if that is known already.
+    id: Option<ObjectId>,
+}
+
+impl Come {
+    pub(super) fn to(footing: Footing) -> Self {
+        Self { footing, id: None }
+    }
+
+    /// Where `dir` is, and what; what is not known yet is asked for.
+    fn complete(
+        come: Option<Self>,
+        dir: &OwnedFd,
+        is_root: bool,
+    ) -> io::Result<(Footing, ObjectId)> {
+        let come = come.map_or_else(|| Footing::of(dir, is_root).map(Self::to), Ok)?;
+        let footing = come.footing;
+        let id = come
+            .id
+            .map_or_else(|| ObjectId::on(dir.as_fd(), footing.ground.id), Ok)?;
+        Ok((footing, id))
+    }
+}
+
+/// Where a scan finds files.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    /// The directory's mount.
+    pub(super) mount: Option<u64>,
+    /// Nothing is mounted on a name in it.
+    pub(super) is_plain: bool,
 }
 
 /// The root, as a place.
@@ -488,27 +601,26 @@ pub(super) fn open_root() -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open("/", flags, Mode::empty())?)
 }
 
+/// How many bytes of a directory are read at once.
+const LISTING: usize = 16 * 1024;
+
 /// What is in a directory.
 #[derive(Default)]
 struct Listed {
-    names: Vec<(OsString, Option<Type>)>,
+    names: Vec<(OsString, Option<FileType>)>,
     /// There are more.
     cut: bool,
 }
 
 /// The names in a directory, without `.` and `..`, as far as they are not more
 /// than `most`.
-fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> Result<Listed, Errno> {
-    use std::os::unix::ffi::OsStrExt;
-
-    let mut dir = Dir::openat(
-        dir,
-        ".",
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> io::Result<Listed> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let dir = openat(dir, ".", flags, Mode::empty())?;
+    let mut buffer = Vec::with_capacity(LISTING);
+    let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
     let mut listed = Listed::default();
-    for entry in dir.iter() {
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == "." || name == ".." {
@@ -518,8 +630,8 @@ fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> Result<Listed, Errno> {
             listed.cut = true;
             break;
         }
-        let listed = &mut listed.names;
-        listed.push((name.to_owned(), entry.file_type()));
+        let kind = Some(entry.file_type()).filter(|kind| *kind != FileType::Unknown);
+        listed.names.push((name.to_owned(), kind));
     }
     Ok(listed)
 }
