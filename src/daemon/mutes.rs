@@ -11,8 +11,12 @@ use crate::watch::home::Home;
 
 /// The queue has not been empty for so long: it is filled faster than it is read.
 const BEHIND: Duration = Duration::from_secs(1);
-/// Fewer records than this in that time are no flood.
-pub(super) const LOUD: u64 = 5000;
+/// How often it is looked who is loud while it is not empty. Of a home that has used
+/// up what is told of it in a while, nothing but the flood is told anyhow: it need
+/// not make others wait until [`BEHIND`].
+const WINDOW: Duration = Duration::from_millis(20);
+/// Fewer records than this a second are no flood.
+const LOUD: f64 = 5000.0;
 /// How long a home is muted at first, and at most.
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(300);
@@ -37,22 +41,52 @@ pub(super) struct Mutes {
     mutes: Vec<Mute>,
     /// Since when the queue has not been empty.
     busy: Option<Instant>,
+    /// When it was last looked who is loud, since then.
+    looked: Option<Instant>,
+}
+
+/// What the records of a home come to since it was last looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    /// How long that is; `None` if those before the queue was filled count as well.
+    window: Option<Duration>,
+    /// Whether a home is muted that has not used up what is told of it.
+    any: bool,
+}
+
+impl Look {
+    /// Whether a home of which so many records came is to be muted.
+    pub(super) fn is_flood(self, records: u64, is_spent: bool) -> bool {
+        // Exact up to 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "no queue holds as many")]
+        let records = records as f64;
+        let least = |window: Duration| LOUD * window.as_secs_f64();
+        (self.any || is_spent) && self.window.is_some_and(|window| records >= least(window))
+    }
 }
 
 impl Mutes {
     /// The queue was read to its end.
     pub(super) fn empty(&mut self) {
-        self.busy = None;
+        (self.busy, self.looked) = (None, None);
     }
 
-    /// There is more in the queue; says whether it is time to mute somebody.
-    pub(super) fn more(&mut self, now: Instant) -> bool {
+    /// There is more in the queue; says whether it is time to look who is loud.
+    pub(super) fn more(&mut self, now: Instant) -> Option<Look> {
         let since = *self.busy.get_or_insert(now);
-        let behind = now.saturating_duration_since(since) >= BEHIND;
-        if behind {
+        let window = now.saturating_duration_since(self.looked.unwrap_or(since));
+        if window < WINDOW {
+            return None;
+        }
+        let is_first = self.looked.replace(now).is_none();
+        let any = now.saturating_duration_since(since) >= BEHIND;
+        if any {
             self.busy = Some(now);
         }
-        behind
+        Some(Look {
+            window: (!is_first).then_some(window),
+            any,
+        })
     }
 
     /// Mutes `home`; says for how long.
@@ -112,12 +146,28 @@ mod tests {
     #[test]
     fn only_a_queue_that_is_never_empty_is_behind() {
         let mut mutes = Mutes::default();
-        let now = Instant::now();
-        assert!(!mutes.more(now));
+        let mut now = Instant::now();
+        assert_eq!(mutes.more(now), None);
         mutes.empty();
-        assert!(!mutes.more(now + BEHIND));
-        assert!(mutes.more(now + 2 * BEHIND));
-        assert!(!mutes.more(now + 2 * BEHIND), "not at once again");
+        now += BEHIND;
+        assert_eq!(mutes.more(now), None);
+        let mut muted = Vec::new();
+        let begun = now;
+        while now < begun + 2 * BEHIND {
+            now += WINDOW / 2;
+            let Some(look) = mutes.more(now) else {
+                continue;
+            };
+            // Twice as many as are a flood.
+            let records = 200;
+            assert!(!look.is_flood(records / 4, true), "{look:?}");
+            if look.is_flood(records, false) {
+                muted.push(now - begun);
+            }
+            // What came before the queue was filled is not counted.
+            assert_eq!(look.is_flood(records, true), now > begun + WINDOW);
+        }
+        assert_eq!(muted, [BEHIND, 2 * BEHIND]);
     }
 
     #[test]

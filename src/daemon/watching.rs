@@ -22,7 +22,7 @@ use super::baseline::{Cause, Ledger, Snapshot};
 use super::clock::ClockWatch;
 use super::deciding::{Lost, Message};
 use super::losses::Counter;
-use super::mutes::{LOUD, Mutes};
+use super::mutes::Mutes;
 use super::polling::Poller;
 use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
@@ -578,9 +578,10 @@ impl Watching {
         let Source::Fanotify(watch) = &mut self.inputs.source else {
             return;
         };
-        if self.mutes.more(Instant::now())
+        let now = Instant::now();
+        if let Some(look) = self.mutes.more(now)
             && let Some((home, heard)) = watch.tree_mut().loudest()
-            && heard >= LOUD
+            && look.is_flood(heard, self.assembler.is_spent(&home, now))
         {
             watch.mute(home);
         }

@@ -158,6 +158,11 @@ impl<W: Subject> Assembler<W> {
         self.floods.limit(events);
     }
 
+    /// Whether a flood goes on in this home, of which no single event is told any more.
+    pub fn is_spent(&mut self, home: &Home, now: Instant) -> bool {
+        self.floods.is_spent(home, now)
+    }
+
     /// The kernel is not asked about this home any more, for a while: what `writer`
     /// does there is too much to be looked at.
     pub fn muted(&mut self, home: &Home, time: SystemTime, now: Instant, writer: W) {
