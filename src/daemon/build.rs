@@ -29,6 +29,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::fence::Fence;
 use crate::watch::hold::{self, Held};
 use crate::watch::inotify::InotifyWatch;
+use crate::watch::loud::Loud;
 use crate::watch::tree::Scope;
 
 /// Says in the state directory where the log ends.
@@ -48,16 +49,21 @@ pub(super) struct Pipeline {
     pub(super) orders: Orders,
 }
 
-/// The way to the watching thread.
+/// The way to the watching thread, and from it to the answering one.
 #[derive(Clone)]
 pub(super) struct Orders {
     commands: Sender<Command>,
     wake: Arc<EventFd>,
+    loud: Arc<Loud>,
 }
 
 impl Orders {
     pub(super) fn wake(&self) -> Arc<EventFd> {
         Arc::clone(&self.wake)
+    }
+
+    pub(super) fn loud(&self) -> Arc<Loud> {
+        Arc::clone(&self.loud)
     }
 
     pub(super) fn give(&self, command: Command) {
@@ -78,7 +84,11 @@ pub(super) fn pipeline(
 ) -> Result<Pipeline, Fatal> {
     let (commands, receiver) = channel();
     let wake = event_fd()?;
-    let orders = Orders { commands, wake };
+    let orders = Orders {
+        commands,
+        wake,
+        loud: Arc::default(),
+    };
     let mut notices = Vec::new();
     let begun = SystemTime::now();
     let watch = watch(
@@ -101,6 +111,7 @@ pub(super) fn pipeline(
         file_systems: watch.file_systems,
         commands: receiver,
         wake: Arc::clone(&orders.wake),
+        loud: orders.loud(),
         notices,
         begun,
     };

@@ -41,6 +41,9 @@ use crate::watch::beat::Beat;
 use crate::watch::deadline::{LIMIT, Overdue};
 use crate::watch::mounts::Mounts;
 
+/// Behind the thread that watches (nice(2)): what piles up there does so in the order
+/// it came, and here homes take turns.
+const NICE: i32 = -5;
 /// How often the sinks are asked what they have to tell.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -127,6 +130,7 @@ impl Deciding {
 
     /// Runs until [`Message::End`].
     pub fn run(mut self, inbox: &Inbox) {
+        let _ = crate::sys::thread::nice(NICE);
         let mut looked = Instant::now();
         let mut rest = Rest::since(looked);
         while !self.ended {

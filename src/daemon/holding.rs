@@ -155,6 +155,7 @@ impl Turn {
             counters: Arc::clone(counters),
             deadline: Arc::clone(&deadline),
             berth: Arc::clone(parts.identifier.berth()),
+            loud: parts.orders.loud(),
         };
         let error = Arc::new(Mutex::new(None));
         let (alive, ended) = sync_channel(0);

@@ -38,7 +38,7 @@ struct Mute {
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Mutes {
-    mutes: Vec<Mute>,
+    all: Vec<Mute>,
     /// Since when the queue has not been empty.
     busy: Option<Instant>,
     /// When it was last looked who is loud, since then.
@@ -91,16 +91,16 @@ impl Mutes {
 
     /// Mutes `home`; says for how long.
     pub(super) fn mute(&mut self, home: &Home, now: Instant, time: SystemTime) -> Duration {
-        let known = self.mutes.iter().position(|mute| mute.home == *home);
-        let former = known.map(|at| self.mutes.swap_remove(at));
+        let known = self.all.iter().position(|mute| mute.home == *home);
+        let former = known.map(|at| self.all.swap_remove(at));
         let former = former.filter(|former| now < former.until + CALM);
         let length = former.map_or(FIRST, |former| (former.length * 2).min(LONGEST));
-        if self.mutes.len() >= REMEMBERED
-            && let Some(oldest) = self.mutes.iter().position(|mute| mute.is_over)
+        if self.all.len() >= REMEMBERED
+            && let Some(oldest) = self.all.iter().position(|mute| mute.is_over)
         {
-            self.mutes.swap_remove(oldest);
+            self.all.swap_remove(oldest);
         }
-        self.mutes.push(Mute {
+        self.all.push(Mute {
             home: home.clone(),
             since: time,
             until: now + length,
@@ -112,16 +112,16 @@ impl Mutes {
 
     /// The homes that are muted.
     pub(super) fn muted(&self) -> impl Iterator<Item = &Home> {
-        let muted = self.mutes.iter().filter(|mute| !mute.is_over);
+        let muted = self.all.iter().filter(|mute| !mute.is_over);
         muted.map(|mute| &mute.home)
     }
 
     /// The homes whose time is over, and since when they were muted.
     pub(super) fn over(&mut self, now: Instant) -> Vec<(Home, SystemTime)> {
-        self.mutes
+        self.all
             .retain(|mute| !mute.is_over || now < mute.until + CALM);
         let mut over = Vec::new();
-        for mute in &mut self.mutes {
+        for mute in &mut self.all {
             if !mute.is_over && mute.until <= now {
                 mute.is_over = true;
                 over.push((mute.home.clone(), mute.since));
@@ -132,7 +132,7 @@ impl Mutes {
 
     /// When the next one's time is over.
     pub(super) fn due(&self) -> Option<Instant> {
-        let muted = self.mutes.iter().filter(|mute| !mute.is_over);
+        let muted = self.all.iter().filter(|mute| !mute.is_over);
         muted.map(|mute| mute.until).min()
     }
 }

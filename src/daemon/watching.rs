@@ -38,6 +38,7 @@ use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::home::Home;
 use crate::watch::inotify::InotifyWatch;
+use crate::watch::loud::Loud;
 use crate::watch::tree::{Ground, Held, Listing, Place, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
@@ -48,6 +49,8 @@ const HELD_TIME: Duration = Duration::from_micros(500);
 const READS: usize = 16;
 /// So many files of the start are identified before the queue is looked at again.
 const SETTLED: usize = 256;
+/// How often the answering thread is told in which homes a flood goes on.
+const TELL_LOUD: Duration = Duration::from_millis(20);
 /// After so many of them it is looked whether events are finished.
 const PORTION: usize = 64;
 /// How long what is queued is still read at the end.
@@ -396,6 +399,8 @@ pub struct Inputs {
     pub commands: Receiver<Command>,
     /// Readable when there is something from them.
     pub wake: Arc<EventFd>,
+    /// Tells the answering thread in which homes a flood goes on.
+    pub loud: Arc<Loud>,
     /// What the source has told already.
     pub notices: Vec<Notice>,
     /// When marking began.
@@ -434,6 +439,8 @@ pub struct Watching {
     apart: Option<u64>,
     clock: Option<ClockWatch>,
     mutes: Mutes,
+    /// When the answering thread was last told of floods.
+    told_loud: Instant,
     /// When a flood was last looked into that is over, and the one that is still to be.
     sifted: Option<Instant>,
     flooded: Option<SystemTime>,
@@ -476,6 +483,7 @@ impl Watching {
             apart: None,
             clock: clock(),
             mutes: Mutes::default(),
+            told_loud: Instant::now(),
             sifted: None,
             flooded: None,
             flood_since: None,
@@ -942,6 +950,10 @@ impl Watching {
             }
         }
         self.assembler.expire(now);
+        if now.saturating_duration_since(self.told_loud) >= TELL_LOUD {
+            self.told_loud = now;
+            self.inputs.loud.set(self.assembler.loud());
+        }
         let untold = self.assembler.untold_opens();
         self.dropped += untold;
         self.untold += untold;

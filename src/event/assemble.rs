@@ -182,6 +182,12 @@ impl<W: Subject> Assembler<W> {
         self.counted.drain(..)
     }
 
+    /// The homes in which a flood goes on.
+    #[must_use]
+    pub fn loud(&self) -> Vec<Home> {
+        self.floods.loud()
+    }
+
     /// The floods that go on, and how many events were counted instead of told in all.
     #[must_use]
     pub fn flooded(&self) -> (Vec<Present>, u64) {

@@ -290,6 +290,13 @@ impl<W: Clone> Floods<W> {
         self.total
     }
 
+    /// The homes that are flooded now.
+    pub(super) fn loud(&self) -> Vec<Home> {
+        let flooded = self.homes.iter();
+        let flooded = flooded.filter(|(_, share)| share.excess.is_some());
+        flooded.map(|(home, _)| Arc::clone(home)).collect()
+    }
+
     /// What is flooded now.
     pub(super) fn present(&self) -> Vec<Present> {
         let flooded = self.homes.iter().filter_map(|(home, share)| {

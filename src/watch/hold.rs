@@ -16,8 +16,10 @@
 //! If it fails or the daemon ends, the group is closed and the kernel lets
 //! every opener go on.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -30,9 +32,11 @@ use super::berth::Berth;
 use super::deadline::{Deadline, FLIGHTS};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
+use super::loud::Loud;
 use super::tree::Ground;
 use crate::queue;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
+use crate::sys::stat::link_of;
 use crate::sys::{ObjectId, PidFd, thread};
 
 /// How many identified openers may wait for the watching thread.
@@ -174,6 +178,8 @@ pub struct Hold<I: Identify> {
     pub deadline: Arc<Deadline>,
     /// Which processor is left to a key tool.
     pub berth: Arc<Berth>,
+    /// Where nobody is identified for a while.
+    pub loud: Arc<Loud>,
 }
 
 /// A running key tool.
@@ -407,6 +413,9 @@ impl<I: Identify> Hold<I> {
         if thread::is_own(record.pid) {
             return None;
         }
+        if self.loud.is_in(|| path_of(fd)) {
+            return None;
+        }
         let identity = self
             .tool(record.pid, round)
             .or_else(|| self.identify.opener(record.pid));
@@ -491,6 +500,13 @@ impl<I: Identify> Hold<I> {
             };
         }
     }
+}
+
+/// By which path a file was opened.
+fn path_of(fd: &OwnedFd) -> Option<PathBuf> {
+    let link = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+    let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
+    Some(path.into())
 }
 
 impl<K> Round<K> {

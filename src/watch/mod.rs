@@ -23,6 +23,7 @@ pub mod fence;
 pub mod hold;
 pub mod home;
 pub mod inotify;
+pub mod loud;
 pub mod mounts;
 pub mod pattern;
 pub mod tree;
