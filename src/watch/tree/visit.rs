@@ -621,7 +621,12 @@ fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> io::Result<Listed> {
     let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
     let mut listed = Listed::default();
     while let Some(entry) = entries.next() {
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // It has been removed since it was opened (fs/readdir.c), and is empty.
+            Err(rustix::io::Errno::NOENT) => break,
+            Err(error) => return Err(error.into()),
+        };
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == "." || name == ".." {
             continue;
@@ -634,4 +639,22 @@ fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> io::Result<Listed> {
         listed.names.push((name.to_owned(), kind));
     }
     Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_removed_once_it_was_open_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dir");
+        std::fs::create_dir(&path).unwrap();
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let open = nix::fcntl::open(&path, flags, Mode::empty()).unwrap();
+        std::fs::write(path.join("file"), "").unwrap();
+        assert_eq!(list(open.as_fd(), None).unwrap().names.len(), 1);
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(list(open.as_fd(), None).unwrap().names.is_empty());
+    }
 }
