@@ -4,9 +4,9 @@
 //! answering thread: everything here is bounded, and arguments, whose reading
 //! can block, come from the [`Pool`] or not at all.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::slow::{Answer, Pool, Size};
 use super::{Credentials, Image, Process};
 use crate::proctable::{self, Time};
 use crate::sys::PidFd;
-use crate::sys::stat::{FileIdentity, identity_of, link_of};
+use crate::sys::stat::{FileIdentity, identity_of, opened_identity, opened_path};
 use crate::watch::berth::Berth;
 use crate::watch::hold::{Executor, Identify};
 
@@ -430,13 +430,12 @@ impl Identify for Identifier {
             pidfd,
         } = self.held(tid, &entry)?;
         process.audit_session = entry.audit_session();
-        let link = CString::new(format!("/proc/self/fd/{}", program.as_raw_fd())).ok()?;
-        let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
-        let file = identity_of(nix::fcntl::AT_FDCWD, &link).ok();
+        let path = opened_path(program).ok()?;
+        let file = opened_identity(program).ok();
         // The name a process has after exec is that of the path it was called
         // by, and its arguments are not there yet.
         process.name = None;
-        let before = process.image.replace(image(path.into(), file));
+        let before = process.image.replace(image(path, file));
         let namespace = entry.mount_namespace();
         let late = Late::default();
         let (around, read_around) = self.around(&process);

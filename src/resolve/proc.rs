@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -19,7 +19,7 @@ use nix::sys::stat::Mode;
 
 use super::{Credentials, Image, ImageState, Process};
 use crate::proctable;
-use crate::sys::stat::{FileIdentity, identity_of, link_of};
+use crate::sys::stat::{FileIdentity, identity_of, link_of, opened_identity};
 
 /// How much of a small file of `/proc` is read.
 const SMALL: usize = 4096;
@@ -413,12 +413,7 @@ pub fn open_cached(path: &Path) -> Option<OwnedFd> {
 
 /// The identity of what [`open_cached`] opens.
 pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
-    opened_identity(open_cached(path)?.as_fd())
-}
-
-fn opened_identity(file: BorrowedFd<'_>) -> Option<FileIdentity> {
-    let link = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-    identity_of(nix::fcntl::AT_FDCWD, &link).ok()
+    opened_identity(open_cached(path)?.as_fd()).ok()
 }
 
 /// The same for a path without symbolic links, as `/proc/PID/exe` gives it: a
@@ -427,7 +422,7 @@ fn open_local(path: &Path) -> Option<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut file = open("/", flags, Mode::empty()).ok()?;
     for component in path.strip_prefix("/").ok()? {
-        if !is_local(opened_identity(file.as_fd())?.device) {
+        if !is_local(opened_identity(file.as_fd()).ok()?.device) {
             return None;
         }
         file = openat(&file, component, flags, Mode::empty()).ok()?;

@@ -123,13 +123,13 @@ impl Worker {
                 self.shared.written.fetch_add(1, SeqCst);
             }
             self.tell_notes();
-            // While it fails, the next try is due by the clock and the next line.
             if urgent || self.urgent > 0 {
                 self.urgent += 1;
             }
             // A disk takes its time for each: who comes next waits for one, and not for
             // as many as there are lines of a flood before it.
             let others = self.shared.queued.load(SeqCst) > 1;
+            // While it fails, the next try is due by the clock and the next line.
             let is_due = self.urgent > 0 && (!others || self.urgent >= TOGETHER);
             if is_due && self.failing_since.is_none() {
                 self.settle();

@@ -1,11 +1,12 @@
 //! Identities of files, read so that no file server can make us wait.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// What is at a name, as far as that is known without asking its file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +150,26 @@ fn statx(dir: BorrowedFd<'_>, name: &CStr, flags: i32, mask: u32) -> io::Result<
     Ok(unsafe { buffer.assume_init() })
 }
 
+/// The identity of an open file, `O_PATH` or not, in the way of [`identity_of`].
+///
+/// # Errors
+/// The errno of `statx(2)`.
+pub fn opened_identity(file: BorrowedFd<'_>) -> io::Result<FileIdentity> {
+    identity_of(nix::fcntl::AT_FDCWD, &link_to(file)?)
+}
+
+/// By which path an open file was come to (`proc_pid_fd(5)`).
+///
+/// # Errors
+/// The errno of `readlinkat(2)`.
+pub fn opened_path(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    link_of(nix::fcntl::AT_FDCWD, &link_to(file)?).map(PathBuf::from)
+}
+
+fn link_to(file: BorrowedFd<'_>) -> io::Result<CString> {
+    Ok(CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
+}
+
 /// Where the symbolic link `name` in `dir` leads (`readlinkat(2)`), for threads
 /// that somebody waits for: allocates no more than the answer.
 ///
@@ -193,7 +214,7 @@ mod tests {
             let target = "x".repeat(length);
             let path = dir.path().join(length.to_string());
             symlink(&target, &path).unwrap();
-            let name = std::ffi::CString::new(length.to_string()).unwrap();
+            let name = CString::new(length.to_string()).unwrap();
             assert_eq!(link(&name).unwrap(), *target);
         }
         let error = link(c"absent").unwrap_err();

@@ -16,10 +16,8 @@
 //! If it fails or the daemon ends, the group is closed and the kernel lets
 //! every opener go on.
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -36,7 +34,7 @@ use super::loud::Loud;
 use super::tree::Ground;
 use crate::queue;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
-use crate::sys::stat::link_of;
+use crate::sys::stat::opened_path;
 use crate::sys::{ObjectId, PidFd, thread};
 
 /// How many identified openers may wait for the watching thread.
@@ -413,7 +411,7 @@ impl<I: Identify> Hold<I> {
         if thread::is_own(record.pid) {
             return None;
         }
-        if self.loud.is_in(|| path_of(fd)) {
+        if self.loud.is_in(|| opened_path(fd.as_fd()).ok()) {
             return None;
         }
         let identity = self
@@ -500,13 +498,6 @@ impl<I: Identify> Hold<I> {
             };
         }
     }
-}
-
-/// By which path a file was opened.
-fn path_of(fd: &OwnedFd) -> Option<PathBuf> {
-    let link = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
-    let path = link_of(nix::fcntl::AT_FDCWD, &link).ok()?;
-    Some(path.into())
 }
 
 impl<K> Round<K> {

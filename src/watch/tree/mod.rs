@@ -587,16 +587,8 @@ impl Tree {
                 out,
             );
         }
-        let home = self.nodes.get(&node).and_then(|node| node.home.clone());
-        let is_full = |home: Home| !self.homes.has_room(&home);
-        let wanted = directory && !self.child_role(node, name).is_none();
-        if wanted && home.is_some_and(is_full) {
-            // It is not even opened: there may be a great many.
-            self.at_limit(node, Limit::Directories, out);
-        } else {
-            let moved = false;
-            self.enter(node, name, directory, Finder { writer, moved }, out);
-        }
+        let moved = false;
+        self.enter(node, name, directory, Finder { writer, moved }, out);
         if directory
             && let Some(made) = made
             && self.by_object(&made).is_none()
@@ -617,6 +609,12 @@ impl Tree {
         let role = self.child_role(node, name);
         // Of what is no directory only a link at a place that a pattern names matters.
         if role.is_none() || (!directory && !self.is_named(node, name)) {
+            return;
+        }
+        let home = self.nodes.get(&node).and_then(|node| node.home.as_ref());
+        if directory && !finder.moved && home.is_some_and(|home| !self.homes.has_room(home)) {
+            // It is not even opened: there may be a great many.
+            self.at_limit(node, Limit::Directories, out);
             return;
         }
         let Some(dir) = self.open(node) else { return };
