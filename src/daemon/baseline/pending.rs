@@ -13,8 +13,8 @@ use crate::sink::{Fate, Receipt};
 
 /// How long an update waits for others to be written with.
 const BATCH_TIME: Duration = Duration::from_millis(500);
-/// How many make a batch at once.
-const BATCH: usize = 1024;
+/// How many make a batch at once: redb's cache has room for what they change.
+const BATCH: usize = 512;
 /// How many may wait while the store or the log cannot be written.
 const MOST: usize = 64 * 1024;
 
