@@ -413,16 +413,17 @@ impl<I: Identify> Hold<I> {
 
     fn opening(&mut self, record: &Record, round: &Round<I::Known>) -> Option<Held<I::Identity>> {
         let fd = record.fd.as_ref()?;
-        // Never asks of itself what it is waiting for itself.
-        if thread::is_own(record.pid) {
-            return None;
-        }
         if self.loud.is_in(|| opened_path(fd.as_fd()).ok()) {
             return None;
         }
-        let identity = self
-            .tool(record.pid, round)
-            .or_else(|| self.identify.opener(record.pid));
+        let mut identity = self.tool(record.pid, round);
+        if identity.is_none() {
+            // Never asks of itself what it is waiting for itself.
+            if thread::is_own(record.pid) {
+                return None;
+            }
+            identity = self.identify.opener(record.pid);
+        }
         if let (Some(identity), Ok(object)) = (identity, ObjectId::of(fd.as_fd())) {
             let identity = Box::new(identity);
             Some(Held::Opening { object, identity })
