@@ -21,8 +21,8 @@ use super::{Moment, Record, Stat, snapshot};
 
 /// Of what is in the tables. Another one is set aside.
 const FORMAT: u32 = 1;
-/// What redb may keep of the file in memory, in bytes.
-const CACHE: usize = 1 << 20;
+/// What redb may keep of the file in memory, in bytes: the kernel keeps it, too.
+const CACHE: usize = 256 << 10;
 
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");

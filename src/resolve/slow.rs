@@ -5,7 +5,9 @@
 //! happen on threads of this pool; a caller waits for its deadline and goes on
 //! without the answer. A stuck thread comes back when its process ends.
 //!
-//! Owns the threads and the queue in front of them, both bounded.
+//! Owns the threads and the queue in front of them, both bounded. A thread takes
+//! memory also while it waits, and most of them are never needed: the last that waits
+//! starts another before it reads.
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,18 +38,22 @@ struct Queue {
     /// Jobs that nobody has finished yet.
     pending: AtomicUsize,
     most: usize,
+    size: Size,
 }
 
 struct Jobs {
     waiting: VecDeque<Job>,
+    /// Threads that there are, and how many of them wait for a job.
+    threads: usize,
+    idle: usize,
     is_over: bool,
 }
 
 /// How a pool is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Threads, and so hostile processes that can be stuck at once before
-    /// others go unread.
+    /// At most so many threads, and so hostile processes that can be stuck at once
+    /// before others go unread.
     pub threads: usize,
     /// Jobs that may wait for a thread besides.
     pub backlog: usize,
@@ -111,7 +117,8 @@ impl<T> Answer<T> {
 }
 
 impl Pool {
-    /// Starts the threads.
+    /// Starts it, with as many threads as a job is not to wait for. The others come
+    /// from these: they may do what these may.
     ///
     /// # Errors
     /// A thread could not be started.
@@ -119,29 +126,22 @@ impl Pool {
         let most = size.threads + size.backlog;
         let queue = Arc::new(Queue {
             jobs: Mutex::new(Jobs {
-                waiting: VecDeque::with_capacity(most),
+                waiting: VecDeque::new(),
+                threads: 0,
+                idle: 0,
                 is_over: false,
             }),
             more: Condvar::new(),
             pending: AtomicUsize::new(0),
             most,
+            size,
         });
         let pool = Self(Arc::new(Owner(Arc::clone(&queue))));
-        for number in 0..size.threads {
-            let queue = Arc::clone(&queue);
-            std::thread::Builder::new()
-                .name(format!("slow-{number}"))
-                .spawn(move || {
-                    let _movable = size.movable.then(Movable::new);
-                    if size.urgent {
-                        // Refused without CAP_SYS_NICE: then it takes longer.
-                        let _ = crate::sys::thread::real_time(1);
-                    }
-                    while let Some(job) = queue.next() {
-                        job();
-                        queue.pending.fetch_sub(1, Ordering::Release);
-                    }
-                })?;
+        // To start a thread takes as long as a short job.
+        let ready = if size.urgent { 2 } else { 1 };
+        for number in 0..ready.min(size.threads) {
+            queue.lock().count_one_more();
+            queue.start(number)?;
         }
         Ok(pool)
     }
@@ -179,18 +179,65 @@ impl Queue {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a job; `None` when there will be no more.
-    fn next(&self) -> Option<Job> {
+    /// Starts a thread, which is counted already.
+    fn start(self: &Arc<Self>, number: usize) -> io::Result<()> {
+        let queue = Arc::clone(self);
+        std::thread::Builder::new()
+            .name(format!("slow-{number}"))
+            .spawn(move || queue.work())?;
+        Ok(())
+    }
+
+    /// What a thread does.
+    fn work(self: &Arc<Self>) {
+        let _movable = self.size.movable.then(Movable::new);
+        if self.size.urgent {
+            // Refused without CAP_SYS_NICE: then it takes longer.
+            let _ = crate::sys::thread::real_time(1);
+        }
+        while let Some((job, another)) = self.next() {
+            if let Some(number) = another
+                && self.start(number).is_err()
+            {
+                // Who takes the next job tries again.
+                self.lock().count_one_less();
+            }
+            job();
+            self.pending.fetch_sub(1, Ordering::Release);
+            self.lock().idle += 1;
+        }
+    }
+
+    /// Waits for a job, to be done by a thread that counts as idle, and says which
+    /// thread is to be started first, if any; `None` when there will be no more.
+    fn next(&self) -> Option<(Job, Option<usize>)> {
         let mut jobs = self.lock();
         loop {
             if let Some(job) = jobs.waiting.pop_front() {
-                return Some(job);
+                jobs.idle -= 1;
+                let another = jobs.idle == 0 && jobs.threads < self.size.threads;
+                return Some((job, another.then(|| jobs.count_one_more())));
             }
             if jobs.is_over {
                 return None;
             }
             jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Jobs {
+    /// Counts a thread that is about to be started; its number.
+    fn count_one_more(&mut self) -> usize {
+        self.idle += 1;
+        self.threads += 1;
+        self.threads - 1
+    }
+
+    /// It could not be.
+    fn count_one_less(&mut self) {
+        self.idle -= 1;
+        self.threads -= 1;
     }
 }
 
@@ -205,23 +252,39 @@ impl Drop for Owner {
 mod tests {
     use super::*;
 
+    /// A pool of at most `threads`, with nobody waiting in front of them.
+    fn pool(threads: usize, urgent: bool) -> Pool {
+        let size = Size {
+            threads,
+            backlog: 0,
+            urgent,
+            movable: false,
+        };
+        Pool::start(size).unwrap()
+    }
+
+    fn threads(pool: &Pool) -> usize {
+        pool.0.0.lock().threads
+    }
+
+    /// Occupies a thread until what it gives back is dropped.
+    fn stick(pool: &Pool) -> SyncSender<()> {
+        let (release, blocked) = sync_channel::<()>(0);
+        let (begin, begun) = sync_channel(0);
+        let answer = pool.ask(move || {
+            begin.send(()).unwrap();
+            blocked.recv()
+        });
+        begun.recv().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(1);
+        assert!(answer.unwrap().until(deadline).is_none());
+        release
+    }
+
     #[test]
     fn a_stuck_read_costs_its_deadline_and_no_more_than_its_thread() {
-        let pool = Pool::start(Size {
-            threads: 4,
-            backlog: 0,
-            urgent: false,
-            movable: false,
-        })
-        .unwrap();
-        let mut stuck = Vec::new();
-        for _ in 0..4 {
-            let (release, blocked) = sync_channel::<()>(0);
-            let answer = pool.ask(move || blocked.recv()).unwrap();
-            let deadline = Instant::now() + Duration::from_millis(1);
-            assert!(answer.until(deadline).is_none());
-            stuck.push(release);
-        }
+        let pool = pool(4, false);
+        let stuck: Vec<_> = (0..4).map(|_| stick(&pool)).collect();
         assert!(pool.ask(|| ()).is_none(), "all threads are stuck");
         drop(stuck);
         while pool.0.0.pending.load(Ordering::Acquire) > 0 {
@@ -232,5 +295,32 @@ mod tests {
             answer.until(Instant::now() + Duration::from_secs(10)),
             Some(7)
         );
+    }
+
+    #[test]
+    fn threads_are_started_when_they_are_needed() {
+        for (urgent, ready) in [(false, 1), (true, 2)] {
+            let pool = pool(4, urgent);
+            assert_eq!(threads(&pool), ready);
+            let mut stuck = Vec::new();
+            // One always waits, as long as there may be one more.
+            for expected in [2, 3, 4, 4] {
+                stuck.push(stick(&pool));
+                assert_eq!(threads(&pool), expected);
+            }
+            assert!(pool.ask(|| ()).is_none(), "all threads are stuck");
+        }
+        // Those that are there do what comes one after the other.
+        let pool = pool(4, true);
+        for number in 0..100 {
+            let answer = pool.ask(move || number).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            assert_eq!(answer.until(deadline), Some(number));
+            // The answer comes before its thread waits again.
+            while pool.0.0.lock().idle < 2 {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(threads(&pool), 2);
     }
 }

@@ -24,7 +24,8 @@ pub struct Movable {
 }
 
 impl Movable {
-    /// For the calling thread.
+    /// For the calling thread. It runs wherever the process's first thread may: who
+    /// started it may have made room just then, and where it did was inherited.
     pub fn new() -> Self {
         let tid = current_id();
         let free = |place: &&AtomicI32| {
@@ -32,8 +33,14 @@ impl Movable {
                 .compare_exchange(0, tid, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
         };
+        let place = MOVABLE.iter().find(free);
+        // Once it is in the list, so that what is given back later reaches it.
+        if let Ok(all) = Processors::of(nix::unistd::getpid().as_raw()) {
+            // One that has no right to the processors stays where it is.
+            let _ = all.give(0);
+        }
         Self {
-            place: MOVABLE.iter().find(free),
+            place,
             not_send: PhantomData,
         }
     }
@@ -137,6 +144,20 @@ mod tests {
         let [first, .., _] = all[..] else {
             return assert_eq!(all.len(), 1, "there is nothing to move between");
         };
+        let few = Processors::of(0).unwrap().without(first).unwrap();
+        let moved = std::thread::spawn(move || {
+            few.give(0).unwrap();
+            let started = std::thread::spawn(|| {
+                let inherited = numbers(Processors::of(0).unwrap());
+                let _movable = Movable::new();
+                (inherited, numbers(Processors::of(0).unwrap()))
+            });
+            started.join().unwrap()
+        });
+        let (inherited, own) = moved.join().unwrap();
+        assert_eq!(inherited, all[1..]);
+        assert_eq!(own, all, "it was started by one that made room");
+
         let (tell, told) = channel();
         let (end, ending) = channel::<()>();
         let movable = std::thread::spawn(move || {

@@ -16,7 +16,7 @@ pub type Home = Arc<Path>;
 /// In this time all the names may be looked at that a home may look at once.
 const REFILL: Duration = Duration::from_secs(60);
 /// What a look into a directory costs besides, as so many names.
-const LOOK: u32 = 16;
+const LOOK: usize = 16;
 
 /// The names that sshd(8) and ssh(1) look for by themselves: they let somebody in,
 /// or run at a login.
@@ -73,15 +73,28 @@ pub struct Limits {
     pub files: usize,
 }
 
+/// There is one of each home.
 #[derive(Debug)]
 struct Taken {
-    directories: usize,
-    files: usize,
+    directories: u32,
+    files: u32,
     /// How many names may be looked at now; less than nothing after a look that
     /// cost more.
-    credit: f64,
-    at: Instant,
+    credit: f32,
     said: [bool; 3],
+    /// When that was reckoned, in microseconds since [`Homes::begun`].
+    at: u64,
+}
+
+/// A time as it is kept ([`Taken::at`]).
+fn since(begun: Instant, now: Instant) -> u64 {
+    let passed = now.saturating_duration_since(begun).as_micros();
+    u64::try_from(passed).unwrap_or(u64::MAX)
+}
+
+/// A count as it is kept: what does not fit stays at the largest number.
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// A limit that was reached.
@@ -96,6 +109,7 @@ pub(super) enum Limit {
 #[derive(Debug)]
 pub(super) struct Homes {
     limits: Limits,
+    begun: Instant,
     taken: HashMap<Home, Taken>,
 }
 
@@ -103,6 +117,7 @@ impl Homes {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
+            begun: Instant::now(),
             taken: HashMap::new(),
         }
     }
@@ -119,78 +134,80 @@ impl Homes {
         }
     }
 
-    fn most_names(&self) -> f64 {
-        // Exact up to 2^53.
+    fn most_names(&self) -> f32 {
+        // Exact up to 2^24.
         #[expect(clippy::cast_precision_loss, reason = "far fewer files than that")]
-        let files = self.limits.files as f64;
+        let files = self.limits.files as f32;
         4.0 * files.max(256.0)
     }
 
     fn at(&mut self, home: &Home) -> &mut Taken {
-        let credit = self.most_names();
+        let (credit, begun) = (self.most_names(), self.begun);
         self.taken.entry(Arc::clone(home)).or_insert_with(|| Taken {
             directories: 0,
             files: 0,
             credit,
-            at: Instant::now(),
             said: Default::default(),
+            at: since(begun, Instant::now()),
         })
     }
 
     /// Takes a directory; false if there is no room.
     pub(super) fn take_directory(&mut self, home: &Home) -> bool {
-        let most = self.limits.directories;
+        let most = count(self.limits.directories);
         let taken = self.at(home);
         let room = taken.directories < most;
-        taken.directories += usize::from(room);
+        taken.directories += u32::from(room);
         room
     }
 
     /// Whether there is room for another directory.
     pub(super) fn has_room(&self, home: &Home) -> bool {
         let taken = self.taken.get(home);
-        taken.is_none_or(|taken| taken.directories < self.limits.directories)
+        taken.is_none_or(|taken| taken.directories < count(self.limits.directories))
     }
 
     /// Takes directories and files that another home had.
     pub(super) fn take(&mut self, home: &Home, directories: usize, files: usize) {
         let taken = self.at(home);
-        taken.directories += directories;
-        taken.files += files;
+        taken.directories = taken.directories.saturating_add(count(directories));
+        taken.files = taken.files.saturating_add(count(files));
     }
 
     /// Gives directories and files back.
     pub(super) fn give(&mut self, home: &Home, directories: usize, files: usize) {
         if let Some(taken) = self.taken.get_mut(home) {
-            taken.directories = taken.directories.saturating_sub(directories);
-            taken.files = taken.files.saturating_sub(files);
+            taken.directories = taken.directories.saturating_sub(count(directories));
+            taken.files = taken.files.saturating_sub(count(files));
         }
     }
 
     /// Takes a file; false if there is no room.
     pub(super) fn take_file(&mut self, home: &Home, always: bool) -> bool {
-        let most = self.limits.files;
+        let most = count(self.limits.files);
         let taken = self.at(home);
         let room = always || taken.files < most;
-        taken.files += usize::from(room);
+        taken.files = taken.files.saturating_add(u32::from(room));
         room
     }
 
     /// Whether a directory may be looked into now.
     pub(super) fn may_look(&mut self, home: &Home, now: Instant) -> bool {
-        let most = self.most_names();
+        let (most, now) = (self.most_names(), since(self.begun, now));
         let taken = self.at(home);
-        let passed = now.saturating_duration_since(taken.at);
+        let passed = Duration::from_micros(now.saturating_sub(taken.at));
         taken.at = taken.at.max(now);
-        let share = passed.as_secs_f64() / REFILL.as_secs_f64();
+        let share = passed.as_secs_f32() / REFILL.as_secs_f32();
         taken.credit = (taken.credit + share * most).min(most);
         taken.credit > 0.0
     }
 
     /// So many names were looked at.
     pub(super) fn looked(&mut self, home: &Home, names: usize) {
-        let names = u32::try_from(names).unwrap_or(u32::MAX);
-        self.at(home).credit -= f64::from(names.saturating_add(LOOK));
+        // Exact up to 2^24.
+        #[expect(clippy::cast_precision_loss, reason = "far fewer names than that")]
+        let cost = names.saturating_add(LOOK) as f32;
+        self.at(home).credit -= cost;
     }
 
     /// Whether it is the first time that this limit is reached.
@@ -200,10 +217,10 @@ impl Homes {
 
     /// Forgets homes that have nothing, and have not been looked into lately.
     pub(super) fn prune(&mut self, now: Instant) {
+        let now = since(self.begun, now);
         self.taken.retain(|_, taken| {
-            taken.directories > 0
-                || taken.files > 0
-                || now.saturating_duration_since(taken.at) < REFILL
+            let passed = Duration::from_micros(now.saturating_sub(taken.at));
+            taken.directories > 0 || taken.files > 0 || passed < REFILL
         });
     }
 }

@@ -220,7 +220,6 @@ fn open(
             .messages
             .try_send(Message::Fault("run_cut_short", reason));
     }
-    // While the directories are marked.
     // While the directories are marked. Without them every file is looked at.
     let versions = Versions::read(&store, parts.key).ok();
     meta.ended = Some(false);

@@ -46,14 +46,22 @@ pub(super) enum Name {
 
 impl From<&OsStr> for Name {
     fn from(name: &OsStr) -> Self {
-        let known = name
-            .to_str()
-            .and_then(|name| OFTEN.binary_search(&name).ok());
-        match known.and_then(|place| u8::try_from(place).ok()) {
+        match often(name) {
             Some(place) => Self::Often(place),
             None => Self::Rare(name.into()),
         }
     }
+}
+
+/// The number of a name that is often found.
+pub(super) fn often(name: &OsStr) -> Option<u8> {
+    let place = OFTEN.binary_search(&name.to_str()?).ok()?;
+    u8::try_from(place).ok()
+}
+
+/// The name with this number; empty if none has it.
+pub(super) fn often_called(place: u8) -> &'static OsStr {
+    OsStr::new(OFTEN.get(usize::from(place)).copied().unwrap_or_default())
 }
 
 impl std::ops::Deref for Name {
@@ -61,7 +69,7 @@ impl std::ops::Deref for Name {
 
     fn deref(&self) -> &OsStr {
         match self {
-            Self::Often(place) => OsStr::new(OFTEN[usize::from(*place)]),
+            Self::Often(place) => often_called(*place),
             Self::Rare(name) => name,
         }
     }

@@ -9,6 +9,7 @@ use std::hash::BuildHasher as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use super::entries::{often, often_called};
 use crate::sys::stat::Version;
 
 /// Which version of a file was there; 0: it was not looked at. Equal for equal
@@ -22,12 +23,15 @@ pub fn digest(key: &RandomState, version: &Version) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// For each directory its path, names each with a digest, and an empty name. NUL
-    /// ends paths and names.
+    /// ends paths and names; a name that is often found is [`OFTEN`] and its number.
     bytes: Vec<u8>,
     /// Where the path of the last directory begins, and where it ends.
     last: Option<(usize, usize)>,
     count: usize,
 }
+
+/// No name begins so.
+const OFTEN: u8 = b'/';
 
 /// What stands for one file besides its name.
 const DIGEST: usize = size_of::<u64>();
@@ -48,8 +52,12 @@ impl Listing {
             self.last = Some((from, self.bytes.len()));
             self.bytes.push(0);
         }
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.push(0);
+        if let Some(number) = often(name) {
+            self.bytes.extend_from_slice(&[OFTEN, number]);
+        } else {
+            self.bytes.extend_from_slice(name.as_bytes());
+            self.bytes.push(0);
+        }
         self.bytes.extend_from_slice(&digest.to_ne_bytes());
         self.bytes.push(0);
         self.count += 1;
@@ -100,6 +108,14 @@ impl<'a> Files<'a> {
         self.rest = &rest[1..];
         Some(OsStr::from_bytes(text))
     }
+
+    fn name(&mut self) -> Option<&'a OsStr> {
+        if let [OFTEN, number, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Some(often_called(*number));
+        }
+        self.text()
+    }
 }
 
 impl<'a> Iterator for Files<'a> {
@@ -111,7 +127,7 @@ impl<'a> Iterator for Files<'a> {
                 self.directory = Some(Path::new(self.text()?));
                 continue;
             };
-            let name = self.text()?;
+            let name = self.name()?;
             if name.is_empty() {
                 self.directory = None;
                 continue;
@@ -134,6 +150,8 @@ mod tests {
         let files = [
             ("/a/.ssh", "id", 0),
             ("/a/.ssh", "id.pub", u64::MAX),
+            ("/a/.ssh", "id_rsa.pub", u64::MAX),
+            ("/a/.ssh", "agent", 0),
             ("/a/.ssh/d", "\n", 256),
             ("/a/.ssh", "config", 7),
             ("/a", "x", 1),

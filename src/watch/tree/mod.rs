@@ -11,6 +11,7 @@
 //! translate them into the calls here. Marks are set through a [`Marker`].
 
 mod brief;
+mod by_object;
 mod entries;
 mod links;
 mod listing;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::brief::Briefs;
+use self::by_object::ByObject;
 use self::entries::Entries;
 use self::links::Followed;
 pub use self::listing::{Listing, digest};
@@ -170,7 +172,8 @@ impl Hasher for Counted {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Role {
     /// Patterns that lead through here, and how many of their components are done.
-    waypoints: Box<[(usize, usize)]>,
+    /// Of all homes the same, which have them together ([`Tree::shared`]).
+    waypoints: Arc<[(usize, usize)]>,
     /// Files in it are reported.
     watched: bool,
 }
@@ -206,6 +209,9 @@ struct Node {
     /// It has no marks for a while.
     muted: bool,
 }
+
+/// Directories, each in a place of its own, for they are many: the table grows by doubling.
+type Nodes = HashMap<NodeId, Box<Node>, BuildHasherDefault<Counted>>;
 
 impl Node {
     /// The id of the file system it lies on.
@@ -258,9 +264,10 @@ pub struct Tree {
     limit: usize,
     opens: WantsOpens,
     marker: Box<dyn Marker>,
-    /// Each in a place of its own, for they are many: the table grows by doubling.
-    nodes: HashMap<NodeId, Box<Node>, BuildHasherDefault<Counted>>,
-    by_object: HashMap<ObjectId, NodeId>,
+    nodes: Nodes,
+    by_object: ByObject,
+    /// Those of the last directory that has any.
+    waypoints: Arc<[(usize, usize)]>,
     root: Option<NodeId>,
     /// How many there have been.
     made: u64,
@@ -311,7 +318,8 @@ impl Tree {
             opens: scope.opens,
             marker,
             nodes: HashMap::default(),
-            by_object: HashMap::new(),
+            by_object: ByObject::default(),
+            waypoints: Arc::default(),
             root: None,
             made: 0,
             stock: None,
@@ -533,7 +541,7 @@ impl Tree {
     /// The directory with this identity.
     #[must_use]
     pub fn by_object(&self, object: &ObjectId) -> Option<NodeId> {
-        self.by_object.get(object).copied()
+        self.by_object.find(&self.nodes, object)
     }
 
     /// The directory known by this path.
@@ -868,7 +876,7 @@ impl Tree {
         };
         let mut watched = parent.role.watched && !parent.linked;
         let mut waypoints = Vec::new();
-        for (index, done) in &parent.role.waypoints {
+        for (index, done) in parent.role.waypoints.iter() {
             let pattern = &self.patterns[*index];
             if pattern.matches(*done, name) {
                 if done + 1 == pattern.depth() {
@@ -879,9 +887,23 @@ impl Tree {
             }
         }
         Role {
-            waypoints: waypoints.into_boxed_slice(),
+            waypoints: if waypoints.is_empty() {
+                Arc::default()
+            } else {
+                waypoints.into()
+            },
             watched,
         }
+    }
+
+    /// The same role, with the waypoints of the directory before if they are equal.
+    fn shared(&mut self, mut role: Role) -> Role {
+        if role.waypoints == self.waypoints {
+            role.waypoints = Arc::clone(&self.waypoints);
+        } else if !role.waypoints.is_empty() {
+            self.waypoints = Arc::clone(&role.waypoints);
+        }
+        role
     }
 
     /// Whether a pattern names this entry, or leads through it.

@@ -106,11 +106,12 @@ impl Tree {
         if let Some(stale) = stale {
             self.detach(stale);
         }
+        let role = self.shared(role);
         let base = self.is_base(&role);
         self.count_base(id.file_system(), false, base);
         let node = NodeId(NonZeroU64::MIN.saturating_add(self.made));
         self.made += 1;
-        self.by_object.insert(id.clone(), node);
+        self.by_object.insert(&self.nodes, &id, node);
         if parent.is_none() {
             self.root = Some(node);
         }
@@ -188,7 +189,7 @@ impl Tree {
             }
         } else {
             // Every name that could matter is known: a home is not listed for one.
-            for (index, done) in &entry.role.waypoints {
+            for (index, done) in entry.role.waypoints.iter() {
                 if let Some(name) = self.patterns[*index].name(*done)
                     && !found.names.iter().any(|(listed, _)| listed == name)
                 {
@@ -349,9 +350,7 @@ impl Tree {
             for object in &entry.followed {
                 self.unfollow(dir.as_ref().map(AsFd::as_fd), object);
             }
-            if self.by_object.get(&entry.id) == Some(&node) {
-                self.by_object.remove(&entry.id);
-            }
+            self.by_object.remove(&entry.id, node);
             if self.root == Some(node) {
                 self.root = None;
             }
