@@ -140,6 +140,13 @@ impl Source {
         }
     }
 
+    /// Whether the watching thread sleeps.
+    fn rests(&self, at_rest: bool) {
+        if let Self::Fanotify(watch) = self {
+            watch.rests(at_rest);
+        }
+    }
+
     fn tree(&self) -> &Tree {
         match self {
             Self::Fanotify(watch) => watch.tree(),
@@ -815,7 +822,10 @@ impl Watching {
             let left = due.saturating_duration_since(Instant::now());
             TimeSpec::from_duration(left)
         });
-        let mounted = match ppoll(&mut fds, left, None) {
+        self.inputs.source.rests(true);
+        let polled = ppoll(&mut fds, left, None);
+        self.inputs.source.rests(false);
+        let mounted = match polled {
             Ok(_) => fds.last().and_then(PollFd::revents),
             Err(nix::errno::Errno::EINTR) => None,
             Err(error) => return Err(error.into()),
@@ -928,12 +938,7 @@ impl Watching {
                     self.send(Message::Problem(time, since, Box::new(problem)));
                 }
                 Notice::Muted(home, writer) => self.muted(&home, writer.as_deref(), time, now),
-                Notice::Fence(number) => {
-                    self.resolver.fence(number);
-                    if let Source::Fanotify(watch) = &self.inputs.source {
-                        watch.clear_fence(number);
-                    }
-                }
+                Notice::Fence(number) => self.resolver.fence(number),
             }
         }
         // To hand on may have found more.

@@ -210,16 +210,21 @@ impl Entry {
     ///
     /// Since Linux 6.12 a thread that has just gone to sleep can stand in the
     /// run queue for as long as others run there (`DELAY_DEQUEUE`), and has no
-    /// such function until then.
+    /// such function until then. To ask which call it is in (`proc_pid_syscall(5)`)
+    /// takes it off (`wait_task_inactive` in `kernel/sched/core.c`), sooner than
+    /// its stack is unwound.
     #[must_use]
     pub fn waits_for_fanotify(&self) -> bool {
         let mut buffer = [0u8; 64];
-        let Ok(length) = self.read(c"wchan", &mut buffer) else {
-            return false;
-        };
-        match &buffer[..length] {
-            b"0" => {}
-            function => return function.starts_with(b"fanotify"),
+        for number in 0..2 {
+            let Ok(length) = self.read(c"wchan", &mut buffer) else {
+                return false;
+            };
+            match &buffer[..length] {
+                b"0" if number == 0 => _ = self.read(c"syscall", &mut buffer),
+                b"0" => {}
+                function => return function.starts_with(b"fanotify"),
+            }
         }
         // The innermost function first: `[<0>] fanotify_handle_event+0x1f/0x2a`.
         self.read(c"stack", &mut buffer)

@@ -335,6 +335,16 @@ impl NotificationGroup {
         mark(&self.group, flags, mask, dir, OsStr::new("."))
     }
 
+    /// How many records wait in the queue: for each, `FIONREAD` counts the bytes of
+    /// its fixed part (`fanotify_ioctl` in `fs/notify/fanotify/fanotify_user.c`). Takes time
+    /// in proportion.
+    ///
+    /// # Errors
+    /// The errno of ioctl(2).
+    pub fn waiting(&self) -> io::Result<u64> {
+        Ok(rustix::io::ioctl_fionread(&self.group)? / METADATA_LENGTH as u64)
+    }
+
     /// Reads what is queued, as much as fits into `buffer`, and hands each
     /// record to `take`. Returns how many; 0 means the queue was empty.
     ///

@@ -209,10 +209,10 @@ impl FanotifyWatch {
         Ok(())
     }
 
-    /// Takes away a fence that has been passed.
-    pub fn clear_fence(&self, number: u64) {
+    /// Whether who reads this sleeps until there is something to read.
+    pub fn rests(&self, at_rest: bool) {
         if let Some((_, fence)) = &self.fence {
-            fence.clear(number);
+            fence.rests(at_rest);
         }
     }
 
@@ -280,16 +280,31 @@ impl FanotifyWatch {
     pub fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<usize> {
         let mut records = Vec::new();
         let group = Arc::clone(&self.group);
-        let count = group.read(&mut self.buffer, |record| records.push(record))?;
-        if count == 0 {
+        let mut read = || group.read(&mut self.buffer, |record| records.push(record));
+        let places = match &self.fence {
+            Some((_, fence)) => fence.reading(read)?,
+            None => 0..read()? as u64,
+        };
+        if places.is_empty() {
             self.tree.emptied();
         }
         self.pids.clear();
         self.pids.extend(records.iter().map(|record| record.pid));
-        for record in records {
+        for (place, record) in places.clone().zip(records) {
+            self.pass(place, out);
             self.take(record, out);
         }
-        Ok(count)
+        self.pass(places.end, out);
+        Ok(self.pids.len())
+    }
+
+    /// Reports the fences that have been passed with `place` records.
+    fn pass(&self, place: u64, out: &mut Vec<Notice>) {
+        if let Some((_, fence)) = &self.fence {
+            while let Some(number) = fence.passed(place) {
+                out.push(Notice::Fence(number));
+            }
+        }
     }
 
     /// Whose the records of the last reading are, one for each.
@@ -304,11 +319,12 @@ impl FanotifyWatch {
             self.tree.rescan(out);
             return;
         }
-        if let (Some((fence, _)), Some(entry)) = (&self.fence, &record.entry)
-            && entry.directory == *fence
+        if let (Some((directory, fence)), Some(entry)) = (&self.fence, &record.entry)
+            && entry.directory == *directory
         {
             if let Some(number) = Fence::number(&entry.name) {
                 out.push(Notice::Fence(number));
+                fence.clear(number);
             }
             return;
         }

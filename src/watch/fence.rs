@@ -1,30 +1,52 @@
 //! A mark in the stream of records that says "before" and "after".
 //!
 //! A permission record and the notification records have no order between
-//! them. While a process is held at exec, the answering thread makes a directory with
-//! a new number in a private, marked directory; the kernel queues that record behind all
-//! that the process did before the exec, and in front of all it does after it.
+//! them. While a process is held at exec, the answering thread raises a fence with
+//! a new number: it stands behind all that the process did before the exec, and in front
+//! of all it does after it.
 //!
-//! Owns the private directory. Fails with the error of mkdir(2); without a
-//! fence an exec record is never certain.
+//! While the watching thread sleeps, a fence is a place in the queue: as many
+//! records have been read, and as many wait (`FIONREAD`). That is not known while it
+//! reads, and takes long while many wait: then a directory is made in a private, marked
+//! one, and its record is the fence.
+//!
+//! Owns the private directory, and the count of what was read. Fails with the error of
+//! mkdir(2); without a fence an exec record is never certain.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// The private directory.
+/// So many fences stand as places at once: more than key tools are followed.
+const MAX_PLACES: usize = 1024;
+
+/// The private directory, and the places in the queue.
 #[derive(Debug)]
 pub struct Fence {
     path: PathBuf,
     dir: OwnedFd,
     next: AtomicU64,
+    /// Whether the watching thread sleeps, so that hardly anything waits.
+    at_rest: AtomicBool,
+    queue: Mutex<Queue>,
+}
+
+/// What is known of the queue while nobody reads it.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Records that were read.
+    read: u64,
+    /// Numbers of fences, and how many records are in front of each.
+    places: VecDeque<(u64, u64)>,
 }
 
 impl Fence {
@@ -47,20 +69,61 @@ impl Fence {
             dir: open(path, flags, Mode::empty())?,
             path: path.to_owned(),
             next: AtomicU64::new(1),
+            at_rest: AtomicBool::new(false),
+            queue: Mutex::default(),
         })
     }
 
-    /// Raises the next fence and returns its number.
+    /// Raises the next fence and returns its number. `waiting` counts the records that
+    /// wait in the queue.
     ///
     /// # Errors
     /// The errno of mkdirat(2).
-    pub fn raise(&self) -> io::Result<u64> {
+    pub fn raise(&self, waiting: impl FnOnce() -> io::Result<u64>) -> io::Result<u64> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if self.at_rest.load(Ordering::Acquire)
+            // Whoever is held does not wait for a reading.
+            && let Ok(mut queue) = self.queue.try_lock()
+            && queue.places.len() < MAX_PLACES
+            && let Ok(waiting) = waiting()
+        {
+            let place = queue.read + waiting;
+            queue.places.push_back((number, place));
+            return Ok(number);
+        }
         mkdirat(&self.dir, number.to_string().as_str(), Mode::S_IRWXU)?;
         Ok(number)
     }
 
-    /// Takes away a fence that has been passed.
+    /// The watching thread goes to sleep, or has been woken.
+    pub fn rests(&self, at_rest: bool) {
+        self.at_rest.store(at_rest, Ordering::Release);
+    }
+
+    /// Reads the queue by `read`, which returns how many records it has taken.
+    /// Returns the places of what it took: how many records are in front of the
+    /// first, and in front of what is still to be read.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn reading(
+        &self,
+        read: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<std::ops::Range<u64>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = queue.read;
+        queue.read += read()? as u64;
+        Ok(first..queue.read)
+    }
+
+    /// The next fence that has at most `place` records in front of it; it stands no more.
+    pub fn passed(&self, place: u64) -> Option<u64> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.places.front().filter(|(_, at)| *at <= place)?;
+        queue.places.pop_front().map(|(number, _)| number)
+    }
+
+    /// Takes away the directory of a fence that has been passed.
     pub fn clear(&self, number: u64) {
         // One that cannot be removed is removed at the next start.
         let _ = unlinkat(
@@ -86,5 +149,75 @@ impl AsFd for Fence {
 impl Drop for Fence {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A fence in a directory of its own, and a queue in which `waiting` records wait.
+    fn fence() -> (Fence, Cell<u64>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let fence = Fence::new(&dir.path().join("fence")).unwrap();
+        (fence, Cell::new(0), dir)
+    }
+
+    #[test]
+    fn stands_where_it_was_raised() {
+        let (fence, waiting, _dir) = fence();
+        let raise = || fence.raise(|| Ok(waiting.get())).unwrap();
+        let read = |count| fence.reading(|| Ok(count)).unwrap();
+        assert_eq!(read(5), 0..5);
+        fence.rests(true);
+        waiting.set(2);
+        let first = raise();
+        waiting.set(3);
+        let second = raise();
+        assert_eq!(read(2), 5..7);
+        // The record with five in front of it, and the one with six.
+        assert_eq!(fence.passed(5), None);
+        assert_eq!(fence.passed(6), None);
+        assert_eq!(fence.passed(7), Some(first));
+        assert_eq!(fence.passed(7), None);
+        assert_eq!(fence.passed(8), Some(second));
+        assert_eq!(fence.passed(u64::MAX), None);
+    }
+
+    #[test]
+    fn is_a_directory_while_the_queue_is_read_or_cannot_be_counted() {
+        let (fence, waiting, _dir) = fence();
+        let directory = |number: u64| fence.path.join(number.to_string());
+        let awake = fence.raise(|| Ok(0)).unwrap();
+        assert!(directory(awake).is_dir());
+        fence.rests(true);
+        let counted = fence.raise(|| Ok(waiting.get())).unwrap();
+        assert!(!directory(counted).exists());
+        let refused = fence.raise(|| Err(io::ErrorKind::Unsupported.into()));
+        assert!(directory(refused.unwrap()).is_dir());
+        let reading = fence.reading(|| {
+            let raised = fence.raise(|| Ok(waiting.get())).unwrap();
+            assert!(directory(raised).is_dir());
+            fence.clear(raised);
+            assert!(!directory(raised).exists());
+            Ok(0)
+        });
+        assert_eq!(reading.unwrap(), 0..0);
+        assert_eq!(fence.passed(0), Some(counted));
+        fence.rests(false);
+        assert!(directory(fence.raise(|| Ok(0)).unwrap()).is_dir());
+    }
+
+    #[test]
+    fn no_more_places_than_are_kept() {
+        let (fence, _, _dir) = fence();
+        fence.rests(true);
+        for _ in 0..MAX_PLACES {
+            fence.raise(|| Ok(0)).unwrap();
+        }
+        let next = fence.raise(|| Ok(0)).unwrap();
+        assert!(fence.path.join(next.to_string()).is_dir());
     }
 }

@@ -386,9 +386,15 @@ impl<I: Identify> Hold<I> {
         let tool = round.tools.swap_remove(index);
         let _ = round.epoll.delete(&tool.pidfd);
         self.berth.count(round.tools.len());
-        let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
+        let fence = self.raise();
         round.untold.push((tool.pid, fence));
         self.tell_again(round);
+    }
+
+    /// Raises a fence, where there can be one.
+    fn raise(&self) -> Option<u64> {
+        let fence = self.fence.as_ref()?;
+        fence.raise(|| self.notification.waiting()).ok()
     }
 
     /// An end must be heard of, or the pid of the next process is taken for this one.
@@ -407,16 +413,17 @@ impl<I: Identify> Hold<I> {
 
     fn opening(&mut self, record: &Record, round: &Round<I::Known>) -> Option<Held<I::Identity>> {
         let fd = record.fd.as_ref()?;
-        // Never asks of itself what it is waiting for itself.
-        if thread::is_own(record.pid) {
-            return None;
-        }
         if self.loud.is_in(|| opened_path(fd.as_fd()).ok()) {
             return None;
         }
-        let identity = self
-            .tool(record.pid, round)
-            .or_else(|| self.identify.opener(record.pid));
+        let mut identity = self.tool(record.pid, round);
+        if identity.is_none() {
+            // Never asks of itself what it is waiting for itself.
+            if thread::is_own(record.pid) {
+                return None;
+            }
+            identity = self.identify.opener(record.pid);
+        }
         if let (Some(identity), Ok(object)) = (identity, ObjectId::of(fd.as_fd())) {
             let identity = Box::new(identity);
             Some(Held::Opening { object, identity })
@@ -450,9 +457,9 @@ impl<I: Identify> Hold<I> {
             .pidfd
             .is_some_and(|pidfd| round.follow(executor.pid, pidfd, executor.known));
         self.berth.count(round.tools.len());
-        // Before the fence, which wakes threads.
+        // Before the fence, which may wake threads.
         self.berth.seen(executor.processor);
-        let fence = self.fence.as_ref().and_then(|fence| fence.raise().ok());
+        let fence = self.raise();
         let held = Held::Executing {
             identity: Box::new(executor.identity),
             fence,

@@ -66,6 +66,32 @@ fn floor(host: &Host, homes: usize) -> Duration {
     begun.elapsed()
 }
 
+/// A fence is a number of records in the queue (`watch::fence`).
+#[test]
+fn the_kernel_counts_the_records_that_wait() {
+    let host = Host::new();
+    let mut buffer = vec![0; 4096];
+    for files in [1, 7, 300] {
+        let place = host.path(&format!("/home/counted{files}"));
+        fs::create_dir(&place).unwrap();
+        let group = NotificationGroup::new().unwrap();
+        let dir = File::open(&place).unwrap();
+        let names = mask::CREATE | mask::DELETE;
+        group.mark_directory(dir.as_fd(), names).unwrap();
+        assert_eq!(group.waiting().unwrap(), 0);
+        // However long a record is.
+        for number in 0..files {
+            fs::write(place.join(format!("{number:0>255}")), "").unwrap();
+        }
+        let mut left = group.waiting().unwrap();
+        assert_eq!(left, files);
+        while left > 0 {
+            left -= group.read(&mut buffer, drop).unwrap() as u64;
+            assert_eq!(group.waiting().unwrap(), left);
+        }
+    }
+}
+
 #[test]
 fn many_homes_are_watched_and_compared_in_little_memory() {
     let homes = std::env::var("SCALE_HOMES").map_or(HOMES, |homes| homes.parse().unwrap());
