@@ -1,7 +1,9 @@
 //! Asking a running daemon, running beside it, and reloading it.
 
 use std::collections::BTreeMap;
+use std::fs::{self, DirEntry};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
@@ -229,7 +231,7 @@ fn members_of_adm_read_the_log_and_the_status_and_nobody_else_does() {
     daemon.alert(SEED, &path);
 
     let directory = host.path("/run/ssh-keywatch").metadata().unwrap();
-    let socket = std::fs::symlink_metadata(host.path(SOCKET)).unwrap();
+    let socket = fs::symlink_metadata(host.path(SOCKET)).unwrap();
     let log = host.path(LOG).metadata().unwrap();
     assert_eq!(directory.permissions().mode() & 0o7777, 0o750);
     assert_eq!(socket.permissions().mode() & 0o7777, 0o660);
@@ -283,6 +285,22 @@ fn stock(host: &Host, directories: &[&str]) -> Vec<String> {
     let mut found: Vec<String> = found.lines().map(str::to_owned).collect();
     found.sort();
     found
+}
+
+/// Stops the daemon, and waits until each of its threads stands.
+fn stop(daemon: &Daemon) {
+    daemon.signal(Signal::SIGSTOP);
+    let until = Instant::now() + SOON;
+    let stands = |task: std::io::Result<DirEntry>| {
+        // One that has ended is not there the next time.
+        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    };
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    while !fs::read_dir(&tasks).unwrap().all(stands) {
+        assert!(Instant::now() < until, "it does not stop");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -340,10 +358,13 @@ fn a_second_one_is_told_who_runs_and_a_dry_one_runs_beside_it() {
             .then_some(())
     };
     said.wait(SOON, shown).expect("alerts of the dry run");
+    // What the other one writes meanwhile is its own business.
+    stop(&daemon);
     let before = stock(&host, &still);
     dry.signal(Signal::SIGTERM);
     assert_eq!(dry.end(SOON).code(), Some(0));
     assert_eq!(stock(&host, &still), before, "touched by a dry end");
+    daemon.signal(Signal::SIGCONT);
     let left = host.sh(ROOT, "ls -A /run").ok().stdout;
     assert!(!left.contains("dry"), "{left}");
     let text = said.all(SOON).join("\n");
@@ -425,7 +446,7 @@ fn a_reload_says_what_it_changes_and_what_only_a_restart_does() {
     // It goes on counting.
     assert_eq!(status.get("exceptions")[0]["matches"], 1);
 
-    std::fs::remove_file(host.path("/etc/ssh-keywatch/rules.d/other.toml")).unwrap();
+    fs::remove_file(host.path("/etc/ssh-keywatch/rules.d/other.toml")).unwrap();
     let said = reload(&daemon, |document| {
         document.text("message").contains("removed")
     });
@@ -463,8 +484,8 @@ fn nothing_is_lost_and_nothing_doubled_while_it_reloads() {
             );
             host.write("/etc/ssh-keywatch/rules.d/any.toml", any_creation());
         } else {
-            std::fs::remove_file(host.path(CONFIG)).unwrap();
-            std::fs::remove_file(host.path("/etc/ssh-keywatch/rules.d/any.toml")).unwrap();
+            fs::remove_file(host.path(CONFIG)).unwrap();
+            fs::remove_file(host.path("/etc/ssh-keywatch/rules.d/any.toml")).unwrap();
         }
         if !stream.has_ended() {
             during += 1;
