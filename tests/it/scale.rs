@@ -159,8 +159,9 @@ fn many_homes_are_watched_and_compared_in_little_memory() {
             assert_eq!(read.stdout.trim(), (homes * FILES).to_string(), "{read:?}");
         }
         // A program that is not optimised is large; each home costs little.
-        let bound = 96 * 1024 + 4 * homes as u64;
-        assert!(now < bound, "{now} KiB for {homes} homes");
+        assert!(peak < 64 * 1024 + 2 * homes as u64, "{peak} KiB at most");
+        let bound = 10 * 1024 + homes as u64 * 3 / 2;
+        assert!(anonymous < bound, "{anonymous} KiB for {homes} homes");
         daemon.stop().assert_nothing_lost();
     }
 }
