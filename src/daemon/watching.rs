@@ -140,7 +140,7 @@ impl Source {
         }
     }
 
-    /// Whether the watching thread sleeps.
+    /// Notes whether the watching thread sleeps.
     fn rests(&self, at_rest: bool) {
         if let Self::Fanotify(watch) = self {
             watch.rests(at_rest);

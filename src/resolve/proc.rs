@@ -216,19 +216,30 @@ impl Entry {
     #[must_use]
     pub fn waits_for_fanotify(&self) -> bool {
         let mut buffer = [0u8; 64];
-        for number in 0..2 {
-            let Ok(length) = self.read(c"wchan", &mut buffer) else {
-                return false;
-            };
-            match &buffer[..length] {
-                b"0" if number == 0 => _ = self.read(c"syscall", &mut buffer),
-                b"0" => {}
-                function => return function.starts_with(b"fanotify"),
-            }
+        self.sleeps_in_fanotify()
+            .or_else(|| {
+                // It is the asking that counts.
+                let _ = self.read(c"syscall", &mut buffer);
+                self.sleeps_in_fanotify()
+            })
+            .unwrap_or_else(|| {
+                // The innermost function first: `[<0>] fanotify_handle_event+0x1f/0x2a`.
+                self.read(c"stack", &mut buffer)
+                    .is_ok_and(|length| buffer[..length].starts_with(b"[<0>] fanotify"))
+            })
+    }
+
+    /// Whether that is the function it sleeps in; `None` if it has none.
+    fn sleeps_in_fanotify(&self) -> Option<bool> {
+        let mut buffer = [0u8; 64];
+        match self
+            .read(c"wchan", &mut buffer)
+            .map(|length| &buffer[..length])
+        {
+            Ok(b"0") => None,
+            Ok(function) => Some(function.starts_with(b"fanotify")),
+            Err(_) => Some(false),
         }
-        // The innermost function first: `[<0>] fanotify_handle_event+0x1f/0x2a`.
-        self.read(c"stack", &mut buffer)
-            .is_ok_and(|length| buffer[..length].starts_with(b"[<0>] fanotify"))
     }
 
     /// Where a link of the entry leads.

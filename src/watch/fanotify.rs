@@ -3,7 +3,7 @@
 //! Owns the notification group and sets marks in both groups. Answers nobody:
 //! the permission group is read by [`super::hold`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -209,7 +209,7 @@ impl FanotifyWatch {
         Ok(())
     }
 
-    /// Whether who reads this sleeps until there is something to read.
+    /// Notes whether who reads this sleeps until there is something to read.
     pub fn rests(&self, at_rest: bool) {
         if let Some((_, fence)) = &self.fence {
             fence.rests(at_rest);
@@ -281,30 +281,25 @@ impl FanotifyWatch {
         let mut records = Vec::new();
         let group = Arc::clone(&self.group);
         let mut read = || group.read(&mut self.buffer, |record| records.push(record));
-        let places = match &self.fence {
-            Some((_, fence)) => fence.reading(read)?,
-            None => 0..read()? as u64,
-        };
-        if places.is_empty() {
+        let mut fences = VecDeque::new();
+        if let Some((_, fence)) = &self.fence {
+            fences = fence.reading(read)?;
+        } else {
+            read()?;
+        }
+        if records.is_empty() {
             self.tree.emptied();
         }
         self.pids.clear();
         self.pids.extend(records.iter().map(|record| record.pid));
-        for (place, record) in places.clone().zip(records) {
-            self.pass(place, out);
+        for (place, record) in records.into_iter().enumerate() {
+            while fences.front().is_some_and(|(_, at)| *at <= place) {
+                out.extend(fences.pop_front().map(|(number, _)| Notice::Fence(number)));
+            }
             self.take(record, out);
         }
-        self.pass(places.end, out);
+        out.extend(fences.into_iter().map(|(number, _)| Notice::Fence(number)));
         Ok(self.pids.len())
-    }
-
-    /// Reports the fences that have been passed with `place` records.
-    fn pass(&self, place: u64, out: &mut Vec<Notice>) {
-        if let Some((_, fence)) = &self.fence {
-            while let Some(number) = fence.passed(place) {
-                out.push(Notice::Fence(number));
-            }
-        }
     }
 
     /// Whose the records of the last reading are, one for each.

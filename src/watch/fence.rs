@@ -26,7 +26,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// So many fences stand as places at once: more than key tools are followed.
+/// So many fences stand as places at once; further ones are directories.
 const MAX_PLACES: usize = 1024;
 
 /// The private directory, and the places in the queue.
@@ -101,26 +101,26 @@ impl Fence {
     }
 
     /// Reads the queue by `read`, which returns how many records it has taken.
-    /// Returns the places of what it took: how many records are in front of the
-    /// first, and in front of what is still to be read.
+    /// Returns the fences that are passed with them, each with the number of these
+    /// records that are in front of it; they stand no more.
     ///
     /// # Errors
     /// Those of `read`.
     pub fn reading(
         &self,
         read: impl FnOnce() -> io::Result<usize>,
-    ) -> io::Result<std::ops::Range<u64>> {
+    ) -> io::Result<VecDeque<(u64, usize)>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let first = queue.read;
         queue.read += read()? as u64;
-        Ok(first..queue.read)
-    }
-
-    /// The next fence that has at most `place` records in front of it; it stands no more.
-    pub fn passed(&self, place: u64) -> Option<u64> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.places.front().filter(|(_, at)| *at <= place)?;
-        queue.places.pop_front().map(|(number, _)| number)
+        let end = queue.read;
+        let passed = queue.places.partition_point(|(_, place)| *place <= end);
+        let passed = queue.places.drain(..passed);
+        // No more than were read now.
+        let in_front = |place: u64| usize::try_from(place - first).unwrap_or(usize::MAX);
+        Ok(passed
+            .map(|(number, place)| (number, in_front(place)))
+            .collect())
     }
 
     /// Takes away the directory of a fence that has been passed.
@@ -170,20 +170,19 @@ mod tests {
         let (fence, waiting, _dir) = fence();
         let raise = || fence.raise(|| Ok(waiting.get())).unwrap();
         let read = |count| fence.reading(|| Ok(count)).unwrap();
-        assert_eq!(read(5), 0..5);
+        assert_eq!(read(5), []);
         fence.rests(true);
         waiting.set(2);
         let first = raise();
         waiting.set(3);
         let second = raise();
-        assert_eq!(read(2), 5..7);
-        // The record with five in front of it, and the one with six.
-        assert_eq!(fence.passed(5), None);
-        assert_eq!(fence.passed(6), None);
-        assert_eq!(fence.passed(7), Some(first));
-        assert_eq!(fence.passed(7), None);
-        assert_eq!(fence.passed(8), Some(second));
-        assert_eq!(fence.passed(u64::MAX), None);
+        assert_eq!(read(1), []);
+        // The one behind the first record of three, the other behind the second.
+        assert_eq!(read(3), [(first, 1), (second, 2)]);
+        assert_eq!(read(9), []);
+        waiting.set(0);
+        let third = raise();
+        assert_eq!(read(0), [(third, 0)]);
     }
 
     #[test]
@@ -204,8 +203,7 @@ mod tests {
             assert!(!directory(raised).exists());
             Ok(0)
         });
-        assert_eq!(reading.unwrap(), 0..0);
-        assert_eq!(fence.passed(0), Some(counted));
+        assert_eq!(reading.unwrap(), [(counted, 0)]);
         fence.rests(false);
         assert!(directory(fence.raise(|| Ok(0)).unwrap()).is_dir());
     }
