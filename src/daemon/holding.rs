@@ -23,6 +23,7 @@ use super::watching::{Command, FileSystems};
 use super::{Fatal, Message};
 use crate::queue;
 use crate::resolve::identify::{Identifier, Identity};
+use crate::sys::affinity::Movable;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
 use crate::sys::thread;
 use crate::watch::deadline::Deadline;
@@ -165,6 +166,7 @@ impl Turn {
             let _alive: SyncSender<()> = alive;
             // Refused without CAP_SYS_NICE: then openers wait a little longer.
             let _ = thread::real_time(1);
+            let _movable = Movable::new();
             if let Err(error) = hold.run() {
                 // Closed before anything is said: nobody may wait for a dead thread.
                 let _ = permission.close();

@@ -234,7 +234,7 @@ impl Identifier {
     /// Reads a thread that is held.
     fn held(&self, tid: i32, entry: &Entry) -> Option<Held> {
         let stat = entry.stat().ok()?;
-        let (alone, processor) = (stat.threads == 1, stat.processor);
+        let alone = stat.threads == 1;
         // A thread that a pidfd can be had for leads its process, whose ids
         // one call tells; else they are in the text of `status`.
         let pidfd = PidFd::open(tid).ok();
@@ -253,7 +253,6 @@ impl Identifier {
         Some(Held {
             process,
             alone,
-            processor,
             pidfd,
         })
     }
@@ -318,7 +317,6 @@ struct Held {
     process: Process,
     /// It is the only one of its process.
     alone: bool,
-    processor: Option<u32>,
     /// The process, if it could be opened on the way.
     pidfd: Option<PidFd>,
 }
@@ -426,7 +424,6 @@ impl Identify for Identifier {
         let Held {
             mut process,
             alone,
-            processor,
             pidfd,
         } = self.held(tid, &entry)?;
         process.audit_session = entry.audit_session();
@@ -450,6 +447,8 @@ impl Identify for Identifier {
             let berth = Arc::clone(&self.berth);
             move || {
                 if let (Some(file), Some(entry)) = (file, leader) {
+                    // First of all, for what follows wakes threads.
+                    berth.seen(entry.stat().ok().and_then(|stat| stat.processor));
                     execs.run(move || {
                         if let Some((called, processor)) = called(&entry, file) {
                             let _ = late.set(called);
@@ -468,7 +467,6 @@ impl Identify for Identifier {
         });
         Some(Executor {
             pid: process.pid,
-            processor,
             pidfd: pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
             known,
             aside: Box::new(aside),

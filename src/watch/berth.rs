@@ -1,7 +1,8 @@
 //! The processor that a key tool runs on is left to it: the records of what it
-//! does would wake our other threads there, in its way, on hosts whose scheduler
+//! does would wake our threads there, in its way, on hosts whose scheduler
 //! takes no other processor for idle (virtual ones; kernel/sched/fair.c,
-//! `available_idle_cpu`).
+//! `available_idle_cpu`). The answering thread goes, too: one that it lets go while
+//! it has the tool's own processor is put where our other threads are.
 //!
 //! Owns when our threads keep off which processor. Must not own which threads.
 //! Of several tools at a time none is preferred: they have the processors, and we

@@ -102,9 +102,7 @@ pub struct Executor<I, K> {
     pub pid: i32,
     /// The process, to see its end.
     pub pidfd: Option<PidFd>,
-    /// The processor that it runs on.
-    pub processor: Option<u32>,
-    /// What can be done when it goes on.
+    /// What is done when it goes on.
     pub aside: Aside,
 }
 
@@ -310,11 +308,12 @@ impl<I: Identify> Hold<I> {
         } else {
             (self.opening(&record, round), None)
         };
+        let mut wakes = false;
         match held {
             None => self.answer(&record),
             Some(mut held) => {
                 if self.make_sure(&mut held) || flights.len() >= FLIGHTS {
-                    self.let_go(held, &record);
+                    wakes = self.let_go(held, &record);
                 } else {
                     self.deadline.keep(record.fd.as_ref());
                     flights.push(Flight {
@@ -328,6 +327,9 @@ impl<I: Identify> Hold<I> {
         self.deadline.end();
         if let Some(aside) = aside {
             aside();
+        }
+        if wakes {
+            let _ = self.wake.write(1);
         }
     }
 
@@ -362,7 +364,9 @@ impl<I: Identify> Hold<I> {
             if sure || flight.until <= now {
                 let flight = flights.swap_remove(index);
                 self.deadline.release(flight.record.fd.as_ref());
-                self.let_go(flight.held, &flight.record);
+                if self.let_go(flight.held, &flight.record) {
+                    let _ = self.wake.write(1);
+                }
             } else {
                 index += 1;
             }
@@ -457,8 +461,6 @@ impl<I: Identify> Hold<I> {
             .pidfd
             .is_some_and(|pidfd| round.follow(executor.pid, pidfd, executor.known));
         self.berth.count(round.tools.len());
-        // Before the fence, which may wake threads.
-        self.berth.seen(executor.processor);
         let fence = self.raise();
         let held = Held::Executing {
             identity: Box::new(executor.identity),
@@ -468,17 +470,15 @@ impl<I: Identify> Hold<I> {
         Some((held, executor.aside))
     }
 
-    /// Hands on who it is, and lets it go on.
-    fn let_go(&self, held: Held<I::Identity>, record: &Record) {
-        // The records of an opening wake the watching thread, before and after.
+    /// Hands on who it is, and lets it go on. Returns whether the watching thread has
+    /// to be woken for it: the records of an opening do so, before and after.
+    fn let_go(&self, held: Held<I::Identity>, record: &Record) -> bool {
         let wakes = !matches!(held, Held::Opening { .. });
         if self.held.try_send(Box::new(held)).is_err() {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.answer(record);
-        if wakes {
-            let _ = self.wake.write(1);
-        }
+        wakes
     }
 
     fn answer(&self, record: &Record) {

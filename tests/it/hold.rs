@@ -267,27 +267,23 @@ fn a_key_tool_has_its_processor_for_itself() {
         .daemon()
         .config("[watch]\nkey_tools = [\"/root/sleep\"]\n")
         .start();
-    let (watch, hold) = (
-        || processors(daemon.pid(), "watch"),
-        || processors(daemon.pid(), "hold"),
-    );
-    let all = watch();
-    let wait = |what: &str, is: &dyn Fn() -> bool| {
+    let threads = || ["watch", "hold"].map(|name| processors(daemon.pid(), name));
+    let all = threads();
+    let wait = |what: &str, is: &dyn Fn(&String, &String) -> bool| {
         let until = Instant::now() + SOON;
-        while !is() {
-            assert!(Instant::now() < until, "{what}: {} of {all}", watch());
+        while !threads().iter().zip(&all).all(|(now, all)| is(now, all)) {
+            assert!(Instant::now() < until, "{what}: {:?} of {all:?}", threads());
             std::thread::sleep(Duration::from_millis(5));
         }
     };
     if std::thread::available_parallelism().unwrap().get() == 1 {
         host.sh(ROOT, "./sleep 0.1").ok();
-        return assert_eq!(watch(), all, "there is no other processor");
+        return assert_eq!(threads(), all, "there is no other processor");
     }
     let mut tool = host.sh(ROOT, "exec ./sleep 60").spawn_silent();
-    wait("nothing was left to it", &|| watch() != all);
-    assert_eq!(hold(), all, "who answers it may be anywhere");
+    wait("nothing was left to it", &|now, all| now != all);
     tool.signal(Signal::SIGKILL);
     tool.end(SOON);
-    wait("it was not given back", &|| watch() == all);
+    wait("it was not given back", &|now, all| now == all);
     daemon.stop();
 }
