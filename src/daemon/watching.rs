@@ -51,6 +51,8 @@ const READS: usize = 16;
 const SETTLED: usize = 256;
 /// How often the answering thread is told in which homes a flood goes on.
 const TELL_LOUD: Duration = Duration::from_millis(20);
+/// What takes no longer keeps nobody waiting.
+const BRIEF: Duration = Duration::from_millis(5);
 /// After so many of them it is looked whether events are finished.
 const PORTION: usize = 64;
 /// How long what is queued is still read at the end.
@@ -560,13 +562,19 @@ impl Watching {
     /// else is to be done is done meanwhile.
     fn work(&mut self) -> io::Result<()> {
         loop {
-            let empty = self.read()?;
+            let began = Instant::now();
+            let (count, empty) = self.read()?;
             self.turn();
             self.keep_house();
             if empty {
                 self.emptied = SystemTime::now();
-                self.mutes.empty();
-                return Ok(());
+                // Whatever has come meanwhile has not waited for long.
+                if count == 0 || began.elapsed() < BRIEF {
+                    self.mutes.empty();
+                    self.assembler.caught_up();
+                    self.inputs.source.tree_mut().caught_up();
+                    return Ok(());
+                }
             }
             self.quieten();
             self.obey();
@@ -577,14 +585,24 @@ impl Watching {
         }
     }
 
-    /// Does some of what the start has put off.
+    /// Does some of what has been put off.
     fn settle(&mut self) {
+        self.look_on();
         let tree = self.inputs.source.tree_mut();
         if tree.is_settling() {
             tree.settle_more(SETTLED);
             if !tree.is_settling() {
                 tracing::info!("every file that was there is identified");
             }
+        }
+    }
+
+    /// Goes on with looks that wait.
+    fn look_on(&mut self) {
+        let tree = self.inputs.source.tree_mut();
+        if tree.has_looks() {
+            tree.look_on(&mut self.inputs.notices);
+            self.turn();
         }
     }
 
@@ -596,7 +614,8 @@ impl Watching {
         let now = Instant::now();
         if let Some(look) = self.mutes.more(now)
             && let Some((home, heard)) = watch.tree_mut().loudest()
-            && look.is_flood(heard, self.assembler.is_spent(&home, now))
+            && let is_spent = self.assembler.is_spent(&home, now)
+            && look.is_flood(heard, is_spent || watch.tree().must_wait(&home))
         {
             watch.mute(home);
         }
@@ -625,7 +644,7 @@ impl Watching {
             self.assembler.unread(home, records, time, now);
         }
         for (home, since) in self.mutes.over(now) {
-            watch.tree_mut().unmute(&home, &mut self.inputs.notices);
+            watch.tree_mut().unmute(&home);
             let first = self.flooded.get_or_insert(since);
             *first = since.min(*first);
         }
@@ -638,7 +657,10 @@ impl Watching {
         if self.sifted.is_some_and(soon) {
             return;
         }
-        if let Some(since) = self.flooded.take() {
+        // What has not been looked at yet would be told as it was.
+        if !self.inputs.source.tree().has_looks()
+            && let Some(since) = self.flooded.take()
+        {
             self.sifted = Some(now);
             self.compare_all(Cause::Lost(Unseen::Flood, since));
         }
@@ -658,6 +680,8 @@ impl Watching {
         tree.catch_up(self.pruned, &mut self.inputs.notices);
         self.unmute();
         self.turn();
+        // In a flood the queue may never be empty.
+        self.look_on();
         self.sift();
         self.tell_losses();
     }
@@ -742,12 +766,12 @@ impl Watching {
         )
     }
 
-    /// Reads what is queued; says whether that was all. The process table must
+    /// Reads what is queued; says how much that was, and whether it was all. The process table must
     /// know when, and know of all that led to the records before they are
     /// interpreted: best when the queue has been emptied.
-    fn read(&mut self) -> io::Result<bool> {
+    fn read(&mut self) -> io::Result<(usize, bool)> {
         self.beat.tick();
-        let mut empty = false;
+        let (begun, mut all, mut empty) = (Instant::now(), 0, false);
         for _ in 0..READS {
             if let Some(table) = self.resolver.table_mut() {
                 table.reading();
@@ -756,15 +780,19 @@ impl Watching {
             if let Some(table) = self.resolver.table_mut() {
                 table.has_read(count, self.inputs.source.pids());
             }
+            all += count;
             if count == 0 {
                 empty = true;
+                break;
+            }
+            if begun.elapsed() > BRIEF {
                 break;
             }
         }
         if let Some(table) = self.resolver.table_mut() {
             table.drain();
         }
-        Ok(empty)
+        Ok((all, empty))
     }
 
     fn wait(&mut self) -> io::Result<()> {
@@ -813,7 +841,7 @@ impl Watching {
             .chain(owed)
             .chain(remount);
         let due = due.chain([self.linked + RELINK]).min();
-        let due = if tree.is_settling() {
+        let due = if tree.is_settling() || tree.has_looks() {
             Some(Instant::now())
         } else {
             due
@@ -850,7 +878,7 @@ impl Watching {
                 Command::Directories(reply) => {
                     let _ = reply.try_send(self.inputs.source.tree().watched());
                 }
-                Command::Events(events) => self.assembler.limit(events),
+                Command::Events(events) => self.limit(events),
                 Command::Coverage(reply) => {
                     let (floods, flooded) = self.assembler.flooded();
                     let mut roots = self.inputs.source.roots();
@@ -920,6 +948,7 @@ impl Watching {
             // Whoever is done does not wait for all that was read with it.
             if number % PORTION == PORTION - 1 {
                 self.hand_on();
+                self.mind_others();
             }
             match notice {
                 Notice::Change(change) => {
@@ -955,6 +984,7 @@ impl Watching {
             }
         }
         self.assembler.expire(now);
+        self.mind_others();
         if now.saturating_duration_since(self.told_loud) >= TELL_LOUD {
             self.told_loud = now;
             self.inputs.loud.set(self.assembler.loud());
@@ -966,6 +996,12 @@ impl Watching {
         if let Some(file_systems) = &mut self.inputs.file_systems {
             file_systems.update(self.inputs.source.tree_mut());
         }
+    }
+
+    /// What is told of one home one by one must not keep others waiting in the queue.
+    fn mind_others(&mut self) {
+        self.assembler
+            .mind_others(self.inputs.source.tree().is_behind());
     }
 
     /// Hands finished events to the deciding thread.
@@ -1080,7 +1116,7 @@ impl Watching {
             let due = (now + FOLLOW).max(self.followed + FOLLOW_AGAIN);
             self.follow.get_or_insert(due);
         }
-        if self.follow.is_some_and(|due| due <= now) {
+        if self.follow.is_some_and(|due| due <= now) && !self.inputs.source.tree().has_looks() {
             self.follow = None;
             self.followed = now;
             self.compare_all(Cause::Moved);

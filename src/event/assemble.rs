@@ -158,6 +158,17 @@ impl<W: Subject> Assembler<W> {
         self.floods.limit(events);
     }
 
+    /// Whether others wait in the kernel's queue: then a home that has filled it has
+    /// less told one by one.
+    pub fn mind_others(&mut self, are_waiting: bool) {
+        self.floods.mind_others(are_waiting);
+    }
+
+    /// Nobody waits in the kernel's queue any more.
+    pub fn caught_up(&mut self) {
+        self.floods.caught_up();
+    }
+
     /// Whether a flood goes on in this home, of which no single event is told any more.
     pub fn is_spent(&mut self, home: &Home, now: Instant) -> bool {
         self.floods.is_spent(home, now)
@@ -170,6 +181,7 @@ impl<W: Subject> Assembler<W> {
             self.floods.began(home, None, time, now, writer.clone());
             self.tell(Action::Flood, home, home.to_path_buf(), time, writer);
         }
+        self.floods.spend(home);
     }
 
     /// So many records of a muted home were not looked at.

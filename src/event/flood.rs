@@ -35,6 +35,15 @@ const MOST_ON_THE_WAY: usize = 8192;
 const MOST_BYTES: usize = 32 << 20;
 /// And so many in any case.
 const LEAST_ON_THE_WAY: usize = 16;
+/// While others wait in the kernel's queue, this part of a home's budget is told until
+/// they do no more.
+const AT_ONCE: u32 = 16;
+
+/// How many events are that, of a budget of so many.
+#[must_use]
+pub fn at_once(events: u32) -> u32 {
+    events / AT_ONCE
+}
 
 /// Counts of each kind of event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -239,6 +248,8 @@ struct Share<W> {
     events: Bucket,
     reserve: Bucket,
     on_the_way: Arc<AtomicUsize>,
+    /// How many events were told in which spell ([`Floods::spell`]).
+    at_once: (u64, u32),
     excess: Option<Excess<W>>,
     /// The names that are looked for, and what happened to each last.
     owed: BTreeMap<PathBuf, (Action, SystemTime)>,
@@ -250,9 +261,24 @@ impl<W> Share<W> {
             events: Bucket::new(limit, now),
             reserve: Bucket::new(RESERVE, now),
             on_the_way: Arc::default(),
+            at_once: (0, 0),
             excess: None,
             owed: BTreeMap::new(),
         }
+    }
+
+    /// An event is told in this spell.
+    fn tells_in(&mut self, spell: u64) {
+        if self.at_once.0 != spell {
+            self.at_once = (spell, 0);
+        }
+        self.at_once.1 = self.at_once.1.saturating_add(1);
+    }
+
+    /// Whether a flood goes on, or so many were told in this spell, that others come
+    /// first.
+    fn has_had_enough(&self, spell: u64, limit: u32) -> bool {
+        self.excess.is_some() || self.at_once.0 == spell && self.at_once.1 >= at_once(limit)
     }
 }
 
@@ -262,6 +288,10 @@ pub(super) struct Floods<W> {
     limit: u32,
     homes: HashMap<Home, Share<W>>,
     on_the_way: Arc<Way>,
+    /// Whether others wait in the kernel's queue.
+    others_wait: bool,
+    /// How often nobody did any more.
+    spell: u64,
     total: u64,
     looked: Option<Instant>,
 }
@@ -272,6 +302,8 @@ impl<W> Default for Floods<W> {
             limit: EVENTS,
             homes: HashMap::new(),
             on_the_way: Arc::default(),
+            others_wait: false,
+            spell: 0,
             total: 0,
             looked: None,
         }
@@ -283,6 +315,17 @@ impl<W: Clone> Floods<W> {
     pub(super) fn limit(&mut self, events: u32) {
         self.limit = events;
         self.homes.retain(|_, share| share.excess.is_some());
+    }
+
+    /// Whether others wait in the kernel's queue.
+    pub(super) fn mind_others(&mut self, are_waiting: bool) {
+        self.others_wait = are_waiting;
+    }
+
+    /// Nobody waits in the kernel's queue any more.
+    pub(super) fn caught_up(&mut self) {
+        self.spell += 1;
+        self.others_wait = false;
     }
 
     /// How many events of all homes were counted instead of told.
@@ -330,11 +373,13 @@ impl<W: Clone> Floods<W> {
         if self.on_the_way.bytes.load(Relaxed) >= MOST_BYTES {
             free = 0;
         }
-        let has_room = share.on_the_way.load(Relaxed) < free.max(LEAST_ON_THE_WAY);
+        let has_room = share.on_the_way.load(Relaxed) < free.max(LEAST_ON_THE_WAY)
+            && !(self.others_wait && share.has_had_enough(self.spell, limit));
         let is_wanted = is_looked_for(home, path);
         if has_room && share.events.take(now) || is_wanted && share.reserve.take(now) {
             // What is there now is told: nothing of it is owed any more.
             share.owed.remove(path);
+            share.tells_in(self.spell);
             return Verdict::Tell(Ticket::new(&share.on_the_way, &self.on_the_way));
         }
         if is_wanted && action != Action::Open {
@@ -389,11 +434,21 @@ impl<W: Clone> Floods<W> {
 
     /// Whether a flood goes on in this home, and nothing of its budget is left.
     pub(super) fn is_spent(&mut self, home: &Home, now: Instant) -> bool {
+        let (others_wait, spell, limit) = (self.others_wait, self.spell, self.limit);
         let share = self.homes.get_mut(home);
         share.is_some_and(|share| {
             share.events.fill(now);
-            share.excess.is_some() && share.events.tokens < 1.0
+            let has_had_enough = others_wait && share.has_had_enough(spell, limit);
+            share.excess.is_some() && (share.events.tokens < 1.0 || has_had_enough)
         })
+    }
+
+    /// Nothing is left of this home's budget: when it is listened to again, it has what came
+    /// back meanwhile.
+    pub(super) fn spend(&mut self, home: &Home) {
+        if let Some(share) = self.homes.get_mut(home) {
+            share.events.tokens = 0.0;
+        }
     }
 
     /// Counts an event of a flood.
@@ -590,6 +645,25 @@ mod tests {
         let (_, owed) = bench.floods.due(bench.now, false);
         let paths: Vec<_> = owed.iter().map(|owed| owed.path.as_path()).collect();
         assert_eq!(paths, [Path::new("/home/ann/.ssh/authorized_keys")]);
+    }
+
+    #[test]
+    fn while_others_wait_less_is_told_at_once() {
+        let mut bench = Bench::new(160);
+        let (ann, bob) = ("/home/ann", "/home/bob");
+        assert_eq!(bench.told(ann, 20), 20, "nobody waits");
+        bench.floods.mind_others(true);
+        assert!(!bench.make(ann, "one"), "more than enough was told");
+        assert_eq!(bench.told(bob, 20), 10);
+        let home: Home = Path::new(ann).into();
+        assert!(bench.floods.is_spent(&home, bench.now));
+        assert!(bench.make(ann, "authorized_keys"), "it is looked for");
+        bench.floods.caught_up();
+        assert!(!bench.floods.is_spent(&home, bench.now));
+        assert_eq!(bench.told(ann, 20), 20);
+        bench.floods.spend(&home);
+        assert_eq!(bench.told(ann, 20), 0);
+        assert_eq!(bench.told(bob, 20), 20);
     }
 
     #[test]

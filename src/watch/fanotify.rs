@@ -289,6 +289,8 @@ impl FanotifyWatch {
         }
         if records.is_empty() {
             self.tree.emptied();
+        } else {
+            self.tree.busy();
         }
         self.pids.clear();
         self.pids.extend(records.iter().map(|record| record.pid));

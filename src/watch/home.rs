@@ -202,12 +202,14 @@ impl Homes {
         taken.credit > 0.0
     }
 
-    /// So many names were looked at.
-    pub(super) fn looked(&mut self, home: &Home, names: usize) {
+    /// So many names were looked at; returns as how many the look counts.
+    pub(super) fn looked(&mut self, home: &Home, names: usize) -> usize {
+        let cost = names.saturating_add(LOOK);
         // Exact up to 2^24.
         #[expect(clippy::cast_precision_loss, reason = "far fewer names than that")]
-        let cost = names.saturating_add(LOOK) as f32;
-        self.at(home).credit -= cost;
+        let credit = cost as f32;
+        self.at(home).credit -= credit;
+        cost
     }
 
     /// Whether it is the first time that this limit is reached.

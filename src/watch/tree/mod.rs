@@ -18,6 +18,7 @@ mod listing;
 mod mounted;
 mod muted;
 mod settling;
+mod soon;
 mod visit;
 
 use std::collections::hash_map::RandomState;
@@ -39,6 +40,7 @@ pub use self::listing::{Listing, digest};
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
 use self::settling::Settling;
+use self::soon::Soon;
 use self::visit::{Come, Footing, Look, open_root};
 use super::beat::Beat;
 use super::home::{Home, Homes, Limit, Limits, is_looked_for};
@@ -280,6 +282,7 @@ pub struct Tree {
     homes: Homes,
     /// Directories that are still to be looked into: their homes have had their share.
     unscanned: BTreeSet<NodeId>,
+    soon: Soon,
     beat: Arc<Beat>,
     /// What the start has found, with the versions of files by this key.
     stock: Option<Listing>,
@@ -315,6 +318,7 @@ impl Tree {
             limit: scope.limit,
             homes: Homes::new(scope.homes),
             unscanned: BTreeSet::new(),
+            soon: Soon::default(),
             opens: scope.opens,
             marker,
             nodes: HashMap::default(),
@@ -596,8 +600,9 @@ impl Tree {
             );
         }
         let moved = false;
-        self.enter(node, name, directory, Finder { writer, moved }, out);
+        let is_put_off = self.enter(node, name, directory, Finder { writer, moved }, out);
         if directory
+            && !is_put_off
             && let Some(made) = made
             && self.by_object(&made).is_none()
         {
@@ -605,7 +610,8 @@ impl Tree {
         }
     }
 
-    /// Visits the directory `name` of `node` if it is wanted.
+    /// Visits the directory `name` of `node` if it is wanted; says whether that is
+    /// put off.
     fn enter(
         &mut self,
         node: NodeId,
@@ -613,20 +619,26 @@ impl Tree {
         directory: bool,
         finder: Finder,
         out: &mut Vec<Notice>,
-    ) {
+    ) -> bool {
         let role = self.child_role(node, name);
         // Of what is no directory only a link at a place that a pattern names matters.
         if role.is_none() || (!directory && !self.is_named(node, name)) {
-            return;
+            return false;
         }
         let home = self.nodes.get(&node).and_then(|node| node.home.as_ref());
         if directory && !finder.moved && home.is_some_and(|home| !self.homes.has_room(home)) {
             // It is not even opened: there may be a great many.
             self.at_limit(node, Limit::Directories, out);
-            return;
+            return false;
         }
-        let Some(dir) = self.open(node) else { return };
-        self.enter_from(&dir, None, node, name, role, &Finds::News(finder), out);
+        if directory && home.is_some_and(|home| self.must_wait(home)) {
+            self.put_off_name(node, name);
+            return true;
+        }
+        if let Some(dir) = self.open(node) {
+            self.enter_from(&dir, None, node, name, role, &Finds::News(finder), out);
+        }
+        false
     }
 
     #[expect(clippy::too_many_arguments, reason = "what visit needs")]

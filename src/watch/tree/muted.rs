@@ -8,8 +8,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Finder, Finds, NodeId, Tree};
-use crate::watch::Notice;
+use super::{NodeId, Tree};
 use crate::watch::home::Home;
 
 impl Tree {
@@ -54,23 +53,17 @@ impl Tree {
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.muted = true;
             }
+            self.soon.remove(id);
         }
     }
 
-    /// Sets the marks of a home again, and looks at what has changed.
-    pub fn unmute(&mut self, home: &Home, out: &mut Vec<Notice>) {
+    /// Has the marks of a home set again, and looked at what has changed, when there
+    /// is time for it ([`Tree::look_on`]).
+    pub fn unmute(&mut self, home: &Home) {
         self.briefs.distrust();
         for (_, id) in self.nodes_of(home) {
-            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.muted) else {
-                continue;
-            };
-            node.muted = false;
-            match self.open(id) {
-                Some(dir) => {
-                    self.mark_again(id, dir.as_fd(), out);
-                    self.scan(&dir, None, id, &Finds::News(Finder::nobody()), out);
-                }
-                None => self.detach(id),
+            if self.nodes.get(&id).is_some_and(|node| node.muted) {
+                self.put_off_marks(id);
             }
         }
     }

@@ -160,7 +160,7 @@ impl Tree {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
     use std::fs;
     use std::io;
@@ -178,7 +178,7 @@ mod tests {
     const LATER: usize = 100;
 
     /// Takes down which files are settled.
-    struct Settled(Arc<Mutex<BTreeSet<OsString>>>);
+    pub(in crate::watch::tree) struct Settled(Arc<Mutex<BTreeSet<OsString>>>);
 
     impl Marker for Settled {
         fn mark(
@@ -212,6 +212,32 @@ mod tests {
         }
     }
 
+    /// A tree that watches these directories, each of which may have so many files.
+    pub(in crate::watch::tree) fn tree_of(
+        directories: &[&Path],
+        files: usize,
+        marker: Settled,
+    ) -> Tree {
+        let patterns = directories.iter().map(|it| Pattern::literal(it).unwrap());
+        let scope = Scope {
+            patterns: patterns.collect(),
+            limit: 1000,
+            homes: Limits {
+                directories: 10,
+                files,
+            },
+            opens: Box::new(|_| false),
+            stock: None,
+        };
+        Tree::new(scope, Box::new(marker))
+    }
+
+    impl Default for Settled {
+        fn default() -> Self {
+            Self(Arc::default())
+        }
+    }
+
     #[test]
     fn what_was_put_off_is_made_up_for_and_no_news() {
         let dir = tempfile::tempdir().unwrap();
@@ -222,17 +248,7 @@ mod tests {
             fs::write(real.join(name(number)), "").unwrap();
         }
         let settled = Arc::default();
-        let scope = Scope {
-            patterns: vec![Pattern::literal(&real).unwrap()],
-            limit: 1000,
-            homes: Limits {
-                directories: 10,
-                files: 2 * all,
-            },
-            opens: Box::new(|_| false),
-            stock: None,
-        };
-        let mut tree = Tree::new(scope, Box::new(Settled(Arc::clone(&settled))));
+        let mut tree = tree_of(&[&real], 2 * all, Settled(Arc::clone(&settled)));
         let mut notices = Vec::new();
         tree.start(&mut notices).unwrap();
         assert!(notices.is_empty(), "{notices:?}");

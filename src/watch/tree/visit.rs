@@ -171,12 +171,16 @@ impl Tree {
                 .any(|(index, done)| self.patterns[*index].name(*done).is_none());
         let mut found = Listed::default();
         let home = entry.home.clone().filter(|_| entry.role.watched);
-        if let (Some(home), Finds::News(_)) = (&home, finds)
-            && !self.homes.may_look(home, Instant::now())
-        {
-            self.unscanned.insert(node);
-            self.at_limit(node, Limit::Looks, out);
-            return;
+        if let (Some(home), Finds::News(finder)) = (&home, finds) {
+            if self.must_wait(home) {
+                self.put_off(node, finder);
+                return;
+            }
+            if !self.homes.may_look(home, Instant::now()) {
+                self.unscanned.insert(node);
+                self.at_limit(node, Limit::Looks, out);
+                return;
+            }
         }
         if listed {
             let most = home.as_ref().map(|_| self.homes.limits().files);
@@ -197,6 +201,32 @@ impl Tree {
                 }
             }
         }
+        let Listed { mut names, cut } = found;
+        if let (Some(home), Finds::News(_)) = (&home, finds) {
+            let cost = self.homes.looked(home, names.len());
+            self.soon.looked(home, cost);
+        }
+        if cut {
+            // Whatever was not listed: what is looked for must not be missing.
+            names.extend(LOOKED_FOR.map(|name| (OsString::from(name), None)));
+            self.at_limit(node, Limit::Files, out);
+        }
+        self.look_through(dir, footing, node, names, finds, out);
+    }
+
+    /// Looks at these names in a marked directory.
+    pub(super) fn look_through(
+        &mut self,
+        dir: &OwnedFd,
+        footing: Option<Footing>,
+        node: NodeId,
+        names: Vec<Name>,
+        finds: &Finds,
+        out: &mut Vec<Notice>,
+    ) {
+        let Some(entry) = self.nodes.get(&node) else {
+            return;
+        };
         let watched = entry.role.watched;
         let footing = footing.or_else(|| Footing::of(dir, false).ok());
         let is_plain = watched
@@ -204,16 +234,10 @@ impl Tree {
             && self.mounts.is_plain(&entry.path);
         let mount = footing.and_then(|footing| footing.mount);
         let place = Spot { mount, is_plain };
-        let Listed { mut names, cut } = found;
-        if let (Some(home), Finds::News(_)) = (&home, finds) {
-            self.homes.looked(home, names.len());
-        }
-        if cut {
-            // Whatever was not listed: what is looked for must not be missing.
-            names.extend(LOOKED_FOR.map(|name| (OsString::from(name), None)));
-            self.at_limit(node, Limit::Files, out);
-        }
-        for (name, kind) in names {
+        let home = entry.home.clone().filter(|_| watched);
+        let mut names = names.into_iter();
+        let mut number = 0;
+        while let Some((name, kind)) = names.next() {
             self.beat.tick();
             let directory = kind.is_none_or(|kind| kind == FileType::Directory);
             if directory || kind == Some(FileType::Symlink) {
@@ -224,6 +248,10 @@ impl Tree {
             }
             if watched && kind != Some(FileType::Directory) {
                 self.find(dir.as_fd(), place, node, &name, finds, out);
+            }
+            number += 1;
+            if let (Some(home), Finds::News(finder)) = (&home, finds) {
+                self.interrupt(home, (node, number), finder, &mut names);
             }
         }
     }
@@ -286,6 +314,7 @@ impl Tree {
                     self.marker.settle(dir, name);
                     return;
                 }
+                self.soon.found();
                 self.remember(node, name, object.clone(), out);
                 let path = self.nodes[&node].path.join(name);
                 out.push(Notice::Change(Change {
@@ -344,6 +373,7 @@ impl Tree {
             self.remembered -= entry.entries.len();
             self.count_base(entry.fsid(), entry.base, false);
             self.unscanned.remove(&node);
+            self.soon.remove(node);
             if let Some(home) = &entry.home {
                 self.homes.give(home, 1, entry.entries.len());
             }
@@ -603,10 +633,13 @@ pub(super) fn open_root() -> io::Result<OwnedFd> {
 /// How many bytes of a directory are read at once.
 const LISTING: usize = 16 * 1024;
 
+/// A name in a directory, and of what kind that is if it is known.
+pub(super) type Name = (OsString, Option<FileType>);
+
 /// What is in a directory.
 #[derive(Default)]
 struct Listed {
-    names: Vec<(OsString, Option<FileType>)>,
+    names: Vec<Name>,
     /// There are more.
     cut: bool,
 }

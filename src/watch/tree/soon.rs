@@ -1,0 +1,341 @@
+//! Looks that wait, so that what one home does as fast as it can does not keep the
+//! records of all others in the kernel's queue.
+//!
+//! Owns since when the queue has not been empty, what each home has had looked at
+//! since, and the directories whose turn comes when others have had theirs: each time
+//! for a moment, until they are done. Nothing waits here but of a home that has had
+//! [`AT_ONCE`] names looked at while others wait. Must not own what a look costs a home
+//! in all ([`crate::watch::home`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::ops::Bound;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FileType;
+
+use super::visit::Name;
+use super::{Finder, Finds, NodeId, Tree};
+use crate::watch::Notice;
+use crate::watch::home::Home;
+
+/// There has been something in the queue for so long: somebody else may wait in it.
+const BEHIND: Duration = Duration::from_millis(30);
+/// So many names of one home are looked at meanwhile, however long that takes.
+const AT_ONCE: usize = 2048;
+/// How long one turn of the looks that wait may take.
+const SLICE: Duration = Duration::from_millis(10);
+/// How many files it may find: what becomes of them takes longer than to find them.
+const FINDS: usize = 64;
+/// So many names wait in one directory; with more all of it is looked into.
+const MOST: usize = 16 * 1024;
+/// So many names each look goes through at least.
+const LEAST: usize = 16;
+
+/// A directory that is to be looked into.
+struct Waiting {
+    finder: Finder,
+    /// Its home was not listened to for a while: it has no marks.
+    is_muted: bool,
+    /// The names that are left of a look that has begun; all that there are, if it has not.
+    rest: Option<Vec<Name>>,
+}
+
+/// What waits, and why.
+#[derive(Default)]
+pub(super) struct Soon {
+    /// Since when there has been something in the queue.
+    busy: Option<Instant>,
+    /// Names that were looked at since.
+    looked: HashMap<Home, usize>,
+    waiting: BTreeMap<NodeId, Waiting>,
+    /// One that has begun.
+    begun: Option<NodeId>,
+    /// Whose turn was last.
+    last: Option<NodeId>,
+    /// When the turn is over, while there is one.
+    until: Option<Instant>,
+    /// How many files have been found since it began.
+    found: usize,
+}
+
+impl Soon {
+    /// So many names of a home were looked at.
+    pub(super) fn looked(&mut self, home: &Home, names: usize) {
+        *self.looked.entry(Arc::clone(home)).or_default() += names;
+    }
+
+    /// A file was found.
+    pub(super) fn found(&mut self) {
+        self.found += 1;
+    }
+
+    /// The directory is let go.
+    pub(super) fn remove(&mut self, node: NodeId) {
+        self.waiting.remove(&node);
+    }
+
+    /// The one that has begun, for its names take memory; else the one after that whose
+    /// turn was last.
+    fn next(&mut self) -> Option<(NodeId, Waiting)> {
+        if let Some(node) = self.begun.take()
+            && let Some(waiting) = self.waiting.remove(&node)
+        {
+            return Some((node, waiting));
+        }
+        let behind = |last| {
+            self.waiting
+                .range((Bound::Excluded(last), Bound::Unbounded))
+        };
+        let next = self.last.and_then(|last| behind(last).next());
+        let node = *next.or_else(|| self.waiting.iter().next())?.0;
+        self.last = Some(node);
+        self.waiting.remove_entry(&node)
+    }
+}
+
+impl Tree {
+    /// There is something in the queue.
+    pub fn busy(&mut self) {
+        self.soon.busy.get_or_insert_with(Instant::now);
+    }
+
+    /// Nothing has come while what was in the queue was worked off.
+    pub fn caught_up(&mut self) {
+        self.soon.busy = None;
+        self.soon.looked.clear();
+    }
+
+    /// Whether that has been so for so long that others may wait.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.soon.busy.is_some_and(|busy| busy.elapsed() >= BEHIND)
+    }
+
+    /// Whether the home makes others wait if it is looked into now.
+    #[must_use]
+    pub fn must_wait(&self, home: &Home) -> bool {
+        if let Some(until) = self.soon.until {
+            return Instant::now() >= until || self.soon.found >= FINDS;
+        }
+        let looked = self.soon.looked.get(home);
+        looked.is_some_and(|looked| *looked >= AT_ONCE) && self.is_behind()
+    }
+
+    /// A directory is looked into later, all of it.
+    pub(super) fn put_off(&mut self, node: NodeId, finder: &Finder) {
+        let waiting = Waiting {
+            finder: finder.clone(),
+            is_muted: false,
+            rest: None,
+        };
+        self.soon.waiting.insert(node, waiting);
+    }
+
+    /// A directory that is muted gets its marks again later, and is looked into.
+    pub(super) fn put_off_marks(&mut self, node: NodeId) {
+        let waiting = Waiting {
+            finder: Finder::nobody(),
+            is_muted: true,
+            rest: None,
+        };
+        self.soon.waiting.insert(node, waiting);
+    }
+
+    /// The new directory `name` in a directory is looked at later; who made which is not
+    /// remembered.
+    pub(super) fn put_off_name(&mut self, node: NodeId, name: &OsStr) {
+        if self.nodes.get(&node).is_none_or(|node| node.muted) {
+            return;
+        }
+        let waiting = self.soon.waiting.entry(node).or_insert_with(|| Waiting {
+            finder: Finder::nobody(),
+            is_muted: false,
+            rest: Some(Vec::new()),
+        });
+        if let Some(rest) = &mut waiting.rest {
+            rest.push((name.to_owned(), Some(FileType::Directory)));
+            if rest.len() > MOST {
+                waiting.rest = None;
+            }
+        }
+    }
+
+    /// The look into a directory of a home goes on later if it must, with the `names` that are
+    /// left; `number` were gone through.
+    pub(super) fn interrupt(
+        &mut self,
+        home: &Home,
+        (node, number): (NodeId, usize),
+        finder: &Finder,
+        names: &mut std::vec::IntoIter<Name>,
+    ) {
+        if number % LEAST != 0 || names.len() == 0 || !self.must_wait(home) {
+            return;
+        }
+        let waiting = Waiting {
+            finder: finder.clone(),
+            is_muted: false,
+            rest: Some(names.collect()),
+        };
+        self.soon.begun = Some(node);
+        self.soon.waiting.insert(node, waiting);
+    }
+
+    /// Whether looks wait ([`Tree::look_on`]).
+    #[must_use]
+    pub fn has_looks(&self) -> bool {
+        !self.soon.waiting.is_empty()
+    }
+
+    /// Goes on with looks that wait, for a moment.
+    pub fn look_on(&mut self, out: &mut Vec<Notice>) {
+        let until = Instant::now() + SLICE;
+        self.soon.until = Some(until);
+        self.soon.found = 0;
+        while Instant::now() < until
+            && self.soon.found < FINDS
+            && let Some((id, look)) = self.soon.next()
+        {
+            let Some(dir) = self.open(id) else {
+                // Where it is now a record will tell, but of what had no mark.
+                if look.is_muted {
+                    self.detach(id);
+                }
+                continue;
+            };
+            if look.is_muted {
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.muted = false;
+                }
+                self.mark_again(id, dir.as_fd(), out);
+            }
+            let finds = Finds::News(look.finder);
+            match look.rest {
+                Some(rest) => self.look_through(&dir, None, id, rest, &finds, out),
+                None => self.scan(&dir, None, id, &finds, out),
+            }
+        }
+        self.soon.until = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::watch::tree::settling::tests::{Settled, tree_of};
+    use crate::watch::{Evidence, What};
+
+    const FILES: usize = 300;
+
+    /// The files that were found, each once.
+    fn found(notices: &[Notice]) -> BTreeSet<PathBuf> {
+        let found: Vec<PathBuf> = notices
+            .iter()
+            .map(|notice| match notice {
+                Notice::Change(change) => {
+                    assert_eq!(change.what, What::Created { again: false });
+                    assert_eq!(change.evidence, Evidence::Scan);
+                    change.path.clone()
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let all = found.len();
+        let found: BTreeSet<PathBuf> = found.into_iter().collect();
+        assert_eq!(found.len(), all);
+        found
+    }
+
+    fn make(directory: &Path) -> BTreeSet<PathBuf> {
+        fs::create_dir(directory).unwrap();
+        let file = |number| {
+            let path = directory.join(format!("f{number}"));
+            fs::write(&path, "").unwrap();
+            path
+        };
+        (0..FILES).map(file).collect()
+    }
+
+    #[test]
+    fn only_a_home_that_keeps_others_waiting_waits_and_nothing_of_it_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        let homes = ["ann", "bob"].map(|name| real.join(name));
+        for home in &homes {
+            fs::create_dir(home).unwrap();
+        }
+        let [ann, bob] = &homes;
+        let mut tree = tree_of(&[ann, bob], 10_000, Settled::default());
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let mut comes = |tree: &mut Tree, home: &Path, name: &str| {
+            let files = make(&home.join(name));
+            let node = tree.by_path(home).unwrap();
+            let mut notices = Vec::new();
+            tree.created(node, OsStr::new(name), None, true, None, &mut notices);
+            (files, notices)
+        };
+
+        // However much she has had looked at, nobody waits.
+        tree.busy();
+        tree.soon.looked(&ann.as_path().into(), AT_ONCE);
+        let (files, notices) = comes(&mut tree, ann, "one");
+        assert_eq!(found(&notices), files);
+
+        tree.soon.busy = Instant::now().checked_sub(BEHIND);
+        assert!(tree.is_behind());
+        let (mut files, notices) = comes(&mut tree, ann, "two");
+        assert!(notices.is_empty() && tree.has_looks(), "{notices:?}");
+        let (of_bob, notices) = comes(&mut tree, bob, "three");
+        assert_eq!(found(&notices), of_bob);
+        // It has no mark yet: what comes meanwhile is found, too.
+        let late = ann.join("two/late");
+        fs::write(&late, "").unwrap();
+        files.insert(late);
+
+        let (mut notices, mut turns) = (Vec::new(), 0);
+        while tree.has_looks() {
+            let before = notices.len();
+            tree.look_on(&mut notices);
+            assert!(notices.len() - before <= FINDS + LEAST);
+            turns += 1;
+            assert!(turns <= FILES, "it does not come to an end");
+        }
+        assert_eq!(found(&notices), files);
+        assert!(turns > FILES / (FINDS + LEAST), "{turns}");
+
+        tree.caught_up();
+        assert!(!tree.is_behind());
+        let (files, notices) = comes(&mut tree, ann, "four");
+        assert_eq!(found(&notices), files);
+    }
+
+    #[test]
+    fn a_muted_home_gets_its_marks_again_in_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let ann = dir.path().canonicalize().unwrap();
+        let mut tree = tree_of(&[&ann], 10_000, Settled::default());
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home: Home = ann.as_path().into();
+        tree.mute(&home);
+        let node = tree.by_path(&ann).unwrap();
+        assert!(tree.nodes[&node].muted);
+        fs::write(ann.join("meanwhile"), "").unwrap();
+        // Of a muted home nothing is looked at before its time.
+        tree.put_off_name(node, OsStr::new("d"));
+        assert!(!tree.has_looks());
+        tree.unmute(&home);
+        assert!(tree.nodes[&node].muted && notices.is_empty());
+        tree.look_on(&mut notices);
+        assert!(!tree.nodes[&node].muted && !tree.has_looks());
+        assert_eq!(found(&notices), [ann.join("meanwhile")].into());
+    }
+}
