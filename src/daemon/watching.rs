@@ -572,6 +572,7 @@ impl Watching {
                 if count == 0 || began.elapsed() < BRIEF {
                     self.mutes.empty();
                     self.assembler.caught_up();
+                    self.resolver.caught_up();
                     self.inputs.source.tree_mut().caught_up();
                     return Ok(());
                 }

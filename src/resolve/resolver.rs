@@ -27,6 +27,12 @@ const LOST: Duration = Duration::from_secs(30);
 /// How long it is waited for what is around a process, whose reading began in
 /// the hold.
 const AROUND_TIME: Duration = Duration::from_millis(2);
+/// How long in all it is waited for what is slow to read of one user's processes, until
+/// nothing waits in the kernel's queue: whoever does a great deal must not keep others
+/// waiting for theirs.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// A reading that takes no longer is not slow.
+const QUICK: Duration = Duration::from_micros(300);
 /// Of how many parents it is remembered that their session was looked into,
 /// and for how long.
 const MAX_FORESEEN: usize = 64;
@@ -75,6 +81,14 @@ pub struct Resolver {
     foreseen: VecDeque<(i32, Instant)>,
     /// The highest fence that has been passed; its process may be heard of later.
     passed: u64,
+    /// How long each user's processes were waited for ([`PATIENCE`]).
+    waited: HashMap<Option<u32>, Duration>,
+}
+
+/// Whose a process is, as far as patience with it is concerned.
+fn user(process: &Process) -> Option<u32> {
+    let credentials = process.credentials.as_ref();
+    credentials.map(|credentials| credentials.real_user.id)
 }
 
 impl Attribution {
@@ -178,6 +192,7 @@ impl Resolver {
             table: None,
             foreseen: VecDeque::with_capacity(MAX_FORESEEN),
             passed: 0,
+            waited: HashMap::new(),
         }
     }
 
@@ -197,6 +212,11 @@ impl Resolver {
     /// The process table, if there is one: who reads the records tells it when.
     pub fn table_mut(&mut self) -> Option<&mut ProcTable> {
         self.table.as_mut()
+    }
+
+    /// Nothing waits in the kernel's queue any more.
+    pub fn caught_up(&mut self) {
+        self.waited.clear();
     }
 
     /// A process was held at the exec of a key tool.
@@ -275,12 +295,15 @@ impl Resolver {
             read,
             ..
         } = identity;
-        let due = Instant::now() + AROUND_TIME;
+        let begun = Instant::now();
+        let waited = self.waited.entry(user(&process)).or_default();
+        let due = begun + AROUND_TIME.min(PATIENCE.saturating_sub(*waited));
         let around = around.and_then(|answer| answer.until(due));
         let (mut parent, cgroup) = around.map_or((None, None), |it| (it.parent, it.cgroup));
         if let Some(answer) = cgroup {
             process.cgroup = answer.until(due).flatten();
         }
+        *waited += begun.elapsed().saturating_sub(QUICK);
         self.foresee(&process);
         if let Some(image) = &mut process.image {
             self.identifier.place(image, namespace);
@@ -520,11 +543,17 @@ impl Resolver {
                 process.name.clone_from(&recorded.identity.process.name);
             } else if matches!(attribution.method, Method::Live | Method::Recorded)
                 && process.credentials.is_some()
-                && let Ok(now) = self.identifier.snapshot(process.pid)
-                && now.start_ticks == process.start_ticks
-                && same_file(now.image.as_ref(), process.image.as_ref())
             {
-                process.args = now.args;
+                let waited = self.waited.entry(user(process)).or_default();
+                let begun = Instant::now();
+                if *waited < PATIENCE
+                    && let Ok(now) = self.identifier.snapshot(process.pid)
+                    && now.start_ticks == process.start_ticks
+                    && same_file(now.image.as_ref(), process.image.as_ref())
+                {
+                    process.args = now.args;
+                }
+                *waited += begun.elapsed().saturating_sub(QUICK);
             }
         }
         self.expose(attribution);
