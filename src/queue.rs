@@ -56,6 +56,12 @@ impl<T> Sender<T> {
         sent.map_err(|SendError(item)| TrySendError::Disconnected(item))
     }
 
+    /// How many items wait in it.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
     /// Puts an item in, beyond the bound if need be: for the few that must not get
     /// lost.
     ///
@@ -80,6 +86,12 @@ impl<T> Receiver<T> {
             self.held.fetch_sub(1, Relaxed);
         }
         item
+    }
+
+    /// How many items wait in it, or will in a moment.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.held.load(Relaxed)
     }
 
     /// Takes the next item, if there is one.

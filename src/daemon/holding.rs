@@ -29,6 +29,7 @@ use crate::sys::thread;
 use crate::watch::deadline::Deadline;
 use crate::watch::fence::Fence;
 use crate::watch::hold::{Counters, Held, Hold};
+use crate::watch::loud::Crowd;
 
 /// How long the answering thread has to end.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -157,6 +158,7 @@ impl Turn {
             deadline: Arc::clone(&deadline),
             berth: Arc::clone(parts.identifier.berth()),
             loud: parts.orders.loud(),
+            crowd: Crowd::default(),
         };
         let error = Arc::new(Mutex::new(None));
         let (alive, ended) = sync_channel(0);

@@ -26,7 +26,7 @@ use super::mutes::Mutes;
 use super::polling::Poller;
 use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
-use crate::event::flood::{Flood, Present};
+use crate::event::flood::{Flood, Present, at_once};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::proctable::{Counters, Moments};
 use crate::queue;
@@ -522,6 +522,7 @@ impl Watching {
     /// How many events of each home are told one by one in five minutes.
     pub(super) fn limit(&mut self, events: u32) {
         self.assembler.limit(events);
+        self.inputs.loud.limit(at_once(events) as usize);
     }
 
     /// Ticks while the thread gets on.
@@ -924,9 +925,11 @@ impl Watching {
 
     /// Works off what has been read.
     fn turn(&mut self) {
-        // Holds first: an opener was identified before it could act any further.
+        // Holds first: an opener was identified before it could act any further. Those
+        // that come meanwhile have their records still to come.
         if let Some(held) = &self.inputs.held {
-            while let Ok(held) = held.try_recv() {
+            for _ in 0..held.waiting() {
+                let Ok(held) = held.try_recv() else { break };
                 match *held {
                     hold::Held::Opening { object, identity } => {
                         let attribution = self.resolver.opening(*identity);

@@ -30,7 +30,7 @@ use super::berth::Berth;
 use super::deadline::{Deadline, FLIGHTS};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
-use super::loud::Loud;
+use super::loud::{Crowd, Loud};
 use super::tree::Ground;
 use crate::queue;
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
@@ -176,6 +176,8 @@ pub struct Hold<I: Identify> {
     pub berth: Arc<Berth>,
     /// Where nobody is identified for a while.
     pub loud: Arc<Loud>,
+    /// Where too many are identified.
+    pub crowd: Crowd,
 }
 
 /// A running key tool.
@@ -417,7 +419,9 @@ impl<I: Identify> Hold<I> {
 
     fn opening(&mut self, record: &Record, round: &Round<I::Known>) -> Option<Held<I::Identity>> {
         let fd = record.fd.as_ref()?;
-        if self.loud.is_in(|| opened_path(fd.as_fd()).ok()) {
+        let path = || opened_path(fd.as_fd()).ok();
+        if self.loud.is_in(path) || (self.crowd).is_too_large(&self.loud, self.held.waiting(), path)
+        {
             return None;
         }
         let mut identity = self.tool(record.pid, round);
