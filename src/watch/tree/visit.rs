@@ -215,6 +215,7 @@ impl Tree {
         }
         for (name, kind) in names {
             self.beat.tick();
+            let name = self.proper(node, &name, None);
             let directory = kind.is_none_or(|kind| kind == FileType::Directory);
             if directory || kind == Some(FileType::Symlink) {
                 let role = self.child_role(node, &name);
