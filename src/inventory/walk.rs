@@ -21,6 +21,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use super::{Gap, Item, Limits, Message, What};
 use crate::key::{self, Kind, Role};
+use crate::watch::folded::{folds, is_one, may_be};
+use crate::watch::home::LOOKED_FOR;
 use crate::watch::pattern::Pattern;
 
 /// So many names of one directory are looked at.
@@ -159,9 +161,9 @@ impl Walk {
                 let reason = format!("it takes longer than {seconds} s; the rest is left out");
                 return self.gap(&root.path, reason);
             }
-            let below = path.join(&name);
             // A sign of life; what hangs is the root, which is left alone then.
             self.send(Message::At(root.path.clone()))?;
+            let below = path.join(sought(dir, &name).unwrap_or(&name));
             let place = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let file = match openat(dir, name.as_os_str(), place, Mode::empty()) {
                 Ok(file) => file,
@@ -332,6 +334,15 @@ impl Walk {
         names.sort();
         Ok(names)
     }
+}
+
+/// The name that sshd or ssh looks for, for which the directory takes `name`.
+fn sought(dir: &OwnedFd, name: &OsStr) -> Option<&'static OsStr> {
+    let names = LOOKED_FOR.iter().map(OsStr::new);
+    let mut alike = names.filter(|wanted| may_be(name, wanted)).peekable();
+    alike.peek()?;
+    let dir = folds(dir.as_fd()).then_some(dir.as_fd())?;
+    alike.find(|wanted| is_one(dir, name, wanted) == Some(true))
 }
 
 /// Opens a directory on the way to a watched one. A link there is followed only

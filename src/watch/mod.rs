@@ -20,6 +20,7 @@ pub mod berth;
 pub mod deadline;
 pub mod fanotify;
 pub mod fence;
+pub mod folded;
 pub mod hold;
 pub mod home;
 pub mod inotify;

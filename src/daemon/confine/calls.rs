@@ -237,13 +237,14 @@ const OPTIONS: &[i32] = &[
     libc::PR_SET_NO_NEW_PRIVS,
 ];
 
-/// The requests of ioctl(2) that are made: of perf events, inotify, pidfds, and
-/// those by which a terminal tells its size. Not `TIOCSTI`, which types.
+/// The requests of ioctl(2) that are made: of perf events, inotify, pidfds, flags of
+/// directories, and those by which a terminal tells its size. Not `TIOCSTI`, which types.
 const REQUESTS: &[u64] = &[
     0x2400,      // PERF_EVENT_IOC_ENABLE
     0x2401,      // PERF_EVENT_IOC_DISABLE
     0x2405,      // PERF_EVENT_IOC_SET_OUTPUT
     0x4008_2406, // PERF_EVENT_IOC_SET_FILTER
+    0x8008_6601, // FS_IOC_GETFLAGS
     0x5401,      // TCGETS
     0x5413,      // TIOCGWINSZ
     0x541b,      // FIONREAD

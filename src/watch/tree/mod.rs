@@ -17,6 +17,7 @@ mod links;
 mod listing;
 mod mounted;
 mod muted;
+mod proper;
 mod settling;
 mod soon;
 mod visit;
@@ -582,6 +583,7 @@ impl Tree {
         writer: Option<Arc<Writer>>,
         out: &mut Vec<Notice>,
     ) {
+        let name = &*self.proper(node, name, object.as_ref());
         let Some(parent) = self.nodes.get(&node) else {
             return;
         };
@@ -706,6 +708,7 @@ impl Tree {
         writer: Option<Arc<Writer>>,
         out: &mut Vec<Notice>,
     ) {
+        let name = &*self.proper(node, name, object.as_ref());
         if let Some(child) = self.child(node, name, object.as_ref()) {
             self.detach(child);
         }
@@ -732,6 +735,9 @@ impl Tree {
         writer: Option<Arc<Writer>>,
         out: &mut Vec<Notice>,
     ) {
+        let [from, to] = [from, to]
+            .map(|end| end.map(|(node, name)| (node, self.proper(node, name, object.as_ref()))));
+        let [from, to] = [&from, &to].map(|end| end.as_ref().map(|(node, name)| (*node, &**name)));
         for (node, name) in [from, to].into_iter().flatten() {
             self.no_longer_apart(node, name);
         }
@@ -817,12 +823,13 @@ impl Tree {
         writer: Option<Arc<Writer>>,
         out: &mut Vec<Notice>,
     ) {
+        if !self.is_watched(node) {
+            return;
+        }
+        let name = &*self.proper(node, name, object.as_ref());
         let Some(parent) = self.nodes.get(&node) else {
             return;
         };
-        if !parent.role.watched {
-            return;
-        }
         let path = parent.path.join(name);
         let object = object.or_else(|| parent.entries.get(name)?.object.clone());
         self.report(node, what, path, object, writer, out);

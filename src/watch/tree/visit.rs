@@ -239,6 +239,7 @@ impl Tree {
         let mut number = 0;
         while let Some((name, kind)) = names.next() {
             self.beat.tick();
+            let name = self.proper(node, &name, None);
             let directory = kind.is_none_or(|kind| kind == FileType::Directory);
             if directory || kind == Some(FileType::Symlink) {
                 let role = self.child_role(node, &name);

@@ -1,5 +1,8 @@
 //! Directories with odd modes, names and neighbours.
 
+use std::io::Write as _;
+use std::path::Path;
+
 use super::{assert_untold, made, made_by, start};
 use crate::daemon::Daemon;
 use crate::document::{ANY, Document};
@@ -226,6 +229,72 @@ fn names_that_look_like_others() {
         assert!(shown, "{path:?}");
     }
     assert_eq!(ended.paths(ANY).len(), names.len() + 1);
+    ended.assert_nothing_lost();
+}
+
+/// With casefold a file has many names, of which sshd looks for one.
+#[test]
+fn names_in_a_directory_that_folds_them() {
+    if !Path::new("/sys/fs/ext4/features/casefold").exists() {
+        // Not by a macro: the harness would keep it to itself.
+        let said = "not tried: this kernel's ext4 has no casefold (CONFIG_UNICODE); \
+                    packaging/test-on-6.1 tries it";
+        writeln!(std::io::stderr(), "{said}").unwrap();
+        return;
+    }
+    let host = Host::new();
+    host.sh(
+        ROOT,
+        "truncate -s 16M /srv/image; mkfs.ext4 -q -O casefold /srv/image; mkdir /home/fold
+         mkdir /srv/disk; mount -o loop /srv/image /srv/disk; mkdir /srv/disk/home
+         mount --bind /srv/disk/home /home/fold; chown ann: /home/fold",
+    )
+    .ok();
+    let daemon = start(&host);
+    let list = "/home/fold/.ssh/authorized_keys";
+    let is_told = |alert: &Document| alert.is_alert_of(ANY) && alert.is("file.path", list);
+    let mut told: Vec<&str> = Vec::new();
+    for (script, action) in [
+        // It is watched before it folds, of which no record tells.
+        (
+            "mkdir -m 700 .ssh; ! cat .ssh/authorized_keys; chattr +F .ssh; echo 1 > .ssh/AUTHORIZED_KEYS",
+            "creation",
+        ),
+        ("echo 2 >> .ssh/authorized_\u{212a}eys", "modification"),
+        ("rm .ssh/authorized_key\u{17f}", "deletion"),
+        ("echo 3 > .ssh/author\u{ad}ized_keys", "creation"),
+        ("mv .ssh/Authorized_keys away", "deletion"),
+        ("mv away .ssh/\u{200b}authorized_\u{212a}eys", "rename"),
+        (
+            "ln .ssh/authorized_keys away; rm .ssh/AUTHORIZED_KEYS",
+            "deletion",
+        ),
+        ("ln -s away .ssh/Authorized_Key\u{17f}", "creation"),
+        ("rm -r .ssh", "deletion"),
+        (
+            "rm away; chattr +F .; mkdir -m 700 .SSH; echo 4 > .Ssh/AUTHORIZED_KEYS",
+            "creation",
+        ),
+        ("rm -r .ssh", "deletion"),
+    ] {
+        host.sh(ANN, &format!("cd /home/fold; {script}")).ok();
+        told.push(action);
+        daemon.find(crate::process::SOON, script, |log| {
+            let count = log.iter().filter(|line| is_told(line)).count();
+            (count >= told.len()).then_some(())
+        });
+    }
+    // Without casefold a name that nearly is one is another.
+    host.sh(ANN, "cd /home/fold; mkdir -m 700 .ssh; chattr -F .ssh")
+        .ok();
+    made(&host, &daemon, "/home/fold/.ssh/AUTHORIZED_KEYS");
+    let ended = daemon.stop();
+    let alerts = ended.alerts(ANY);
+    let other = alerts.iter().filter(|alert| !is_told(alert)).count();
+    assert_eq!(other, 1, "{:?}", ended.paths(ANY));
+    let alerts = alerts.iter().filter(|alert| is_told(alert));
+    let actions: Vec<&str> = alerts.map(|alert| alert.text("event.action")).collect();
+    assert_eq!(actions, told);
     ended.assert_nothing_lost();
 }
 
