@@ -178,6 +178,7 @@ pub(super) mod tests {
     const LATER: usize = 100;
 
     /// Takes down which files are settled.
+    #[derive(Default)]
     pub(in crate::watch::tree) struct Settled(Arc<Mutex<BTreeSet<OsString>>>);
 
     impl Marker for Settled {
@@ -230,12 +231,6 @@ pub(super) mod tests {
             stock: None,
         };
         Tree::new(scope, Box::new(marker))
-    }
-
-    impl Default for Settled {
-        fn default() -> Self {
-            Self(Arc::default())
-        }
     }
 
     #[test]

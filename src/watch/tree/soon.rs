@@ -275,7 +275,7 @@ mod tests {
         let mut tree = tree_of(&[ann, bob], 10_000, Settled::default());
         let mut notices = Vec::new();
         tree.start(&mut notices).unwrap();
-        let mut comes = |tree: &mut Tree, home: &Path, name: &str| {
+        let comes = |tree: &mut Tree, home: &Path, name: &str| {
             let files = make(&home.join(name));
             let node = tree.by_path(home).unwrap();
             let mut notices = Vec::new();
@@ -283,8 +283,8 @@ mod tests {
             (files, notices)
         };
 
-        // However much she has had looked at, nobody waits.
-        tree.busy();
+        // However much she has had looked at, nobody waits, be this test as slow as it may.
+        tree.soon.busy = Some(Instant::now() + Duration::from_secs(3600));
         tree.soon.looked(&ann.as_path().into(), AT_ONCE);
         let (files, notices) = comes(&mut tree, ann, "one");
         assert_eq!(found(&notices), files);
