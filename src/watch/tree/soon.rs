@@ -1,7 +1,7 @@
 //! Looks that wait, so that what one home does as fast as it can does not keep the
 //! records of all others in the kernel's queue.
 //!
-//! Owns since when the queue has not been empty, what each home has had looked at
+//! Owns since when there has been something in the queue, what each home has had looked at
 //! since, and the directories whose turn comes when others have had theirs: each time
 //! for a moment, until they are done. Nothing waits here but of a home that has had
 //! [`AT_ONCE`] names looked at while others wait. Must not own what a look costs a home
@@ -77,6 +77,16 @@ impl Soon {
         self.waiting.remove(&node);
     }
 
+    /// A directory waits; if it has no marks it still has none.
+    fn wait(&mut self, node: NodeId, finder: &Finder, rest: Option<Vec<Name>>) -> &mut Waiting {
+        let before = self.waiting.remove(&node);
+        self.waiting.entry(node).or_insert(Waiting {
+            finder: finder.clone(),
+            is_muted: before.is_some_and(|before| before.is_muted),
+            rest,
+        })
+    }
+
     /// The one that has begun, for its names take memory; else the one after that whose
     /// turn was last.
     fn next(&mut self) -> Option<(NodeId, Waiting)> {
@@ -126,22 +136,12 @@ impl Tree {
 
     /// A directory is looked into later, all of it.
     pub(super) fn put_off(&mut self, node: NodeId, finder: &Finder) {
-        let waiting = Waiting {
-            finder: finder.clone(),
-            is_muted: false,
-            rest: None,
-        };
-        self.soon.waiting.insert(node, waiting);
+        self.soon.wait(node, finder, None);
     }
 
     /// A directory that is muted gets its marks again later, and is looked into.
     pub(super) fn put_off_marks(&mut self, node: NodeId) {
-        let waiting = Waiting {
-            finder: Finder::nobody(),
-            is_muted: true,
-            rest: None,
-        };
-        self.soon.waiting.insert(node, waiting);
+        self.soon.wait(node, &Finder::nobody(), None).is_muted = true;
     }
 
     /// The new directory `name` in a directory is looked at later; who made which is not
@@ -175,13 +175,8 @@ impl Tree {
         if number % LEAST != 0 || names.len() == 0 || !self.must_wait(home) {
             return;
         }
-        let waiting = Waiting {
-            finder: finder.clone(),
-            is_muted: false,
-            rest: Some(names.collect()),
-        };
         self.soon.begun = Some(node);
-        self.soon.waiting.insert(node, waiting);
+        self.soon.wait(node, finder, Some(names.collect()));
     }
 
     /// Whether looks wait ([`Tree::look_on`]).
@@ -203,6 +198,8 @@ impl Tree {
                 // Where it is now a record will tell, but of what had no mark.
                 if look.is_muted {
                     self.detach(id);
+                } else {
+                    self.unscanned.insert(id);
                 }
                 continue;
             };
@@ -333,9 +330,22 @@ mod tests {
         tree.put_off_name(node, OsStr::new("d"));
         assert!(!tree.has_looks());
         tree.unmute(&home);
+        // Put off once more before its turn, it still has no marks.
+        tree.put_off(node, &Finder::nobody());
         assert!(tree.nodes[&node].muted && notices.is_empty());
         tree.look_on(&mut notices);
         assert!(!tree.nodes[&node].muted && !tree.has_looks());
         assert_eq!(found(&notices), [ann.join("meanwhile")].into());
+
+        // Moved away, of which the record is still to come: it is looked for again.
+        tree.put_off_name(node, OsStr::new("d"));
+        let away = dir.path().with_extension("away");
+        fs::rename(&ann, &away).unwrap();
+        tree.look_on(&mut notices);
+        assert!(!tree.has_looks() && tree.owes());
+        fs::rename(&away, &ann).unwrap();
+        fs::create_dir(ann.join("d")).unwrap();
+        tree.catch_up(Instant::now(), &mut notices);
+        assert!(tree.by_path(&ann.join("d")).is_some());
     }
 }
