@@ -14,7 +14,8 @@ use std::time::SystemTime;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::holding::{self, Holding};
-use super::watching::{self, Command, FileSystems, Mode, Source, Watching};
+use super::source::{Mode, Source};
+use super::watching::{self, Command, FileSystems, Watching};
 use super::{Fatal, Message, access, privilege};
 use crate::config::{self, Backend, Config, Hold};
 use crate::proctable::ProcTable;

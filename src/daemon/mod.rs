@@ -34,6 +34,7 @@ mod programs;
 mod reload;
 mod rest;
 pub mod selftest;
+mod source;
 mod standing;
 mod status;
 mod turns;
@@ -65,7 +66,7 @@ pub use fatal::Fatal;
 pub use plan::{Plan, patterns};
 pub use privilege::missing as missing_capabilities;
 pub use reload::RELOADED;
-pub use watching::{Coverage, Mode};
+pub use source::{Coverage, Mode};
 
 use control::Control;
 use reload::InForce;

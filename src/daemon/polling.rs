@@ -24,7 +24,7 @@ use nix::sys::inotify::{InitFlags, Inotify, WatchDescriptor};
 use self::pass::Found;
 use super::Message;
 use super::baseline::{Ledger, Polled, Since};
-use super::watching::CoveredRoot;
+use super::source::CoveredRoot;
 use crate::queue;
 use crate::resolve::slow::{Answer, Pool, Size};
 use crate::watch::tree::Place;

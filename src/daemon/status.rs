@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 
 use super::Message;
 use super::build::Orders;
+use super::source::{Coverage, Mode};
 use super::standing::{Decided, Trouble};
-use super::watching::{Command, Coverage, Mode};
+use super::watching::Command;
 use crate::config::{Backend, Config, Hold};
 use crate::queue;
 use crate::sink::{Fanout, SinkState};

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
-use serde_json::json;
 
 use super::baseline::{Cause, Ledger, Snapshot};
 use super::clock::ClockWatch;
@@ -24,22 +23,20 @@ use super::deciding::{Lost, Message};
 use super::losses::Counter;
 use super::mutes::Mutes;
 use super::polling::Poller;
+use super::source::{Coverage, CoveredRoot, Source};
 use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
-use crate::event::flood::{Flood, Present, at_once};
+use crate::event::flood::{Flood, at_once};
 use crate::event::{Action, Evidence, FinalPath};
-use crate::proctable::{Counters, Moments};
 use crate::queue;
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
 use crate::resolve::{Attribution, Method};
 use crate::watch::beat::Beat;
-use crate::watch::fanotify::FanotifyWatch;
 use crate::watch::hold;
 use crate::watch::home::Home;
-use crate::watch::inotify::InotifyWatch;
 use crate::watch::loud::Loud;
-use crate::watch::tree::{Ground, Held, Listing, Place, Scope, Tree};
+use crate::watch::tree::{Ground, Listing, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -70,218 +67,6 @@ const REMOUNT: Duration = Duration::from_millis(100);
 /// How often it is looked where links lead: of a change in the middle of a chain
 /// of links, or of a target that comes, nothing is told.
 const RELINK: Duration = Duration::from_secs(60);
-
-/// Where records come from.
-pub enum Source {
-    /// fanotify.
-    Fanotify(Box<FanotifyWatch>),
-    /// The fallback.
-    Inotify(Box<InotifyWatch>),
-}
-
-impl Source {
-    /// Marks all that exists.
-    ///
-    /// # Errors
-    /// Nothing can be watched.
-    pub fn start(&mut self, out: &mut Vec<Notice>) -> io::Result<()> {
-        match self {
-            Self::Fanotify(watch) => watch.start(out),
-            Self::Inotify(watch) => watch.start(out),
-        }
-    }
-
-    fn read(&mut self, out: &mut Vec<Notice>) -> io::Result<usize> {
-        match self {
-            Self::Fanotify(watch) => watch.read(out),
-            Self::Inotify(watch) => Ok(watch.read(out)),
-        }
-    }
-
-    /// How well each directory is watched that the configuration names.
-    fn roots(&self) -> Vec<CoveredRoot> {
-        let holding = match self {
-            Self::Fanotify(watch) => Some(watch.is_holding()),
-            Self::Inotify(_) => None,
-        };
-        let roots = self.tree().roots().into_iter();
-        roots
-            .map(|root| {
-                let (how, reason) = match (holding, root.held) {
-                    _ if root.muted => (
-                        "none",
-                        Some("a flood: it is looked at again after a while".to_owned()),
-                    ),
-                    (None, _) => ("inotify", Some("fanotify is not in use".to_owned())),
-                    (Some(true), Held::Yes) => ("held", None),
-                    (_, Held::Refused(reason)) => ("fanotify", Some(reason.to_string())),
-                    (Some(_), _) => ("fanotify", Some("nobody is held at present".to_owned())),
-                };
-                CoveredRoot {
-                    path: root.path.to_owned(),
-                    how,
-                    reason,
-                }
-            })
-            .collect()
-    }
-
-    /// The processes that the records of the last reading are of.
-    fn pids(&self) -> &[i32] {
-        match self {
-            Self::Fanotify(watch) => watch.pids(),
-            Self::Inotify(_) => &[],
-        }
-    }
-
-    /// The kernel's queue of records.
-    fn queue(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Fanotify(watch) => Some(watch.as_fd()),
-            Self::Inotify(_) => None,
-        }
-    }
-
-    /// Notes whether the watching thread sleeps.
-    fn rests(&self, at_rest: bool) {
-        if let Self::Fanotify(watch) = self {
-            watch.rests(at_rest);
-        }
-    }
-
-    fn tree(&self) -> &Tree {
-        match self {
-            Self::Fanotify(watch) => watch.tree(),
-            Self::Inotify(watch) => watch.tree(),
-        }
-    }
-
-    fn tree_mut(&mut self) -> &mut Tree {
-        match self {
-            Self::Fanotify(watch) => watch.tree_mut(),
-            Self::Inotify(watch) => watch.tree_mut(),
-        }
-    }
-}
-
-/// How it is watched: `ssh_keywatch.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// fanotify, and writers are held while they are identified.
-    Held,
-    /// The same, with the process table.
-    HeldTable,
-    /// fanotify without the hold.
-    Fanotify,
-    /// The same, with the process table.
-    FanotifyTable,
-    /// inotify: no writer is known.
-    Inotify,
-}
-
-impl Mode {
-    /// The mode that `source` makes, with or without the hold and the process table.
-    #[must_use]
-    pub fn of(source: &Source, held: bool, table: bool) -> Self {
-        match (source, held, table) {
-            (Source::Inotify(_), ..) => Self::Inotify,
-            (Source::Fanotify(_), true, true) => Self::HeldTable,
-            (Source::Fanotify(_), true, false) => Self::Held,
-            (Source::Fanotify(_), false, true) => Self::FanotifyTable,
-            (Source::Fanotify(_), false, false) => Self::Fanotify,
-        }
-    }
-
-    /// Its name in documents.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "fanotify+hold",
-            Self::HeldTable => "fanotify+hold+table",
-            Self::Fanotify => "fanotify",
-            Self::FanotifyTable => "fanotify+table",
-            Self::Inotify => "inotify",
-        }
-    }
-}
-
-/// A directory that the configuration names, and how well it is watched.
-#[derive(Clone, Debug)]
-pub struct CoveredRoot {
-    /// Its path.
-    pub path: PathBuf,
-    /// How: `held` (fanotify, and the making of files is held), `fanotify`, `inotify`,
-    /// `polled` (looked at now and then), or `none`, such as for as long as a flood there
-    /// is not looked at.
-    pub how: &'static str,
-    /// Why not better.
-    pub reason: Option<String>,
-}
-
-impl CoveredRoot {
-    /// One that nobody looks at.
-    fn apart(place: Place) -> Self {
-        let kind = place.kind.display();
-        let reason = format!("it lies on {kind}, which is looked at with a baseline alone");
-        Self {
-            path: place.path,
-            how: "none",
-            reason: Some(reason),
-        }
-    }
-}
-
-/// What is watched.
-#[derive(Clone, Debug)]
-pub struct Coverage {
-    /// The directories that the configuration names, as far as they exist.
-    pub roots: Vec<CoveredRoot>,
-    /// All watched directories.
-    pub directories: usize,
-    /// Events that could not be handed on.
-    pub dropped: u64,
-    /// Floods that go on.
-    pub floods: Vec<Present>,
-    /// Events that were counted in floods instead of told.
-    pub flooded: u64,
-    /// The process table: how exact it is, and what it has lost.
-    pub table: Option<(Moments, Counters)>,
-}
-
-impl Coverage {
-    /// As `ssh_keywatch.coverage`. Of many roots only the first are named.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        const NAMED: usize = 100;
-        let roots: Vec<serde_json::Value> = self
-            .roots
-            .iter()
-            .take(NAMED)
-            .map(|root| {
-                let mut value = json!({
-                    "path": crate::text::escape_path(&root.path),
-                    "how": root.how,
-                });
-                if let Some(reason) = &root.reason {
-                    value["reason"] = json!(reason);
-                }
-                value
-            })
-            .collect();
-        json!({
-            "root_count": self.roots.len(),
-            "roots": roots,
-            "directories": self.directories,
-            "events_dropped": self.dropped,
-            "events_flooded": self.flooded,
-            "process_table": self.table.map(|(moments, counters)| json!({
-                "moments": moments.as_str(),
-                "lost": counters.lost,
-                "repaired": counters.repaired,
-            })),
-        })
-    }
-}
 
 /// What the main thread asks of the watching thread.
 pub enum Command {
