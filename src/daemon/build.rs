@@ -252,7 +252,7 @@ fn groups(watch: &config::Watch) -> Result<Groups, Fatal> {
     let permission = if watch.hold == Hold::Off {
         None
     } else {
-        PermissionGroup::new()
+        PermissionGroup::above(&notification)
             .map_err(|error| {
                 tracing::warn!(
                     "writers cannot be held while they are identified ({error}): one that exits \

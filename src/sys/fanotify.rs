@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 
 use super::{ObjectId, PidFd};
@@ -377,8 +378,31 @@ impl PermissionGroup {
     /// # Errors
     /// The errno of `fanotify_init(2)`; `EPERM` without `CAP_SYS_ADMIN`.
     pub fn new() -> io::Result<Self> {
+        Self::made(init(Self::FLAGS)?)
+    }
+
+    /// The same, to be used together with `other`. Its descriptor has a higher number:
+    /// whoever waits in this group keeps the other from being released as well, where
+    /// both have a mark (`fsnotify_prepare_user_wait`), and when the
+    /// process is killed the kernel releases higher numbers first (`kernel/task_work.c`).
+    /// The other way round it would wait for them for ever, and they for this one.
+    ///
+    /// # Errors
+    /// As [`PermissionGroup::new`], and that of `fcntl(2)`.
+    pub fn above(other: &NotificationGroup) -> io::Result<Self> {
+        let mut group = init(Self::FLAGS)?;
+        let least = other.as_fd().as_raw_fd() + 1;
+        if group.as_fd().as_raw_fd() < least {
+            let moved = fcntl(&group, FcntlArg::F_DUPFD_CLOEXEC(least))?;
+            // SAFETY: the descriptor is new, and nobody else's.
+            group = unsafe { Fanotify::from_raw_fd(moved) };
+        }
+        Self::made(group)
+    }
+
+    fn made(group: Fanotify) -> io::Result<Self> {
         Ok(Self {
-            group: init(Self::FLAGS)?,
+            group,
             open: AtomicBool::new(true),
             null: File::open("/dev/null")?,
         })

@@ -1,10 +1,12 @@
 //! Whoever opens a file waits for the daemon only while a new one is made, and
 //! never for one that has died.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup};
 
 use crate::document::{ANY, any_creation};
 use crate::host::{ANN, Host, ROOT, TOOLS};
@@ -286,4 +288,25 @@ fn a_key_tool_has_its_processor_for_itself() {
     tool.end(SOON);
     wait("it was not given back", &|now, all| now == all);
     daemon.stop();
+}
+
+/// Where both groups have a mark, who waits in one keeps the other from being released.
+/// When the daemon is killed the kernel releases the descriptors with higher numbers first:
+/// that must be the group that people wait in.
+#[test]
+fn the_group_that_openers_wait_in_is_released_first() {
+    let low: Vec<_> = (0..8)
+        .map(|_| std::fs::File::open("/dev/null").unwrap())
+        .collect();
+    let notification = NotificationGroup::new().unwrap();
+    drop(low);
+    let permission = PermissionGroup::above(&notification).unwrap();
+    let [first, last] = [permission.as_fd(), notification.as_fd()].map(|fd| fd.as_raw_fd());
+    assert!(first > last, "{first} {last}");
+    // Opened again, it has the same number.
+    permission.close().unwrap();
+    permission.reopen().unwrap();
+    assert_eq!(permission.as_fd().as_raw_fd(), first);
+    let flags = nix::fcntl::fcntl(&permission, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+    assert_eq!(flags, nix::fcntl::FdFlag::FD_CLOEXEC.bits());
 }
