@@ -558,7 +558,7 @@ impl Watching {
     /// interpreted: best when the queue has been emptied.
     fn read(&mut self) -> io::Result<(usize, bool)> {
         self.beat.tick();
-        let (begun, mut all, mut empty) = (Instant::now(), 0, false);
+        let (mut all, mut empty) = (0, false);
         for _ in 0..READS {
             if let Some(table) = self.resolver.table_mut() {
                 table.reading();
@@ -570,9 +570,6 @@ impl Watching {
             all += count;
             if count == 0 {
                 empty = true;
-                break;
-            }
-            if begun.elapsed() > BRIEF {
                 break;
             }
         }

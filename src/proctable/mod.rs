@@ -277,8 +277,9 @@ impl ProcTable {
                 self.clock.from = self.clock.from.max(*first);
             }
             self.wakes.clear();
-            if let Some(end) = self.empty {
-                self.sentinel_wakes.close(end);
+            match self.empty {
+                Some(end) => self.sentinel_wakes.close(end),
+                None => self.sentinel_wakes.leave_open(),
             }
         }
         if self.damaged && now() >= self.repaired.saturating_add(REPAIR_PAUSE) {

@@ -95,6 +95,13 @@ impl Wakes {
         }
     }
 
+    /// The queue was not read to its end: which wakings belong to the records that were
+    /// read, and which to those that still wait, is not known, and of former records
+    /// nothing holds for these.
+    pub fn leave_open(&mut self) {
+        self.known.clear();
+    }
+
     /// The first and the last act of process `pid`, if all of them are known.
     #[must_use]
     pub fn moments(&self, pid: i32) -> Option<&[Time; 2]> {
@@ -187,6 +194,24 @@ mod tests {
         }
         wakes.close(200);
         assert_eq!(wakes.moments(1), None);
+    }
+
+    #[test]
+    fn a_former_act_says_nothing_of_a_record_behind_which_more_wait() {
+        let mut wakes = Wakes::default();
+        wakes.sampled(10, 1);
+        wakes.read(1);
+        wakes.close(100);
+        assert_eq!(wakes.moments(1), Some(&[10, 10]));
+        // Another process has the number by now; of its two records one was read.
+        wakes.sampled(110, 1);
+        wakes.sampled(120, 1);
+        wakes.read(1);
+        wakes.leave_open();
+        assert_eq!(wakes.moments(1), None);
+        wakes.read(1);
+        wakes.close(200);
+        assert_eq!(wakes.moments(1), Some(&[110, 120]));
     }
 
     #[test]
