@@ -66,7 +66,7 @@ impl Look {
 }
 
 impl Mutes {
-    /// The queue was read to its end.
+    /// Nothing has come while what was in the queue was worked off.
     pub(super) fn empty(&mut self) {
         (self.busy, self.looked) = (None, None);
     }

@@ -553,8 +553,8 @@ impl Watching {
         )
     }
 
-    /// Reads what is queued; says how much that was, and whether it was all. The process table must
-    /// know when, and know of all that led to the records before they are
+    /// Reads what is queued; says how much that was, and whether it was all. The process
+    /// table must know when, and know of all that led to the records before they are
     /// interpreted: best when the queue has been emptied.
     fn read(&mut self) -> io::Result<(usize, bool)> {
         self.beat.tick();

@@ -420,8 +420,8 @@ impl<I: Identify> Hold<I> {
     fn opening(&mut self, record: &Record, round: &Round<I::Known>) -> Option<Held<I::Identity>> {
         let fd = record.fd.as_ref()?;
         let path = || opened_path(fd.as_fd()).ok();
-        if self.loud.is_in(path) || (self.crowd).is_too_large(&self.loud, self.held.waiting(), path)
-        {
+        let waiting = self.held.waiting();
+        if self.loud.is_in(path) || self.crowd.is_too_large(&self.loud, waiting, path) {
             return None;
         }
         let mut identity = self.tool(record.pid, round);
