@@ -5,9 +5,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl, open};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
-use nix::unistd::{AccessFlags, Gid};
+use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, Gid, close};
 
 use super::{Fatal, access};
 use crate::config::{Backend, Config};
@@ -82,6 +83,22 @@ pub fn raise_descriptors() {
     if let Err(error) = raised {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+    if let Err(error) = make_room() {
+        tracing::debug!("the table of descriptors will grow when it is full: {error}");
+    }
+}
+
+/// Has the table of descriptors made for as many as a flood brings. Once there are
+/// threads, whoever needs one more than it has room for waits for an RCU grace period
+/// (`expand_fdtable` in fs/file.c): some tens of milliseconds, for each doubling.
+fn make_room() -> nix::Result<()> {
+    /// Those of a reading, and of the events that are on their way.
+    const MOST: rlim_t = 16 * 1024;
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let last = i32::try_from(soft.min(MOST) - 1).unwrap_or(i32::MAX);
+    let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let raised = fcntl(&root, FcntlArg::F_DUPFD_CLOEXEC(last))?;
+    close(raised)
 }
 
 /// Asks for a better place in the queue for the processor: whoever made a file

@@ -24,6 +24,7 @@ use super::losses::Counter;
 use super::mutes::Mutes;
 use super::polling::Poller;
 use super::source::{Coverage, CoveredRoot, Source};
+use super::turns::Turns;
 use crate::alert::{LossKind, Unseen};
 use crate::event::assemble::{Assembled, Assembler, Subject};
 use crate::event::flood::{Flood, at_once};
@@ -44,6 +45,9 @@ use crate::watch::{Change, Notice, Problem, What, Writer};
 const HELD_TIME: Duration = Duration::from_micros(500);
 /// How often the queue is read before what was read is worked off.
 const READS: usize = 16;
+/// So many records are worked off before more is read, once that takes longer than [`BRIEF`].
+/// With fewer the queue is read to its end: when something was done is known of those only.
+const BULK: usize = 1024;
 /// So many files of the start are identified before the queue is looked at again.
 const SETTLED: usize = 256;
 /// How often the answering thread is told in which homes a flood goes on.
@@ -207,6 +211,8 @@ pub struct Watching {
     resolver: Resolver,
     messages: queue::Sender<Message>,
     assembler: Assembler<Attribution>,
+    /// Events that are finished and wait for their turn to be handed on.
+    finished: Turns<Assembled<Attribution>>,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
     dropped: u64,
@@ -260,6 +266,7 @@ impl Watching {
             resolver,
             messages,
             assembler: Assembler::default(),
+            finished: Turns::default(),
             unheld: VecDeque::new(),
             dropped: 0,
             untold: 0,
@@ -338,7 +345,7 @@ impl Watching {
             self.settle();
         }
         self.assembler.flush();
-        self.hand_on();
+        self.hand_on(None);
         if self.follow.is_some() || self.inputs.source.tree().moves() != self.moves {
             self.compare_all(Cause::Moved);
         }
@@ -399,7 +406,8 @@ impl Watching {
             return;
         };
         let now = Instant::now();
-        if let Some(look) = self.mutes.more(now)
+        if let Some(busy) = watch.tree().busy_since()
+            && let Some(look) = self.mutes.more(busy, now)
             && let Some((home, heard)) = watch.tree_mut().loudest()
             && let is_spent = self.assembler.is_spent(&home, now)
             && look.is_flood(heard, is_spent || watch.tree().must_wait(&home))
@@ -558,7 +566,7 @@ impl Watching {
     /// interpreted: best when the queue has been emptied.
     fn read(&mut self) -> io::Result<(usize, bool)> {
         self.beat.tick();
-        let (mut all, mut empty) = (0, false);
+        let (begun, mut all, mut empty) = (Instant::now(), 0, false);
         for _ in 0..READS {
             if let Some(table) = self.resolver.table_mut() {
                 table.reading();
@@ -570,6 +578,9 @@ impl Watching {
             all += count;
             if count == 0 {
                 empty = true;
+                break;
+            }
+            if all >= BULK && begun.elapsed() >= BRIEF {
                 break;
             }
         }
@@ -625,7 +636,7 @@ impl Watching {
             .chain(owed)
             .chain(remount);
         let due = due.chain([self.linked + RELINK]).min();
-        let due = if tree.is_settling() || tree.has_looks() {
+        let due = if tree.is_settling() || tree.has_looks() || !self.finished.is_empty() {
             Some(Instant::now())
         } else {
             due
@@ -733,7 +744,7 @@ impl Watching {
         for (number, notice) in notices.drain(..).enumerate() {
             // Whoever is done does not wait for all that was read with it.
             if number % PORTION == PORTION - 1 {
-                self.hand_on();
+                self.hand_on(Some(BRIEF));
                 self.mind_others();
             }
             match notice {
@@ -762,7 +773,9 @@ impl Watching {
         if overflow {
             self.compare_all(Cause::Lost(Unseen::Lost, self.emptied));
         }
-        while self.unheld.front().is_some_and(|(due, _)| *due <= now)
+        let begun = Instant::now();
+        while begun.elapsed() < BRIEF
+            && self.unheld.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, path)) = self.unheld.pop_front()
         {
             if let Some(writer) = self.assembler.unheld(&path) {
@@ -778,7 +791,7 @@ impl Watching {
         let untold = self.assembler.untold_opens();
         self.dropped += untold;
         self.untold += untold;
-        self.hand_on();
+        self.hand_on(Some(BRIEF));
         if let Some(file_systems) = &mut self.inputs.file_systems {
             file_systems.update(self.inputs.source.tree_mut());
         }
@@ -790,10 +803,16 @@ impl Watching {
             .mind_others(self.inputs.source.tree().is_behind());
     }
 
-    /// Hands finished events to the deciding thread.
-    fn hand_on(&mut self) {
-        let finished: Vec<Assembled<Attribution>> = self.assembler.finished().collect();
-        for mut assembled in finished {
+    /// Hands finished events to the deciding thread, all or as far as it goes in so much
+    /// time: who waits in the kernel's queue must not wait for all that many have left.
+    fn hand_on(&mut self, time: Option<Duration>) {
+        for assembled in self.assembler.finished() {
+            self.finished.push(assembled.home.clone(), assembled);
+        }
+        let begun = Instant::now();
+        while time.is_none_or(|time| begun.elapsed() < time)
+            && let Some(mut assembled) = self.finished.pop()
+        {
             self.resolver.finish(&mut assembled.event.writer);
             if let Some(ticket) = &assembled.ticket {
                 ticket.weigh(assembled.event.writer.weight());

@@ -25,6 +25,8 @@ use super::{ObjectId, PidFd};
 pub mod mask {
     /// A file was opened.
     pub const OPEN: u64 = libc::FAN_OPEN;
+    /// A file was opened for execution.
+    pub const OPEN_EXEC: u64 = libc::FAN_OPEN_EXEC;
     /// Content was changed.
     pub const MODIFY: u64 = libc::FAN_MODIFY;
     /// A descriptor open for writing was closed.

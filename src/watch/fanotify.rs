@@ -29,6 +29,12 @@ const ITSELF: u64 = mask::DELETE_SELF | mask::MOVE_SELF;
 const FILES: u64 = mask::MODIFY | mask::CLOSE_WRITE | mask::EVENT_ON_CHILD;
 /// What happens to a file, through whichever name.
 const WRITES: u64 = mask::MODIFY | mask::CLOSE_WRITE;
+/// What keeps a muted directory's mark one of the files in it: when a directory gets the
+/// first such mark, the kernel goes through all names in it that it has cached, which with
+/// a million of them keeps everybody who makes one, and us, waiting for a tenth of a
+/// second (`fsnotify_set_children_dentry_flags`, fs/notify/fsnotify.c). Nothing that
+/// makes keys is run there.
+const MUTED: u64 = mask::OPEN_EXEC | mask::EVENT_ON_CHILD;
 /// A hold of every open of a file in a directory.
 const HOLD: u64 = mask::OPEN_PERM | mask::EVENT_ON_CHILD;
 /// What the first key of a fresh account needs to be seen.
@@ -81,12 +87,33 @@ impl Marker for Marks {
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, _path: &Path) {
         let Some(dir) = dir else { return };
         // ENOENT: the marks went with the inode, or were of the other kind.
-        let _ = self
-            .notification
-            .unmark_directory(dir, NAMES | ITSELF | self.renames | FILES | mask::OPEN);
+        let all = NAMES | ITSELF | self.renames | FILES | mask::OPEN | MUTED;
+        let _ = self.notification.unmark_directory(dir, all);
         if let Some(permission) = &self.permission {
             let _ = permission.unmark_directory(dir, HOLD);
         }
+    }
+
+    fn mute(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path, interest: Interest) {
+        let Some(here) = dir.filter(|_| interest > Interest::Names) else {
+            self.unmark(dir, path);
+            return;
+        };
+        // First: in between there must be no moment without. Where that fails, all is taken off.
+        if self.notification.mark_directory(here, MUTED).is_err() {
+            self.unmark(dir, path);
+            return;
+        }
+        let others = (NAMES | ITSELF | self.renames | FILES | mask::OPEN) & !MUTED;
+        let _ = self.notification.unmark_directory(here, others);
+        if let Some(permission) = &self.permission {
+            let _ = permission.unmark_directory(here, HOLD);
+        }
+    }
+
+    fn unmuted(&mut self, dir: BorrowedFd<'_>) {
+        // ENOENT: it had none.
+        let _ = self.notification.unmark_directory(dir, mask::OPEN_EXEC);
     }
 
     fn no_opens(&mut self, dir: BorrowedFd<'_>) {
@@ -289,6 +316,8 @@ impl FanotifyWatch {
         }
         if records.is_empty() {
             self.tree.emptied();
+            // Who was to be muted has nothing waiting any more.
+            self.to_mute = None;
         } else {
             self.tree.busy();
         }

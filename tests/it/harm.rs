@@ -219,6 +219,19 @@ fn few_descriptors_refuse_nobody() {
     daemon.stop();
 }
 
+/// With threads, whoever needs one descriptor more than there is room for waits for tens of
+/// milliseconds until there is more (`FDSize` in proc(5) says for how many there is).
+#[test]
+fn there_is_room_for_the_descriptors_of_a_flood_from_the_start() {
+    let host = Host::new();
+    let daemon = start(&host);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    let size: u32 = size.unwrap().trim().parse().unwrap();
+    assert!(size >= 16 * 1024, "{size}");
+    daemon.stop();
+}
+
 #[test]
 fn what_is_no_file_stops_nothing() {
     let host = Host::on_disk();

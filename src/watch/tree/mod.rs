@@ -40,6 +40,7 @@ use self::links::Followed;
 pub use self::listing::{Listing, digest};
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
+use self::muted::Heard;
 use self::settling::Settling;
 use self::soon::Soon;
 use self::visit::{Come, Footing, Look, open_root};
@@ -128,6 +129,14 @@ pub trait Marker: Send {
     /// Takes the marks off, where the directory can still be reached.
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path);
 
+    /// Takes them off for a while: nothing is told of it until it is marked again.
+    fn mute(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path, _interest: Interest) {
+        self.unmark(dir, path);
+    }
+
+    /// It is marked again: of what stood for the marks meanwhile nothing is left.
+    fn unmuted(&mut self, _dir: BorrowedFd<'_>) {}
+
     /// A marked directory is known by another path now.
     fn moved(&mut self, from: &Path, to: &Path, watched: bool);
 
@@ -207,8 +216,6 @@ struct Node {
     entries: Entries<Known>,
     /// Files in it that have a mark of their own.
     followed: Vec<ObjectId>,
-    /// Records of it since it was last asked which home is the loudest.
-    heard: u32,
     /// It has no marks for a while.
     muted: bool,
 }
@@ -284,6 +291,7 @@ pub struct Tree {
     /// Directories that are still to be looked into: their homes have had their share.
     unscanned: BTreeSet<NodeId>,
     soon: Soon,
+    heard: Heard,
     beat: Arc<Beat>,
     /// What the start has found, with the versions of files by this key.
     stock: Option<Listing>,
@@ -320,6 +328,7 @@ impl Tree {
             homes: Homes::new(scope.homes),
             unscanned: BTreeSet::new(),
             soon: Soon::default(),
+            heard: Heard::default(),
             opens: scope.opens,
             marker,
             nodes: HashMap::default(),

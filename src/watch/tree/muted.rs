@@ -11,28 +11,45 @@ use std::sync::Arc;
 use super::{NodeId, Tree};
 use crate::watch::home::Home;
 
+/// Records since there has been something in the queue, or since it was last asked whose
+/// most of them are.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    homes: HashMap<Home, u64>,
+    /// Those of muted homes, and of no home, too.
+    all: u64,
+}
+
+impl Heard {
+    /// Nothing has come while what was in the queue was worked off.
+    pub(super) fn forget(&mut self) {
+        self.homes.clear();
+        self.all = 0;
+    }
+}
+
 impl Tree {
     /// A record of this directory has come; the home that it lies in, and whether that
     /// is muted.
     pub fn heard(&mut self, node: NodeId) -> Option<(&Home, bool)> {
-        let node = self.nodes.get_mut(&node)?;
-        node.heard = node.heard.saturating_add(1);
-        Some((node.home.as_ref()?, node.muted))
-    }
-
-    /// The home that most records were of since this was last asked, if they were more
-    /// than half of all: its share, and how many there were.
-    pub fn loudest(&mut self) -> Option<(Home, u64)> {
-        let (mut homes, mut all) = (HashMap::<Home, u64>::new(), 0);
-        for node in self.nodes.values_mut() {
-            let heard = u64::from(std::mem::take(&mut node.heard));
-            all += heard;
-            if let Some(home) = node.home.as_ref().filter(|_| heard > 0 && !node.muted) {
-                *homes.entry(Arc::clone(home)).or_default() += heard;
+        let node = self.nodes.get(&node)?;
+        self.heard.all += 1;
+        let home = node.home.as_ref()?;
+        if !node.muted {
+            match self.heard.homes.get_mut(home) {
+                Some(heard) => *heard += 1,
+                None => drop(self.heard.homes.insert(Arc::clone(home), 1)),
             }
         }
-        let loudest = homes.into_iter().max_by_key(|(_, heard)| *heard);
-        loudest.filter(|(_, heard)| heard * 2 > all)
+        Some((home, node.muted))
+    }
+
+    /// The home that most records were of since there has been something in the queue, or
+    /// this was last asked, if they were more than half of all; and how many there were.
+    pub fn loudest(&mut self) -> Option<(Home, u64)> {
+        let heard = std::mem::take(&mut self.heard);
+        let loudest = heard.homes.into_iter().max_by_key(|(_, heard)| *heard);
+        loudest.filter(|(_, of_home)| of_home * 2 > heard.all)
     }
 
     fn nodes_of(&self, home: &Home) -> Vec<(PathBuf, NodeId)> {
@@ -49,8 +66,9 @@ impl Tree {
     pub fn mute(&mut self, home: &Home) {
         for (path, id) in self.nodes_of(home) {
             let dir = self.open(id);
-            self.marker.unmark(dir.as_ref().map(AsFd::as_fd), &path);
             if let Some(node) = self.nodes.get_mut(&id) {
+                let dir = dir.as_ref().map(AsFd::as_fd);
+                self.marker.mute(dir, &path, node.interest);
                 node.muted = true;
             }
             self.soon.remove(id);

@@ -116,6 +116,13 @@ impl Tree {
     pub fn caught_up(&mut self) {
         self.soon.busy = None;
         self.soon.looked.clear();
+        self.heard.forget();
+    }
+
+    /// Since when there has been something in the queue.
+    #[must_use]
+    pub fn busy_since(&self) -> Option<Instant> {
+        self.soon.busy
     }
 
     /// Whether that has been so for so long that others may wait.
@@ -208,6 +215,7 @@ impl Tree {
                     node.muted = false;
                 }
                 self.mark_again(id, dir.as_fd(), out);
+                self.marker.unmuted(dir.as_fd());
             }
             let finds = Finds::News(look.finder);
             match look.rest {
@@ -312,6 +320,40 @@ mod tests {
         assert!(!tree.is_behind());
         let (files, notices) = comes(&mut tree, ann, "four");
         assert_eq!(found(&notices), files);
+    }
+
+    #[test]
+    fn the_loudest_home_is_that_of_most_records_since_there_are_any() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        let homes = ["ann", "bob", "cat"].map(|name| real.join(name));
+        for home in &homes {
+            fs::create_dir(home).unwrap();
+        }
+        let [ann, bob, cat] = &homes;
+        let mut tree = tree_of(&[ann, bob, cat], 10_000, Settled::default());
+        tree.start(&mut Vec::new()).unwrap();
+        let nodes = homes.each_ref().map(|home| tree.by_path(home).unwrap());
+        let hear = |tree: &mut Tree, numbers: [u32; 3]| {
+            for (node, number) in nodes.iter().zip(numbers) {
+                for _ in 0..number {
+                    tree.heard(*node);
+                }
+            }
+        };
+        hear(&mut tree, [9, 0, 0]);
+        tree.caught_up();
+        assert_eq!(tree.loudest(), None, "nobody waits for those any more");
+        hear(&mut tree, [2, 5, 2]);
+        assert_eq!(tree.loudest(), Some((bob.as_path().into(), 5)));
+        assert_eq!(tree.loudest(), None, "they have been asked for");
+        hear(&mut tree, [3, 5, 2]);
+        assert_eq!(tree.loudest(), None, "it is but half of them");
+        tree.mute(&bob.as_path().into());
+        hear(&mut tree, [3, 5, 0]);
+        assert_eq!(tree.loudest(), None, "most are of the muted one");
+        hear(&mut tree, [6, 5, 0]);
+        assert_eq!(tree.loudest(), Some((ann.as_path().into(), 6)));
     }
 
     #[test]

@@ -134,7 +134,6 @@ impl Tree {
                 children: Entries::default(),
                 entries: Entries::default(),
                 followed: Vec::new(),
-                heard: 0,
                 muted: false,
             }),
         );
