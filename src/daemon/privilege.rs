@@ -95,7 +95,7 @@ fn make_room() -> nix::Result<()> {
     /// Those of a reading, and of the events that are on their way.
     const MOST: rlim_t = 16 * 1024;
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let last = i32::try_from(soft.min(MOST) - 1).unwrap_or(i32::MAX);
+    let last = i32::try_from(soft.min(MOST).saturating_sub(1)).unwrap_or(i32::MAX);
     let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let raised = fcntl(&root, FcntlArg::F_DUPFD_CLOEXEC(last))?;
     close(raised)
