@@ -1,6 +1,7 @@
 //! Whatever happens around it, the daemon keeps nobody waiting, and goes on.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -230,6 +231,62 @@ fn there_is_room_for_the_descriptors_of_a_flood_from_the_start() {
     let size: u32 = size.unwrap().trim().parse().unwrap();
     assert!(size >= 16 * 1024, "{size}");
     daemon.stop();
+}
+
+/// It ends rather than that it goes on with half of what it knows; the next start tells the
+/// rest.
+#[test]
+fn a_daemon_that_gets_no_more_memory_keeps_nobody_waiting_and_loses_nothing() {
+    let host = Host::on_disk();
+    host.sh(BOB, "mkdir -m 700 .ssh").ok();
+    let mut daemon = start(&host);
+    let files = make(&host, BOB, "before", 3);
+    assert_named(&daemon, &files);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let size: u64 = size
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    let limit = format!("--as={}", size << 10);
+    host.command("prlimit")
+        .args(["--pid", &daemon.pid().to_string(), &limit])
+        .ok();
+    // Each of these takes memory for a while.
+    let flood = host.command(format!("{TOOLS}/flood")).user(ANN);
+    let output = flood
+        .args(["files", "3000", &ANN.ssh("")])
+        .output_within(SOON * 3);
+    assert!(
+        output.status.success(),
+        "refused or kept waiting: {output:?}"
+    );
+    let key = BOB.ssh("id_ed25519");
+    host.sh(BOB, "ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519")
+        .ok();
+    let (status, stderr) = daemon.end_somehow(Signal::SIGKILL);
+    let aborted = Some(Signal::SIGABRT as i32);
+    assert_eq!(status.signal(), aborted, "it had enough: {stderr:?}");
+    // What the allocator says, or a thread that starts.
+    let words = ["memory allocation of", "Cannot allocate memory"];
+    let said = |line: &String| words.iter().any(|words| line.contains(words));
+    assert!(stderr.iter().any(said), "{stderr:?}");
+
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    let alert = daemon.find(SOON * 3, "the key", |log| {
+        let is_it =
+            |line: &&crate::document::Document| line.is_alert_of(ANY) && line.is("file.path", &key);
+        log.iter().find(is_it).cloned()
+    });
+    assert!(
+        alert.is("ssh_keywatch.attribution.method", "none"),
+        "{}",
+        alert.brief()
+    );
+    // It has thousands of others still to tell.
+    daemon.kill();
 }
 
 #[test]
