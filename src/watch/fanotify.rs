@@ -51,6 +51,22 @@ struct Marks {
     renames: u64,
 }
 
+impl Marks {
+    /// All that a directory's mark may ask for.
+    fn all(&self) -> u64 {
+        NAMES | ITSELF | self.renames | FILES | mask::OPEN | MUTED
+    }
+
+    /// Takes these off, and the hold.
+    fn take_off(&self, dir: BorrowedFd<'_>, mask: u64) {
+        // ENOENT: the marks went with the inode, or were of the other kind.
+        let _ = self.notification.unmark_directory(dir, mask);
+        if let Some(permission) = &self.permission {
+            let _ = permission.unmark_directory(dir, HOLD);
+        }
+    }
+}
+
 impl Marker for Marks {
     fn mark(
         &mut self,
@@ -85,12 +101,8 @@ impl Marker for Marks {
     }
 
     fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, _path: &Path) {
-        let Some(dir) = dir else { return };
-        // ENOENT: the marks went with the inode, or were of the other kind.
-        let all = NAMES | ITSELF | self.renames | FILES | mask::OPEN | MUTED;
-        let _ = self.notification.unmark_directory(dir, all);
-        if let Some(permission) = &self.permission {
-            let _ = permission.unmark_directory(dir, HOLD);
+        if let Some(dir) = dir {
+            self.take_off(dir, self.all());
         }
     }
 
@@ -104,11 +116,7 @@ impl Marker for Marks {
             self.unmark(dir, path);
             return;
         }
-        let others = (NAMES | ITSELF | self.renames | FILES | mask::OPEN) & !MUTED;
-        let _ = self.notification.unmark_directory(here, others);
-        if let Some(permission) = &self.permission {
-            let _ = permission.unmark_directory(here, HOLD);
-        }
+        self.take_off(here, self.all() & !MUTED);
     }
 
     fn unmuted(&mut self, dir: BorrowedFd<'_>) {

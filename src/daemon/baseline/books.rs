@@ -1,4 +1,4 @@
-//! The thread's books: what is known, what is to be stored, and what differs.
+//! The thread's books: what is known, and what is to be stored.
 
 mod comparing;
 
@@ -28,16 +28,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const SECOND_LOOK: Duration = Duration::from_secs(3);
 /// How many differences may wait for that.
 const MOST_DEFERRED: usize = 64 * 1024;
-/// Change times are as coarse as the kernel's clock tick.
-const TICK: Duration = Duration::from_millis(20);
-/// How many differences may wait to be decided.
-const MOST_TOLD: usize = 1024;
 /// How many snapshots may wait, of all that is watched each.
 const MOST_LATER: usize = 8;
 /// How many looks at places may wait.
 const MOST_POLLED: usize = 64;
-/// How many names are looked at in one go.
-const CHUNK: usize = 256;
 
 /// Says whether the log takes what it is given.
 pub(in crate::daemon) type IsLogWell = Box<dyn Fn() -> bool + Send>;

@@ -56,7 +56,7 @@ impl Tree {
 
     /// Visits the directory `name` of `node` if it is wanted; says whether that is
     /// put off.
-    pub(super) fn enter(
+    fn enter(
         &mut self,
         node: NodeId,
         name: &OsStr,
@@ -246,7 +246,7 @@ impl Tree {
     }
 
     /// One end of a rename and its path, if it lies in a watched directory.
-    pub(super) fn watched_end<'a>(
+    fn watched_end<'a>(
         &self,
         end: Option<(NodeId, &'a OsStr)>,
     ) -> Option<(NodeId, &'a OsStr, PathBuf)> {

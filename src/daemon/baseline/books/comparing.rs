@@ -13,8 +13,7 @@ use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    Books, CHUNK, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, MOST_TOLD, SECOND_LOOK, TICK,
-    Unfinished, Window,
+    Books, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, SECOND_LOOK, Unfinished, Window,
 };
 use crate::alert::{Gap, LossKind, Unseen};
 use crate::baseline::{Record, Stat};
@@ -30,6 +29,13 @@ use crate::key::Entry;
 use crate::resolve::Attribution;
 use crate::watch::home::{self, Home};
 use crate::watch::pattern::Pattern;
+
+/// Change times are as coarse as the kernel's clock tick.
+const TICK: Duration = Duration::from_millis(20);
+/// How many differences may wait to be decided.
+const MOST_TOLD: usize = 1024;
+/// How many names are looked at in one go.
+const CHUNK: usize = 256;
 
 impl Books {
     /// Compares what is watched with what is known.
