@@ -154,6 +154,34 @@ impl Daemon<'_> {
         self.log
     }
 
+    /// A number of its `/proc/PID/status` (proc(5)); of memory, in KiB.
+    pub fn status(&self, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Its marks on inodes: of which, and what they ask for (proc(5), `/proc/PID/fdinfo`).
+    pub fn marks(&self) -> Vec<(u64, u64)> {
+        let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        // A descriptor may be closed meanwhile.
+        let infos = infos.filter_map(|info| std::fs::read_to_string(info.unwrap().path()).ok());
+        let mut marks = Vec::new();
+        for text in infos {
+            for mark in text
+                .lines()
+                .filter(|line| line.starts_with("fanotify ino:"))
+            {
+                let field = |name: &str| {
+                    let value = mark.split(' ').find_map(|word| word.strip_prefix(name));
+                    u64::from_str_radix(value.unwrap(), 16).unwrap()
+                };
+                marks.push((field("ino:"), field("mask:")));
+            }
+        }
+        marks
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }

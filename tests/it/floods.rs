@@ -80,9 +80,6 @@ struct Taken {
 impl Taken {
     fn by(host: &Host, daemon: &Daemon<'_>) -> Self {
         let proc = format!("/proc/{}", daemon.pid());
-        let status = fs::read_to_string(format!("{proc}/status")).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.unwrap().trim().trim_end_matches(" kB");
         let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
         let ticks: u64 = fields[11..13]
@@ -96,7 +93,7 @@ impl Taken {
             |line: &&str| line.starts_with("fanotify ino") || line.starts_with("fanotify sdev");
         let marks = infos.map(|info| info.lines().filter(is_mark).count()).sum();
         Self {
-            memory: peak.parse().unwrap(),
+            memory: daemon.status("VmHWM:"),
             descriptors,
             marks,
             cpu: Duration::from_millis(ticks * 10),
@@ -119,23 +116,12 @@ impl Taken {
 /// What a muted directory's mark asks for.
 const MUTED: u64 = libc::FAN_OPEN_EXEC | libc::FAN_EVENT_ON_CHILD;
 
-/// What the daemon's marks on this directory ask for (proc(5), `/proc/PID/fdinfo`).
+/// What the daemon's marks on this directory ask for.
 fn masks(host: &Host, daemon: &Daemon<'_>, directory: &str) -> Vec<u64> {
     let inode = host.path(directory).metadata().unwrap().ino();
-    let start = format!("fanotify ino:{inode:x} ");
-    let infos = fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid())).unwrap();
-    let infos = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok());
-    let lines: Vec<String> = infos
-        .flat_map(|info| info.lines().map(str::to_owned).collect::<Vec<_>>())
-        .filter(|line| line.starts_with(&start))
-        .collect();
-    let mask = |line: &String| {
-        let field = line
-            .split(' ')
-            .find_map(|field| field.strip_prefix("mask:"));
-        u64::from_str_radix(field.unwrap(), 16).unwrap()
-    };
-    lines.iter().map(mask).collect()
+    let marks = daemon.marks().into_iter();
+    let here = marks.filter(|(marked, _)| *marked == inode);
+    here.map(|(_, mask)| mask).collect()
 }
 
 /// Has ann do something as often as she can, while bob makes files; says how fast she

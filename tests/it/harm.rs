@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::attribution::{any_change, made, overdue, runs};
 use crate::daemon::Daemon;
-use crate::document::{ANY, any_creation};
+use crate::document::{ANY, Document, any_creation};
 use crate::holding::Stopped;
 use crate::host::{ANN, BOB, Host, ROOT, TOOLS, User};
 use crate::process::{Process, SOON};
@@ -226,9 +226,7 @@ fn few_descriptors_refuse_nobody() {
 fn there_is_room_for_the_descriptors_of_a_flood_from_the_start() {
     let host = Host::new();
     let daemon = start(&host);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
-    let size: u32 = size.unwrap().trim().parse().unwrap();
+    let size = daemon.status("FDSize:");
     assert!(size >= 16 * 1024, "{size}");
     daemon.stop();
 }
@@ -242,15 +240,7 @@ fn a_daemon_that_gets_no_more_memory_keeps_nobody_waiting_and_loses_nothing() {
     let mut daemon = start(&host);
     let files = make(&host, BOB, "before", 3);
     assert_named(&daemon, &files);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
-    let size: u64 = size
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
-    let limit = format!("--as={}", size << 10);
+    let limit = format!("--as={}", daemon.status("VmSize:") << 10);
     host.command("prlimit")
         .args(["--pid", &daemon.pid().to_string(), &limit])
         .ok();
@@ -276,8 +266,7 @@ fn a_daemon_that_gets_no_more_memory_keeps_nobody_waiting_and_loses_nothing() {
 
     let daemon = host.daemon().rule("any", &any_creation()).start();
     let alert = daemon.find(SOON * 3, "the key", |log| {
-        let is_it =
-            |line: &&crate::document::Document| line.is_alert_of(ANY) && line.is("file.path", &key);
+        let is_it = |line: &&Document| line.is_alert_of(ANY) && line.is("file.path", &key);
         log.iter().find(is_it).cloned()
     });
     assert!(

@@ -35,26 +35,9 @@ fn host() -> Host {
 /// (`proc_pid_fdinfo(5)`).
 fn marked_for_opens(daemon: &Daemon) -> BTreeSet<u64> {
     const FAN_OPEN: u64 = 0x20;
-    let mut inodes = BTreeSet::new();
-    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid())).unwrap() {
-        // A descriptor may be closed meanwhile.
-        let Ok(text) = fs::read_to_string(entry.unwrap().path()) else {
-            continue;
-        };
-        for mark in text
-            .lines()
-            .filter(|line| line.starts_with("fanotify ino:"))
-        {
-            let field = |name: &str| {
-                let value = mark.split(' ').find_map(|word| word.strip_prefix(name));
-                u64::from_str_radix(value.unwrap(), 16).unwrap()
-            };
-            if field("mask:") & FAN_OPEN != 0 {
-                inodes.insert(field("ino:"));
-            }
-        }
-    }
-    inodes
+    let marks = daemon.marks().into_iter();
+    let for_opens = marks.filter(|(_, mask)| mask & FAN_OPEN != 0);
+    for_opens.map(|(inode, _)| inode).collect()
 }
 
 /// Opens a file again and again, and does not end: right after its exec more

@@ -24,13 +24,6 @@ const HOMES: usize = 900;
 /// Files in each.
 const FILES: usize = 5;
 
-/// A number of `/proc/PID/status`, in KiB.
-fn status(pid: u32, name: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// The processor time that a process has used (proc(5), ticks of 10 ms).
 fn processor(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -130,7 +123,7 @@ fn many_homes_are_watched_and_compared_in_little_memory() {
         let files = format!("{} files", homes * FILES);
         assert!(done.contains(&files), "{done}");
         let (compared, at_end) = (begun.elapsed(), processor(daemon.pid()));
-        let of = |name| status(daemon.pid(), name);
+        let of = |name| daemon.status(name);
         let (peak, now, anonymous) = (of("VmHWM"), of("VmRSS"), of("RssAnon"));
         println!(
             "{run} with {homes} homes: ready after {:.2} s ({at_ready:.2} s of processor), compared \
