@@ -21,7 +21,7 @@
 //! - else a sample each time the watching thread is waked. It sleeps in poll(2)
 //!   on an empty queue, and the first record wakes it in the very system call
 //!   that is the act: no act of the records that follow is older; and of each
-//!   waking of a thread that does nothing but sleep on the queue (`wakes`).
+//!   waking of threads that do nothing but sleep on the queue (`wakes`).
 //!
 //! Fails at the start with the errno of `perf_event_open(2)`. Records that are
 //! lost, processors that come and suspends are repaired from `/proc`; what was
@@ -49,7 +49,7 @@ pub use record::{Program, Time};
 use record::{Record, What};
 pub use table::{Fate, Id, Known, Verdict, Window};
 use table::{Seed, Table};
-use wakes::{Sentinel, Wakes};
+use wakes::{Sentinels, Wakes};
 
 /// Which processors are online.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
@@ -115,7 +115,7 @@ pub struct ProcTable {
     acts: HashMap<i32, Vec<Time>>,
     act_count: usize,
     wakes: Vec<Time>,
-    sentinel: Option<Sentinel>,
+    sentinels: Option<Sentinels>,
     sentinel_rings: Vec<Ring>,
     sentinel_wakes: Wakes,
     /// The queue was found empty by a reading that began then.
@@ -162,7 +162,7 @@ impl ProcTable {
             acts: HashMap::new(),
             act_count: 0,
             wakes: Vec::new(),
-            sentinel: None,
+            sentinels: None,
             sentinel_rings: Vec::new(),
             sentinel_wakes: Wakes::default(),
             empty: None,
@@ -197,14 +197,14 @@ impl ProcTable {
         self.watching = Some(thread::current_id());
         self.sample();
         if self.moments == Moments::Waking {
-            self.sentinel = queue.and_then(|queue| {
-                Sentinel::start(queue)
-                    .map_err(|error| tracing::debug!("no sentinel: {error}"))
+            self.sentinels = queue.and_then(|queue| {
+                Sentinels::start(queue)
+                    .map_err(|error| tracing::debug!("no sentinels: {error}"))
                     .ok()
             });
             // The samples of this thread stay: the end of the last of a kind takes the
             // kernel tens of milliseconds.
-            self.try_sentinel();
+            self.try_sentinels();
         }
     }
 
@@ -244,7 +244,7 @@ impl ProcTable {
             return;
         }
         self.clock.read_ended = now();
-        if self.sentinel.is_some() {
+        if self.sentinels.is_some() {
             for pid in pids {
                 self.sentinel_wakes.read(*pid);
             }
@@ -429,35 +429,35 @@ impl ProcTable {
         let waking = tracepoint("sched/sched_waking").and_then(|number| {
             let rings = self.rings.iter();
             rings
-                .map(|ring| Sampler::of_waking(ring, number, thread))
+                .map(|ring| Sampler::of_waking(ring, number, &[thread]))
                 .collect::<io::Result<Vec<_>>>()
         });
         match waking {
             Ok(samplers) => {
                 self.samplers = samplers;
                 self.moments = Moments::Waking;
-                self.try_sentinel();
+                self.try_sentinels();
             }
             Err(error) => tracing::debug!("no samples of the watching thread's waking: {error}"),
         }
     }
 
-    fn try_sentinel(&mut self) {
-        if let Err(error) = self.sample_sentinel() {
+    fn try_sentinels(&mut self) {
+        if let Err(error) = self.sample_sentinels() {
             self.sentinel_rings.clear();
-            tracing::debug!("no samples of the sentinel's waking: {error}");
+            tracing::debug!("no samples of the sentinels' waking: {error}");
         }
     }
 
-    fn sample_sentinel(&mut self) -> io::Result<()> {
+    fn sample_sentinels(&mut self) -> io::Result<()> {
         self.sentinel_rings.clear();
-        let Some(sentinel) = &self.sentinel else {
+        let Some(sentinels) = &self.sentinels else {
             return Ok(());
         };
         let number = tracepoint("sched/sched_waking")?;
         for ring in &self.rings {
             let small = Ring::of_samples(ring.cpu())?;
-            let sampler = Sampler::of_waking(&small, number, sentinel.tid())?;
+            let sampler = Sampler::of_waking(&small, number, sentinels.tids())?;
             self.sentinel_rings.push(small);
             self.samplers.push(sampler);
         }

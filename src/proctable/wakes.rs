@@ -1,21 +1,21 @@
 //! The moments of acts on a kernel without kprobes, from who wakes a thread.
 //!
-//! A thread of its own, the sentinel, does nothing but sleep on the queue of
-//! records, edge-triggered: whoever puts a record there wakes it, in the very
+//! Some threads, the sentinels, do nothing but sleep on the queue of records,
+//! edge-triggered: whoever puts a record there wakes one of them, in the very
 //! system call that is the act, and the kernel samples by whom and when. An act
-//! that comes while the sentinel is still awake is not sampled. Hence the counts
-//! decide: where a process has put as many records into the queue as it woke the
-//! sentinel, between two moments at which the queue was found empty, these
-//! are the moments of its acts. Where the counts differ nothing is known of it.
+//! that comes while all of them are awake, or wait for a processor, is not sampled.
+//! Hence the counts decide: where a process has put as many records into the queue
+//! as it woke sentinels, between two moments at which the queue was found empty,
+//! these are the moments of its acts. Where the counts differ nothing is known of it.
 //!
-//! Owns the sentinel and the counting; the counting is pure.
+//! Owns the sentinels and the counting; the counting is pure.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -27,6 +27,9 @@ use crate::sys::thread;
 
 /// How many samples, and how many distrusted processes, are kept.
 const MAX_KEPT: usize = 16 * 1024;
+/// How many sentinels there are. One that was waked may have to wait for its
+/// processor, in a virtual machine for some milliseconds.
+const SENTINELS: usize = 4;
 /// How long a process is distrusted whose counts differed: a waking that was
 /// sampled late must not stand for another that was not sampled at all.
 const DISTRUST: Time = 10_000_000_000;
@@ -45,7 +48,7 @@ pub struct Wakes {
 }
 
 impl Wakes {
-    /// Process `pid` woke the sentinel.
+    /// Process `pid` woke a sentinel.
     pub fn sampled(&mut self, time: Time, pid: i32) {
         self.samples.push((time, pid));
     }
@@ -109,17 +112,17 @@ impl Wakes {
     }
 }
 
-/// The thread that is waked.
+/// The threads that are waked.
 #[derive(Debug)]
-pub struct Sentinel {
-    tid: i32,
+pub struct Sentinels {
+    tids: Vec<i32>,
     stop: Arc<AtomicBool>,
     control: Arc<EventFd>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-impl Sentinel {
-    /// Starts it on `queue`.
+impl Sentinels {
+    /// Starts them on `queue`.
     ///
     /// # Errors
     /// The errno of epoll(7), eventfd(2) or clone(2).
@@ -129,45 +132,56 @@ impl Sentinel {
         epoll.add(queue, event)?;
         let control = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&control, event)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (tell, told) = sync_channel(1);
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("sentinel".to_owned())
-            .spawn(move || {
-                // It must be asleep again before the next act. Refused without
-                // CAP_SYS_NICE: then fewer acts are sampled.
-                let _ = thread::real_time(3);
-                let _movable = Movable::new();
-                let _ = tell.send(thread::current_id());
-                let mut events = [EpollEvent::empty(); 2];
-                while !stopped.load(Ordering::Acquire) {
-                    match epoll.wait(&mut events, EpollTimeout::NONE) {
-                        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                        Err(_) => return,
-                    }
-                }
-            })?;
-        Ok(Self {
-            tid: told.recv().map_err(io::Error::other)?,
-            stop,
+        let epoll = Arc::new(epoll);
+        // What ends those that have been started, should the next one fail.
+        let mut sentinels = Self {
+            tids: Vec::new(),
+            stop: Arc::default(),
             control: Arc::new(control),
-            thread: Some(thread),
-        })
+            threads: Vec::new(),
+        };
+        let (tell, told) = channel();
+        for _ in 0..SENTINELS {
+            let (epoll, tell) = (Arc::clone(&epoll), tell.clone());
+            let stop = Arc::clone(&sentinels.stop);
+            let control = Arc::clone(&sentinels.control);
+            let thread = std::thread::Builder::new()
+                .name("sentinel".to_owned())
+                .spawn(move || {
+                    // It must be asleep again before the next act. Refused without
+                    // CAP_SYS_NICE: then fewer acts are sampled.
+                    let _ = thread::real_time(3);
+                    let _movable = Movable::new();
+                    let _ = tell.send(thread::current_id());
+                    let mut events = [EpollEvent::empty(); 2];
+                    while !stop.load(Ordering::Acquire) {
+                        // Each event wakes one of those that sleep here.
+                        match epoll.wait(&mut events, EpollTimeout::NONE) {
+                            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                            Err(_) => return,
+                        }
+                    }
+                    let _ = control.write(1);
+                })?;
+            sentinels.threads.push(thread);
+            sentinels.tids.push(told.recv().map_err(io::Error::other)?);
+        }
+        Ok(sentinels)
     }
 
-    /// Its thread id.
+    /// Their thread ids.
     #[must_use]
-    pub fn tid(&self) -> i32 {
-        self.tid
+    pub fn tids(&self) -> &[i32] {
+        &self.tids
     }
 }
 
-impl Drop for Sentinel {
+impl Drop for Sentinels {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        // Each that ends wakes the next one.
         let _ = self.control.write(1);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -249,10 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sentinel_ends_when_it_is_dropped() {
+    fn sentinels_end_when_they_are_dropped() {
         let queue = EventFd::new().unwrap();
-        let sentinel = Sentinel::start(std::os::fd::AsFd::as_fd(&queue)).unwrap();
-        assert!(thread::is_own(sentinel.tid()));
-        drop(sentinel);
+        let sentinels = Sentinels::start(std::os::fd::AsFd::as_fd(&queue)).unwrap();
+        let tids = sentinels.tids().to_vec();
+        assert_eq!(tids.len(), SENTINELS);
+        assert!(tids.iter().all(|tid| thread::is_own(*tid)));
+        drop(sentinels);
+        assert!(!tids.iter().any(|tid| thread::is_own(*tid)));
     }
 }

@@ -265,20 +265,21 @@ impl Sampler {
         Self::into_ring(&attributes, ring, None)
     }
 
-    /// Samples each time when thread `tid` is waked on the ring's processor;
+    /// Samples each time when one of the threads `tids` is waked on the ring's processor;
     /// `tracepoint` is the number of `sched:sched_waking`. Samples carry the
     /// ids of who woke it.
     ///
     /// # Errors
     /// The errno of `perf_event_open(2)`.
-    pub fn of_waking(ring: &Ring, tracepoint: u64, tid: i32) -> io::Result<Self> {
+    pub fn of_waking(ring: &Ring, tracepoint: u64, tids: &[i32]) -> io::Result<Self> {
         let mut attributes = attributes();
         attributes.kind = TYPE_TRACEPOINT;
         attributes.config = tracepoint;
         attributes.sample_period = 1;
         attributes.flags |= FLAG_DISABLED;
         // An event of the thread itself counts those, but samples none of them.
-        let filter = std::ffi::CString::new(format!("pid == {tid}"))?;
+        let filter: Vec<String> = tids.iter().map(|tid| format!("pid == {tid}")).collect();
+        let filter = std::ffi::CString::new(filter.join(" || "))?;
         Self::into_ring(&attributes, ring, Some(&filter))
     }
 
