@@ -4,7 +4,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use super::thread::current_id;
 
@@ -13,6 +13,10 @@ const MOST: usize = 64;
 
 /// Their thread ids; 0 is a free place.
 static MOVABLE: [AtomicI32; MOST] = [const { AtomicI32::new(0) }; MOST];
+
+/// The processor that those keep off; [`NONE`] of them.
+static KEPT_OFF: AtomicU32 = AtomicU32::new(NONE);
+const NONE: u32 = u32::MAX;
 
 /// Counts the thread that holds it among those that [`keep_off`] moves.
 #[derive(Debug)]
@@ -24,8 +28,8 @@ pub struct Movable {
 }
 
 impl Movable {
-    /// For the calling thread. It runs wherever the process's first thread may: who
-    /// started it may have made room just then, and where it did was inherited.
+    /// For the calling thread. It runs wherever the others may by now: who started
+    /// it may have made room elsewhere, and where it did was inherited.
     pub fn new() -> Self {
         let tid = current_id();
         let free = |place: &&AtomicI32| {
@@ -34,10 +38,19 @@ impl Movable {
                 .is_ok()
         };
         let place = MOVABLE.iter().find(free);
-        // Once it is in the list, so that what is given back later reaches it.
-        if let Ok(all) = Processors::of(nix::unistd::getpid().as_raw()) {
-            // One that has no right to the processors stays where it is.
-            let _ = all.give(0);
+        // Once it is in the list, so that what changes later reaches it; what changes
+        // right now may have come first.
+        let mut number = KEPT_OFF.load(Ordering::SeqCst);
+        loop {
+            if let Ok(Some(wanted)) = wanted((number != NONE).then_some(number)) {
+                // One that has no right to the processors stays where it is.
+                let _ = wanted.give(0);
+            }
+            let now = KEPT_OFF.load(Ordering::SeqCst);
+            if now == number {
+                break;
+            }
+            number = now;
         }
         Self {
             place,
@@ -107,13 +120,9 @@ impl Processors {
 /// # Errors
 /// The errno of `sched_getaffinity(2)`: `EINVAL` with more than 1024 processors.
 pub fn keep_off(processor: Option<u32>) -> io::Result<()> {
-    let all = Processors::of(nix::unistd::getpid().as_raw())?;
-    let wanted = match processor {
-        None => all,
-        Some(number) => match all.without(number as usize) {
-            Some(others) => others,
-            None => return Ok(()),
-        },
+    KEPT_OFF.store(processor.unwrap_or(NONE), Ordering::SeqCst);
+    let Some(wanted) = wanted(processor)? else {
+        return Ok(());
     };
     for place in &MOVABLE {
         let tid = place.load(Ordering::Acquire);
@@ -123,6 +132,15 @@ pub fn keep_off(processor: Option<u32>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the movable threads run that keep off `processor`; `None` if nowhere.
+fn wanted(processor: Option<u32>) -> io::Result<Option<Processors>> {
+    let all = Processors::of(nix::unistd::getpid().as_raw())?;
+    Ok(match processor {
+        None => Some(all),
+        Some(number) => all.without(number as usize),
+    })
 }
 
 #[cfg(test)]
@@ -170,6 +188,14 @@ mod tests {
         keep_off(Some(u32::try_from(first).unwrap())).unwrap();
         assert_eq!(numbers(Processors::of(tid).unwrap()), all[1..]);
         assert_eq!(numbers(Processors::of(0).unwrap()), all, "our own");
+        let late = std::thread::spawn(|| {
+            let movable = Movable::new();
+            let own = numbers(Processors::of(0).unwrap());
+            drop(movable);
+            own
+        });
+        let late = late.join().unwrap();
+        assert_eq!(late, all[1..], "it was started when there was room already");
         keep_off(None).unwrap();
         assert_eq!(numbers(Processors::of(tid).unwrap()), all);
         drop(end);
