@@ -262,6 +262,44 @@ mod tests {
         assert!(agree(&mut wakes, DISTRUST + 200));
     }
 
+    /// How often the thread went to sleep by itself (`proc_pid_status(5)`).
+    fn sleeps(tid: i32) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).unwrap();
+        let line = |line: &str| Some(line.strip_prefix("voluntary_ctxt_switches:")?.to_owned());
+        let count = status.lines().find_map(line).unwrap();
+        count.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn each_act_wakes_one_sentinel() {
+        let queue = EventFd::new().unwrap();
+        let sentinels = Sentinels::start(std::os::fd::AsFd::as_fd(&queue)).unwrap();
+        let all = || -> Vec<u64> { sentinels.tids().iter().map(|tid| sleeps(*tid)).collect() };
+        let sum = |counts: &[u64]| counts.iter().sum::<u64>();
+        let begun = std::time::Instant::now();
+        let wait = |what, is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                assert!(begun.elapsed().as_secs() < 20, "{what}");
+                std::thread::yield_now();
+            }
+        };
+        let are_asleep = || sentinels.tids().iter().all(|tid| is_asleep(*tid));
+        // They sleep a moment after they have said who they are.
+        wait("they do not go to sleep", &are_asleep);
+        let before = sum(&all());
+        for number in 1..=20 {
+            queue.write(1).unwrap();
+            wait("none was waked", &|| sum(&all()) >= before + number);
+            wait("it does not go to sleep again", &are_asleep);
+            assert_eq!(sum(&all()), before + number);
+        }
+    }
+
+    fn is_asleep(tid: i32) -> bool {
+        let wchan = std::fs::read_to_string(format!("/proc/self/task/{tid}/wchan"));
+        wchan.is_ok_and(|name| name.contains("poll"))
+    }
+
     #[test]
     fn sentinels_end_when_they_are_dropped() {
         let queue = EventFd::new().unwrap();
@@ -269,7 +307,12 @@ mod tests {
         let tids = sentinels.tids().to_vec();
         assert_eq!(tids.len(), SENTINELS);
         assert!(tids.iter().all(|tid| thread::is_own(*tid)));
+        let begun = std::time::Instant::now();
         drop(sentinels);
-        assert!(!tids.iter().any(|tid| thread::is_own(*tid)));
+        // The kernel takes a thread off its list a moment after it was joined.
+        while tids.iter().any(|tid| thread::is_own(*tid)) {
+            assert!(begun.elapsed().as_secs() < 20, "one goes on");
+            std::thread::yield_now();
+        }
     }
 }
