@@ -4,41 +4,46 @@
 //! writes a log line of alerts, resolves a name or evaluates a rule: it must be
 //! back at the kernel's queue while the writers still live.
 
+mod commands;
+mod subject;
+mod upkeep;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, TrySendError};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
-use super::baseline::{Cause, Ledger, Snapshot};
+use super::baseline::{Cause, Ledger};
 use super::clock::ClockWatch;
-use super::deciding::{Lost, Message};
+use super::deciding::Message;
 use super::losses::Counter;
 use super::mutes::Mutes;
 use super::polling::Poller;
-use super::source::{Coverage, CoveredRoot, Source};
+use super::source::Source;
 use super::turns::Turns;
-use crate::alert::{LossKind, Unseen};
-use crate::event::assemble::{Assembled, Assembler, Subject};
+use crate::alert::Unseen;
+use crate::event::assemble::{Assembled, Assembler};
 use crate::event::flood::{Flood, at_once};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::queue;
+use crate::resolve::Attribution;
 use crate::resolve::identify::Identity;
 use crate::resolve::resolver::Resolver;
-use crate::resolve::{Attribution, Method};
 use crate::watch::beat::Beat;
 use crate::watch::hold;
 use crate::watch::home::Home;
 use crate::watch::loud::Loud;
-use crate::watch::tree::{Ground, Listing, Scope, Tree};
 use crate::watch::{Change, Notice, Problem, What, Writer};
+
+pub use commands::{Command, FileSystems};
+use upkeep::{PRUNE, RELINK, REMOUNT};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
 /// not held is read then: sooner would be in the way of whoever is.
@@ -48,142 +53,12 @@ const READS: usize = 16;
 /// So many records are worked off before more is read, once that takes longer than [`BRIEF`].
 /// With fewer the queue is read to its end: when something was done is known of those only.
 const BULK: usize = 1024;
-/// So many files of the start are identified before the queue is looked at again.
-const SETTLED: usize = 256;
 /// How often the answering thread is told in which homes a flood goes on.
 const TELL_LOUD: Duration = Duration::from_millis(20);
 /// What takes no longer keeps nobody waiting.
 const BRIEF: Duration = Duration::from_millis(5);
 /// After so many of them it is looked whether events are finished.
 const PORTION: usize = 64;
-/// How long what is queued is still read at the end.
-const END_TIME: Duration = Duration::from_secs(3);
-/// How often at most what came in floods is looked into.
-const SIFT_AGAIN: Duration = Duration::from_secs(60);
-/// How often ended processes are forgotten.
-const PRUNE: Duration = Duration::from_secs(1);
-/// How soon after a directory was moved the baseline follows, and how often at most.
-const FOLLOW: Duration = Duration::from_millis(200);
-const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
-/// How often at most changed mounts are followed: the table of them is long on a
-/// host with containers, which come and go.
-const REMOUNT: Duration = Duration::from_millis(100);
-/// How often it is looked where links lead: of a change in the middle of a chain
-/// of links, or of a target that comes, nothing is told.
-const RELINK: Duration = Duration::from_secs(60);
-
-/// What the main thread asks of the watching thread.
-pub enum Command {
-    /// Watch this from now on.
-    Scope(Scope),
-    /// Say how many directories are watched.
-    Directories(SyncSender<usize>),
-    /// So many events of each home are told one by one from now on.
-    Events(u32),
-    /// Say what is watched.
-    Coverage(SyncSender<Coverage>),
-    /// Nobody is held any more.
-    Released,
-    /// Openers are held again; the answering thread hears through these where homes lie.
-    HoldAgain(FileSystems),
-    /// Read what is queued, finish it and end.
-    Stop,
-}
-
-/// Tells the answering thread on which file systems homes lie.
-pub struct FileSystems {
-    sender: Sender<Vec<Ground>>,
-    control: Arc<EventFd>,
-    known: u64,
-}
-
-impl FileSystems {
-    /// Through these the answering thread hears of it.
-    #[must_use]
-    pub fn new(sender: Sender<Vec<Ground>>, control: Arc<EventFd>) -> Self {
-        Self {
-            sender,
-            control,
-            known: 0,
-        }
-    }
-
-    fn update(&mut self, tree: &mut Tree) {
-        if self.known == tree.file_system_changes() {
-            return;
-        }
-        self.known = tree.file_system_changes();
-        // The answering thread ended: so does the use of this.
-        let _ = self.sender.send(tree.grounds());
-        let _ = self.control.write(1);
-    }
-}
-
-impl Subject for Attribution {
-    /// Pid and start of the process; device and inode of what it runs.
-    type Actor = [Option<u64>; 4];
-
-    fn unknown() -> Self {
-        Self::none()
-    }
-
-    fn actor(&self) -> Self::Actor {
-        let Some(process) = &self.process else {
-            return [None; 4];
-        };
-        let image = process.image.as_ref();
-        [
-            u64::try_from(process.pid).ok(),
-            process.start_ticks,
-            image.and_then(|image| image.device),
-            image.and_then(|image| image.inode),
-        ]
-    }
-
-    fn pid(&self) -> Option<i32> {
-        self.process.as_ref().map(|process| process.pid)
-    }
-
-    fn is_held(&self) -> bool {
-        self.method == Method::Held
-    }
-
-    fn is_certain(&self) -> bool {
-        self.certain
-    }
-
-    fn is_weak(&self) -> bool {
-        matches!(
-            self.method,
-            Method::Inferred | Method::Partial | Method::None
-        )
-    }
-
-    fn weight(&self) -> usize {
-        self.weight()
-    }
-
-    fn confirmed(self, record: Self) -> Self {
-        self.confirmed_by(record)
-    }
-
-    fn inferred(self, maker: &Self) -> Self {
-        self.having_written(maker)
-    }
-
-    fn is_key_generator(&self) -> bool {
-        let image = self
-            .process
-            .as_ref()
-            .and_then(|process| process.image.as_ref());
-        image.is_some_and(|image| {
-            image
-                .path
-                .file_name()
-                .is_some_and(|name| name == "ssh-keygen")
-        })
-    }
-}
 
 /// What the thread hears from.
 pub struct Inputs {
@@ -379,27 +254,6 @@ impl Watching {
         }
     }
 
-    /// Does some of what has been put off.
-    fn settle(&mut self) {
-        self.look_on();
-        let tree = self.inputs.source.tree_mut();
-        if tree.is_settling() {
-            tree.settle_more(SETTLED);
-            if !tree.is_settling() {
-                tracing::info!("every file that was there is identified");
-            }
-        }
-    }
-
-    /// Goes on with looks that wait.
-    fn look_on(&mut self) {
-        let tree = self.inputs.source.tree_mut();
-        if tree.has_looks() {
-            tree.look_on(&mut self.inputs.notices);
-            self.turn();
-        }
-    }
-
     /// Mutes the loudest home if the queue is filled faster than it is read.
     fn quieten(&mut self) {
         let Source::Fanotify(watch) = &mut self.inputs.source else {
@@ -426,139 +280,6 @@ impl Watching {
         let writer =
             writer.map_or_else(Attribution::none, |writer| self.resolver.attribute(writer));
         self.assembler.muted(home, time, now, writer);
-    }
-
-    /// Looks again at homes whose time is over.
-    fn unmute(&mut self) {
-        let (now, time) = (Instant::now(), SystemTime::now());
-        let Source::Fanotify(watch) = &mut self.inputs.source else {
-            return;
-        };
-        for home in self.mutes.muted() {
-            let records = watch.unread(home);
-            self.assembler.unread(home, records, time, now);
-        }
-        for (home, since) in self.mutes.over(now) {
-            watch.tree_mut().unmute(&home);
-            let first = self.flooded.get_or_insert(since);
-            *first = since.min(*first);
-        }
-    }
-
-    /// What came in a flood and was not told is found by a comparison.
-    fn sift(&mut self) {
-        let now = Instant::now();
-        let soon = |last| now.saturating_duration_since(last) < SIFT_AGAIN;
-        if self.sifted.is_some_and(soon) {
-            return;
-        }
-        // What has not been looked at yet would be told as it was.
-        if !self.inputs.source.tree().has_looks()
-            && let Some(since) = self.flooded.take()
-        {
-            self.sifted = Some(now);
-            self.compare_all(Cause::Lost(Unseen::Flood, since));
-        }
-    }
-
-    /// What has to be done now and then.
-    fn keep_house(&mut self) {
-        self.follow_mounts();
-        self.follow_moves();
-        self.look_at_clock();
-        if self.pruned.elapsed() <= PRUNE {
-            return;
-        }
-        self.pruned = Instant::now();
-        self.resolver.prune();
-        let tree = self.inputs.source.tree_mut();
-        tree.catch_up(self.pruned, &mut self.inputs.notices);
-        self.unmute();
-        self.turn();
-        // In a flood the queue may never be empty.
-        self.look_on();
-        self.sift();
-        self.tell_losses();
-    }
-
-    /// Times before and after a jump cannot be compared.
-    fn look_at_clock(&mut self) {
-        if let Some(pace) = self.clock.as_mut().and_then(ClockWatch::paced) {
-            let reason = format!(
-                "the clock goes {:.1} % as fast as it should: what times say is that much wrong",
-                pace * 100.0
-            );
-            self.lost("clock_pace", None, reason);
-        }
-        let Some(jump) = self.clock.as_mut().and_then(ClockWatch::jumped) else {
-            return;
-        };
-        let direction = if jump.forwards {
-            "forwards"
-        } else {
-            "backwards"
-        };
-        let reason = format!(
-            "the clock was set {direction} by {} seconds: times before and after do not fit \
-             together, and every file is compared with what was known of it",
-            jump.by.as_secs()
-        );
-        self.lost("clock_jumped", Some(jump.from), reason);
-        let since = self.emptied.min(SystemTime::now());
-        self.compare_all(Cause::Lost(Unseen::ClockSet, since));
-    }
-
-    fn lost(&mut self, code: &'static str, since: Option<SystemTime>, reason: String) {
-        self.send(Message::Lost(Lost {
-            code,
-            kind: LossKind::Fault,
-            count: None,
-            since,
-            reason,
-        }));
-    }
-
-    /// What is counted elsewhere is told, too.
-    fn tell_losses(&mut self) {
-        let (now, time) = (Instant::now(), SystemTime::now());
-        let (unheard, unrecorded) = self.counted();
-        let identities = self.unheard.news(unheard, now, time);
-        let records = self.unrecorded.news(unrecorded, now, time);
-        let losses = [
-            (
-                "identities_dropped",
-                LossKind::Dropped,
-                identities,
-                "openers were identified faster than it could be taken down: what they made \
-                 may be laid to nobody",
-            ),
-            (
-                "process_records_lost",
-                LossKind::Lost,
-                records,
-                "records of forks and execs: who renames or links may go unnamed for a moment",
-            ),
-        ];
-        for (code, kind, news, reason) in losses {
-            let Some((count, since)) = news else { continue };
-            self.send(Message::Lost(Lost {
-                code,
-                kind,
-                count: Some(count),
-                since: Some(since),
-                reason: reason.to_owned(),
-            }));
-        }
-    }
-
-    /// Identities that came too fast, and records of processes that were lost.
-    fn counted(&self) -> (u64, u64) {
-        let dropped = |hold: &Arc<hold::Counters>| hold.dropped.load(Relaxed);
-        let table = self.resolver.table();
-        (
-            self.hold.as_ref().map_or(0, dropped),
-            table.map_or(0, |table| table.counters().lost),
-        )
     }
 
     /// Reads what is queued; says how much that was, and whether it was all. The process
@@ -658,62 +379,6 @@ impl Watching {
             self.inputs.source.tree_mut().mounts_noticed();
         }
         Ok(())
-    }
-
-    fn obey(&mut self) {
-        // EAGAIN: it was a record that woke us.
-        let _ = self.inputs.wake.read();
-        while let Ok(command) = self.inputs.commands.try_recv() {
-            match command {
-                Command::Scope(scope) => {
-                    let notices = &mut self.inputs.notices;
-                    self.inputs.source.tree_mut().set_scope(scope, notices);
-                    self.compare_all(Cause::Moved);
-                }
-                Command::Directories(reply) => {
-                    let _ = reply.try_send(self.inputs.source.tree().watched());
-                }
-                Command::Events(events) => self.limit(events),
-                Command::Coverage(reply) => {
-                    let (floods, flooded) = self.assembler.flooded();
-                    let mut roots = self.inputs.source.roots();
-                    let tree = self.inputs.source.tree();
-                    match &self.poller {
-                        Some(poller) => roots.extend(poller.covered()),
-                        None => roots.extend(tree.apart().into_iter().map(CoveredRoot::apart)),
-                    }
-                    roots.sort_by(|one, other| one.path.cmp(&other.path));
-                    let _ = reply.try_send(Coverage {
-                        roots,
-                        directories: tree.watched(),
-                        dropped: self.dropped,
-                        floods,
-                        flooded,
-                        table: self
-                            .resolver
-                            .table()
-                            .map(|table| (table.moments(), table.counters())),
-                    });
-                }
-                Command::Released => {
-                    self.released.get_or_insert_with(SystemTime::now);
-                    self.resolver.unfollow();
-                }
-                Command::HoldAgain(file_systems) => {
-                    if let Source::Fanotify(watch) = &mut self.inputs.source {
-                        watch.hold_again(&mut self.inputs.notices);
-                    }
-                    self.inputs.file_systems = Some(file_systems);
-                    if let Some(since) = self.released.take() {
-                        self.compare_all(Cause::Lost(Unseen::Released, since));
-                    }
-                }
-                Command::Stop => {
-                    self.stopping = true;
-                    self.end.get_or_insert(Instant::now() + END_TIME);
-                }
-            }
-        }
     }
 
     /// Works off what has been read.
@@ -842,89 +507,6 @@ impl Watching {
                 self.flood_since = None;
             }
             self.send(Message::Flood(Box::new(flood)));
-        }
-    }
-
-    /// Has the baseline compared with what the start has found.
-    fn compare_stock(&mut self) {
-        if let Some((files, _)) = self.inputs.source.tree_mut().take_stock() {
-            let until = self.inputs.begun;
-            self.have_compared(Cause::Start, until, files, Vec::new());
-        }
-    }
-
-    /// Has the baseline compared with what is known to be there.
-    fn compare_all(&self, cause: Cause) {
-        self.compare(cause, Vec::new());
-    }
-
-    /// The same, of what lies in these places.
-    fn compare(&self, cause: Cause, places: Vec<PathBuf>) {
-        if self.ledger.is_none() {
-            return;
-        }
-        let wanted = |directory: &Path| {
-            places.is_empty() || places.iter().any(|place| directory.starts_with(place))
-        };
-        let files = self.inputs.source.tree().files(wanted);
-        self.have_compared(cause, SystemTime::now(), files, places);
-    }
-
-    fn have_compared(&self, cause: Cause, until: SystemTime, files: Listing, places: Vec<PathBuf>) {
-        let Some(ledger) = &self.ledger else { return };
-        let tree = self.inputs.source.tree();
-        ledger.compare(Snapshot {
-            cause,
-            until,
-            files,
-            places,
-            apart: tree.apart().into_iter().map(|place| place.path).collect(),
-            patterns: tree.patterns().to_vec(),
-        });
-    }
-
-    /// Watches what is mounted at watched paths now, and what links lead to.
-    fn follow_mounts(&mut self) {
-        let now = Instant::now();
-        let tree = self.inputs.source.tree_mut();
-        let notices = &mut self.inputs.notices;
-        let mut places = Vec::new();
-        let moves = tree.moves();
-        if tree.has_remounted() && now >= self.mounted + REMOUNT {
-            places = tree.remounted(notices);
-            self.mounted = Instant::now();
-        }
-        if now >= self.linked + RELINK {
-            places.extend(tree.follow_links(notices));
-            self.linked = Instant::now();
-        }
-        // These are compared at once, and nothing of them is taken for known.
-        self.moves += tree.moves() - moves;
-        let apart = tree.apart_changes();
-        if self.apart != Some(apart)
-            && let Some(poller) = &self.poller
-        {
-            self.apart = Some(apart);
-            poller.watch(tree.apart());
-        }
-        if !places.is_empty() {
-            self.compare(Cause::Remounted, places);
-        }
-    }
-
-    /// Where a directory was moved, nothing is told of each file in it.
-    fn follow_moves(&mut self) {
-        let moves = self.inputs.source.tree().moves();
-        let now = Instant::now();
-        if moves != self.moves && self.ledger.is_some() {
-            self.moves = moves;
-            let due = (now + FOLLOW).max(self.followed + FOLLOW_AGAIN);
-            self.follow.get_or_insert(due);
-        }
-        if self.follow.is_some_and(|due| due <= now) && !self.inputs.source.tree().has_looks() {
-            self.follow = None;
-            self.followed = now;
-            self.compare_all(Cause::Moved);
         }
     }
 
