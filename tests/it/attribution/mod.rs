@@ -392,7 +392,7 @@ pub fn measure_with(host: &Host, watch: &str, cases: &[Case], load: Load, count:
         let mut demand = case.demand;
         // Without the moments of acts, what no hold covers can be ambiguous.
         let unheld = case.action != "creation" || tally.methods.contains_key("recorded");
-        if moments != "exact" && unheld && demand == Demand::Right {
+        if moments == "none" && unheld && demand == Demand::Right {
             demand = Demand::RightOrAmbiguous;
         }
         tally.assert(demand, overdue, &format!("{} {load:?}", case.name));
