@@ -158,7 +158,7 @@ impl Sentinels {
                         // Each event wakes one of those that sleep here.
                         match epoll.wait(&mut events, EpollTimeout::NONE) {
                             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                            Err(_) => return,
+                            Err(_) => break,
                         }
                     }
                     let _ = control.write(1);

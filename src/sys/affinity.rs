@@ -143,6 +143,10 @@ fn wanted(processor: Option<u32>) -> io::Result<Option<Processors>> {
     })
 }
 
+/// Tests that move threads do so one at a time.
+#[cfg(test)]
+pub(crate) static MOVING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
@@ -158,6 +162,7 @@ mod tests {
 
     #[test]
     fn a_movable_thread_makes_room_and_no_other() {
+        let _alone = MOVING.lock().unwrap();
         let all = numbers(Processors::of(0).unwrap());
         let [first, .., _] = all[..] else {
             return assert_eq!(all.len(), 1, "there is nothing to move between");

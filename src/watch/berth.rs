@@ -79,6 +79,7 @@ mod tests {
 
     #[test]
     fn a_processor_is_left_to_the_only_tool_and_kept_a_while() {
+        let _alone = crate::sys::affinity::MOVING.lock().unwrap();
         // None that there is: nothing is moved here.
         let (one, another) = (Some(1022), Some(1023));
         let berth = Berth::default();
