@@ -1,9 +1,10 @@
 //! What watching costs, against a bare loop in the same run.
 //!
-//! `cargo bench --bench latency` (as root). The bare loop holds the opener, reads
-//! the name of its executable, lets it go on, and writes a JSON line when the
-//! file is closed; it would name the wrong program now and then. The loop that
-//! identifies is the least that would not. Both hold the exec of the key tool, too.
+//! `cargo bench --bench latency` (as root). The loop that only allows is the floor:
+//! it holds the opener, reads nothing of it and lets it go on, and writes a JSON
+//! line when the file is closed. The bare loop reads the name of the executable
+//! besides; it would name the wrong program now and then. The loop that
+//! identifies is the least that would not. All hold the exec of the key tool, too.
 //! Absolute times are this machine's; the ratios are the result.
 #![expect(
     clippy::cast_precision_loss,
@@ -46,6 +47,7 @@ fn main() -> io::Result<()> {
     if let [_, flag, dir, log, tool] = args.as_slice() {
         let places = [dir, log, tool].map(Path::new);
         match flag.as_str() {
+            "--allow" => return bare(places, |_| String::new()),
             "--bare" => return bare(places, |pid| executable(pid).unwrap_or_default()),
             "--identify" => return bare(places, identify),
             _ => {}
@@ -89,6 +91,8 @@ fn run_in_memory() -> io::Result<()> {
 enum Watcher {
     /// Nobody watches.
     None,
+    /// Holds, and reads nothing.
+    Allow,
     /// Holds, and reads which executable it is.
     Bare,
     /// Holds, and reads who it is for certain.
@@ -97,7 +101,13 @@ enum Watcher {
 }
 
 impl Watcher {
-    const ALL: [Self; 4] = [Self::None, Self::Bare, Self::Identify, Self::Daemon];
+    const ALL: [Self; 5] = [
+        Self::None,
+        Self::Allow,
+        Self::Bare,
+        Self::Identify,
+        Self::Daemon,
+    ];
 }
 
 /// Nanoseconds; medians and 99th percentiles of one round.
@@ -216,9 +226,10 @@ impl Drop for Running {
 fn start(watcher: Watcher, place: &Path, ssh: &Path, log: &Path) -> io::Result<Option<Running>> {
     let mut command = match watcher {
         Watcher::None => return Ok(None),
-        Watcher::Bare | Watcher::Identify => {
+        Watcher::Allow | Watcher::Bare | Watcher::Identify => {
             let mut command = guarded(&std::env::current_exe()?);
             let how = match watcher {
+                Watcher::Allow => "--allow",
                 Watcher::Bare => "--bare",
                 _ => "--identify",
             };
@@ -410,11 +421,12 @@ fn print(figures: &[Vec<Figures>]) {
     };
     println!("{FILES} files a round, medians of {ROUNDS} rounds in turn, microseconds\n");
     println!(
-        "{:<34}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
-        "", "unwatched", "bare", "identify", "daemon", "/unwatched", "/bare", "/identify"
+        "{:<34}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
+        "", "unwatched", "allow", "bare", "identify", "daemon", "/unwatched", "/bare", "/identify"
     );
     let row = |name: &str, pick: fn(&Figures) -> f64| {
-        let [none, bare, identify, daemon] = [0, 1, 2, 3].map(|watcher| median(watcher, pick));
+        let [none, allow, bare, identify, daemon] =
+            [0, 1, 2, 3, 4].map(|watcher| median(watcher, pick));
         let shown = |value: f64, digits: usize| {
             if value > 0.0 && value.is_finite() {
                 format!("{value:.digits$}")
@@ -423,8 +435,9 @@ fn print(figures: &[Vec<Figures>]) {
             }
         };
         println!(
-            "{name:<34}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
+            "{name:<34}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}{:>11}{:>11}",
             shown(none, 1),
+            shown(allow, 1),
             shown(bare, 1),
             shown(identify, 1),
             shown(daemon, 1),
@@ -442,10 +455,10 @@ fn print(figures: &[Vec<Figures>]) {
     row("an exec in a storm of them", |f| f.storm);
     row("processor time an event", |f| f.cpu);
     // `median` takes nanoseconds.
-    let [none, bare, identify, daemon] =
-        [0, 1, 2, 3].map(|watcher| median(watcher, |f| f.keygen * 1e3));
+    let [none, allow, bare, identify, daemon] =
+        [0, 1, 2, 3, 4].map(|watcher| median(watcher, |f| f.keygen * 1e3));
     println!(
-        "\n{:<34}{none:>10.2}{bare:>10.2}{identify:>10.2}{daemon:>10.2}",
+        "\n{:<34}{none:>10.2}{allow:>10.2}{bare:>10.2}{identify:>10.2}{daemon:>10.2}",
         "ssh-keygen, of unwatched in turn"
     );
 }
