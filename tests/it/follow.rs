@@ -36,7 +36,8 @@ impl<T: Send + 'static> Follow<T> {
             loop {
                 line.clear();
                 let open = matches!(reader.read_until(b'\n', &mut line), Ok(1..));
-                let item = open.then(|| {
+                // Who was killed may have left half a line.
+                let item = line.ends_with(b"\n").then(|| {
                     let text = String::from_utf8_lossy(&line);
                     parse(text.trim_end_matches('\n'))
                 });
