@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
@@ -196,7 +196,12 @@ fn fail_power(host: &Host) -> usize {
         .nth(1)
         .map_or(0, |number| number.parse().unwrap());
     let log = host.path(LOG);
-    let text = std::fs::read_to_string(&log).unwrap();
+    let text = match std::fs::read_to_string(&log) {
+        // Killed behind the rename of a rotation: what that log had was forced to the
+        // disk before, and there is no new one yet.
+        Err(error) if error.kind() == ErrorKind::NotFound => return 0,
+        text => text.unwrap(),
+    };
     let number = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
         Ok(document) => document["ssh_keywatch"]["log"]["sequence"]
             .as_u64()
