@@ -47,9 +47,9 @@ fn main() -> io::Result<()> {
     if let [_, flag, dir, log, tool] = args.as_slice() {
         let places = [dir, log, tool].map(Path::new);
         match flag.as_str() {
-            "--allow" => return bare(places, |_| String::new()),
-            "--bare" => return bare(places, |pid| executable(pid).unwrap_or_default()),
-            "--identify" => return bare(places, identify),
+            "--allow" => return hold(places, |_| String::new()),
+            "--bare" => return hold(places, |pid| executable(pid).unwrap_or_default()),
+            "--identify" => return hold(places, identify),
             _ => {}
         }
     }
@@ -147,8 +147,8 @@ fn identify(pid: i32) -> String {
     format!("{path} {file:?} {start} {user:?} {args:?} {sure}")
 }
 
-/// The smallest watcher.
-fn bare([dir, log, tool]: [&Path; 3], identify: fn(i32) -> String) -> io::Result<()> {
+/// The smallest watcher: `identify` says who is held.
+fn hold([dir, log, tool]: [&Path; 3], identify: fn(i32) -> String) -> io::Result<()> {
     let notification = NotificationGroup::new()?;
     let permission = PermissionGroup::new()?;
     // As the daemon's answering thread has it.
@@ -224,18 +224,16 @@ impl Drop for Running {
 }
 
 fn start(watcher: Watcher, place: &Path, ssh: &Path, log: &Path) -> io::Result<Option<Running>> {
+    let looping = |how: &str| -> io::Result<Command> {
+        let mut command = guarded(&std::env::current_exe()?);
+        command.arg(how).arg(ssh).arg(log).arg(place.join(KEYGEN));
+        Ok(command)
+    };
     let mut command = match watcher {
         Watcher::None => return Ok(None),
-        Watcher::Allow | Watcher::Bare | Watcher::Identify => {
-            let mut command = guarded(&std::env::current_exe()?);
-            let how = match watcher {
-                Watcher::Allow => "--allow",
-                Watcher::Bare => "--bare",
-                _ => "--identify",
-            };
-            command.arg(how).arg(ssh).arg(log).arg(place.join(KEYGEN));
-            command
-        }
+        Watcher::Allow => looping("--allow")?,
+        Watcher::Bare => looping("--bare")?,
+        Watcher::Identify => looping("--identify")?,
         Watcher::Daemon => {
             let rules = place.join("rules");
             fs::create_dir(&rules)?;
@@ -414,10 +412,12 @@ fn quantile(times: &mut [Duration], part: f64) -> f64 {
 }
 
 fn print(figures: &[Vec<Figures>]) {
-    let median = |watcher: usize, pick: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = figures[watcher].iter().map(pick).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2] / 1e3
+    let medians = |pick: fn(&Figures) -> f64| {
+        [0, 1, 2, 3, 4].map(|watcher: usize| {
+            let mut values: Vec<f64> = figures[watcher].iter().map(pick).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        })
     };
     println!("{FILES} files a round, medians of {ROUNDS} rounds in turn, microseconds\n");
     println!(
@@ -425,8 +425,7 @@ fn print(figures: &[Vec<Figures>]) {
         "", "unwatched", "allow", "bare", "identify", "daemon", "/unwatched", "/bare", "/identify"
     );
     let row = |name: &str, pick: fn(&Figures) -> f64| {
-        let [none, allow, bare, identify, daemon] =
-            [0, 1, 2, 3, 4].map(|watcher| median(watcher, pick));
+        let [none, allow, bare, identify, daemon] = medians(pick).map(|nanos| nanos / 1e3);
         let shown = |value: f64, digits: usize| {
             if value > 0.0 && value.is_finite() {
                 format!("{value:.digits$}")
@@ -454,9 +453,7 @@ fn print(figures: &[Vec<Figures>]) {
     row("open of a file elsewhere, p50", |f| f.elsewhere_p50);
     row("an exec in a storm of them", |f| f.storm);
     row("processor time an event", |f| f.cpu);
-    // `median` takes nanoseconds.
-    let [none, allow, bare, identify, daemon] =
-        [0, 1, 2, 3, 4].map(|watcher| median(watcher, |f| f.keygen * 1e3));
+    let [none, allow, bare, identify, daemon] = medians(|f| f.keygen);
     println!(
         "\n{:<34}{none:>10.2}{allow:>10.2}{bare:>10.2}{identify:>10.2}{daemon:>10.2}",
         "ssh-keygen, of unwatched in turn"
