@@ -31,8 +31,9 @@ use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, mask};
 
 /// Files made in each round.
 const FILES: usize = 1000;
-/// Keys made by ssh-keygen in each round.
-const KEYS: usize = 50;
+/// Keys made by ssh-keygen in each round: of the kind that takes it the shortest time,
+/// and with a passphrase, whose stretching takes it a hundred milliseconds.
+const KEYS: [(usize, &str); 2] = [(50, ""), (8, "a passphrase")];
 /// Processes that run another program in each round.
 const EXECS: u32 = 2000;
 /// The name of the key tool.
@@ -119,8 +120,9 @@ struct Figures {
     spaced_p50: f64,
     reopen_p50: f64,
     elsewhere_p50: f64,
-    /// Of the time that unwatched runs in turn with them take; not nanoseconds.
-    keygen: f64,
+    /// For each of [`KEYS`]: of the time that unwatched runs in turn with them take;
+    /// not nanoseconds.
+    keygen: [f64; 2],
     storm: f64,
     cpu: f64,
 }
@@ -302,21 +304,24 @@ fn measure(watcher: Watcher, place: &Path) -> io::Result<Figures> {
     // First, while both directories are small.
     let unwatched = place.join("unwatched");
     fs::create_dir(&unwatched)?;
-    let (mut keygens, mut free_keygens) = (Vec::new(), Vec::new());
-    for number in 0..KEYS {
-        // In turn, for a machine is now faster, now slower; with time for what
-        // comes of the one before.
-        for (tool, dir, times) in [
-            (place.join(KEYGEN), &ssh, &mut keygens),
-            (free.clone(), &unwatched, &mut free_keygens),
-        ] {
-            std::thread::sleep(Duration::from_millis(10));
-            times.push(run(Command::new(tool)
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(dir.join(format!("key_{number}"))))?);
+    let mut keygen = [0.0; 2];
+    for (ratio, (count, passphrase)) in keygen.iter_mut().zip(KEYS) {
+        let (mut keygens, mut free_keygens) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            // In turn, for a machine is now faster, now slower; with time for what
+            // comes of the one before.
+            for (tool, dir, times) in [
+                (place.join(KEYGEN), &ssh, &mut keygens),
+                (free.clone(), &unwatched, &mut free_keygens),
+            ] {
+                std::thread::sleep(Duration::from_millis(10));
+                times.push(run(Command::new(tool)
+                    .args(["-q", "-t", "ed25519", "-N", passphrase, "-f"])
+                    .arg(dir.join(format!("key_{count}_{number}"))))?);
+            }
         }
+        *ratio = quantile(&mut keygens, 0.50) / quantile(&mut free_keygens, 0.50);
     }
-    let keygen = quantile(&mut keygens, 0.50) / quantile(&mut free_keygens, 0.50);
     let (mut lines, mut creates, mut spaced) = (Vec::new(), Vec::new(), Vec::new());
     let mut length = fs::metadata(&log).map_or(0, |metadata| metadata.len());
     let mut create = |path: &Path, times: &mut Vec<Duration>| -> io::Result<()> {
@@ -453,9 +458,16 @@ fn print(figures: &[Vec<Figures>]) {
     row("open of a file elsewhere, p50", |f| f.elsewhere_p50);
     row("an exec in a storm of them", |f| f.storm);
     row("processor time an event", |f| f.cpu);
-    let [none, allow, bare, identify, daemon] = medians(|f| f.keygen);
-    println!(
-        "\n{:<34}{none:>10.2}{allow:>10.2}{bare:>10.2}{identify:>10.2}{daemon:>10.2}",
-        "ssh-keygen, of unwatched in turn"
-    );
+    println!("\nssh-keygen's own run time, of unwatched runs in turn");
+    let row = |name: &str, pick: fn(&Figures) -> f64| {
+        let [none, allow, bare, identify, daemon] = medians(pick);
+        println!(
+            "{name:<34}{none:>10.2}{allow:>10.2}{bare:>10.2}{identify:>10.2}{daemon:>10.2}{:>11}{:>11.2}{:>11.2}",
+            "",
+            daemon / bare,
+            daemon / identify
+        );
+    };
+    row("ed25519, no passphrase", |f| f.keygen[0]);
+    row("ed25519, with a passphrase", |f| f.keygen[1]);
 }

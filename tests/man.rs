@@ -265,6 +265,8 @@ fn actions() -> String {
         Action::Rename,
         Action::Modification,
         Action::Deletion,
+        Action::Open,
+        Action::Flood,
     ];
     let names: Vec<_> = all
         .iter()

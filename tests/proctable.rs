@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,8 @@ struct Bench {
     dir: tempfile::TempDir,
     /// Whether this kernel says anything about the moment of an act.
     timed: bool,
+    /// On which processor what no shell starts runs.
+    processor: Option<String>,
 }
 
 impl Bench {
@@ -136,6 +139,7 @@ impl Bench {
         eprintln!("moments: {moments}");
         Self {
             timed: moments != "none",
+            processor: None,
             dir,
             daemon: Daemon { guardian, lines },
         }
@@ -190,7 +194,15 @@ impl Bench {
                 sh.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
                 sh.wait_with_output().unwrap().stdout
             } else {
-                Command::new(&workload)
+                let mut command = match &self.processor {
+                    None => Command::new(&workload),
+                    Some(processor) => {
+                        let mut command = Command::new("taskset");
+                        command.args(["-c", processor]).arg(&workload);
+                        command
+                    }
+                };
+                command
                     .arg(how)
                     .args([&source, &target, &self.at("other")])
                     .stderr(Stdio::null())
@@ -266,8 +278,54 @@ const PLAIN: [&str; 7] = [
 /// Programs that run another one right after the act.
 const ADVERSARIES: [&str; 2] = ["exec-after", "fork-exec-after"];
 
+/// One at a time: processors come and go for all.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The last processor; it is there again when this is dropped.
+struct Processor(String);
+
+impl Processor {
+    fn last() -> Self {
+        let list = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+        let last = list.trim().rsplit([',', '-']).next().unwrap();
+        Self(last.to_owned())
+    }
+
+    fn switch(&self, on: bool) -> std::io::Result<()> {
+        let path = format!("/sys/devices/system/cpu/cpu{}/online", self.0);
+        std::fs::write(path, if on { "1" } else { "0" })
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        let _ = self.switch(true);
+    }
+}
+
+/// Its ring is dead then, and nothing in the list of processors says so.
+#[test]
+fn what_runs_on_a_processor_that_has_been_away_is_not_laid_to_others() {
+    let _alone = ALONE.lock();
+    let mut bench = Bench::start();
+    let processor = Processor::last();
+    if let Err(error) = processor.switch(false) {
+        eprintln!("NOT TRIED: processor {} stays ({error})", processor.0);
+        return;
+    }
+    processor.switch(true).unwrap();
+    bench.processor = Some(processor.0.clone());
+    let first = bench.case("rename", false, "back");
+    eprintln!("a processor that is back: {first:?}");
+    assert_eq!(first.wrong, 0);
+    // Its ring is opened again.
+    let then = bench.case("link", false, "back");
+    assert!(then.wrong == 0 && then.right > 0, "{then:?}");
+}
+
 #[test]
 fn nobody_is_named_wrongly() {
+    let _alone = ALONE.lock();
     let bench = Bench::start();
     let mut wrong = 0;
     for (load, command) in [

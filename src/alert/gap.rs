@@ -23,6 +23,8 @@ pub enum Unseen {
     ClockSet,
     /// So much happened that it was counted, and not looked at.
     Flood,
+    /// The kernel tells of no stores through a mapping.
+    Mapped,
 }
 
 impl Unseen {
@@ -36,6 +38,7 @@ impl Unseen {
             Self::Unlogged => "while the alert log could not be written",
             Self::ClockSet => "about the time when the clock was set",
             Self::Flood => "in a flood",
+            Self::Mapped => "through a mapping of the file, of which the kernel does not tell",
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct KeyReport {
     pub beside: Option<PathBuf>,
     /// What changed in the list, if what it held before is known.
     pub change: Option<Change>,
+    /// Others may have written to the list since it was last compared.
+    pub others_wrote: bool,
     /// Lists of logins, elsewhere on this host, that have the key.
     pub authorized_in: Vec<PathBuf>,
 }
@@ -58,6 +60,8 @@ pub fn set_key(document: &mut Document, report: &KeyReport) {
             set_entries(document, &format!("{below}.{name}"), entries);
         }
     }
+    let others_wrote = report.others_wrote.then_some(true);
+    document.set(&format!("{below}.others_wrote"), others_wrote);
     let lists = report.authorized_in.iter().take(NAMED_LISTS);
     document.add(
         &format!("{below}.authorized_in"),

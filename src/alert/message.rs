@@ -229,7 +229,11 @@ fn entries(document: &Document) -> String {
     if deeds.is_empty() {
         return String::new();
     }
-    format!(", {}", deeds.join(" and "))
+    let others = match document.get("ssh_keywatch.key.others_wrote") {
+        Some(Value::Bool(true)) => " (others may have written to it, too)",
+        _ => "",
+    };
+    format!(", {}{others}", deeds.join(" and "))
 }
 
 /// Where the writer came from: `, from an SSH session of bob at 10.1.2.3

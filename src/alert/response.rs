@@ -6,7 +6,8 @@
 //! and mv replace or move the name itself.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use data_encoding::BASE64;
@@ -23,13 +24,16 @@ const MAX_KEY: usize = 8 * 1024;
 
 /// Adds to an alert the commands that would undo what was done to the file at
 /// `path`: take added entries out of the list, or move the key away, and take it
-/// out of the lists that hold it.
+/// out of the lists that hold it. What sshd has lost by a rename gets its name back.
 pub fn set_response(alert: &mut Document, report: &KeyReport, path: &Path) {
     let commands = commands(alert, report, path);
     alert.set("ssh_keywatch.response.commands", commands);
 }
 
 fn commands(alert: &Document, report: &KeyReport, path: &Path) -> Vec<String> {
+    if let Some(back) = back(alert, path) {
+        return vec![back];
+    }
     let Ok(inspection) = &report.inspection else {
         return Vec::new();
     };
@@ -76,11 +80,38 @@ fn away(alert: &Document, path: &Path) -> Option<String> {
     Some(format!("mv -nT -- {file} {to}"))
 }
 
+/// Gives a file that was renamed away the name back by which sshd finds it, unless
+/// another has it by now.
+fn back(alert: &Document, path: &Path) -> Option<String> {
+    let former = alert.str("file.Ext.original.path")?;
+    if alert.str("event.action") != Some("rename") || !is_read_by_sshd(former) {
+        return None;
+    }
+    // A path that is not UTF-8 stands there in base64 as well.
+    let raw = alert.str("ssh_keywatch.original_path_raw");
+    let raw = raw.and_then(|raw| BASE64.decode(raw.as_bytes()).ok());
+    let former = raw.map_or_else(|| former.into(), OsString::from_vec);
+    let file = text::posix_word(path.as_os_str())?;
+    let former = text::posix_word(&former)?;
+    Some(format!("mv -nT -- {file} {former}"))
+}
+
+/// Lists of logins, host keys and the configuration, as the shipped rules name them.
+fn is_read_by_sshd(path: &str) -> bool {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    match directory {
+        _ if matches!(name, "authorized_keys" | "authorized_keys2") => true,
+        "/etc/ssh" if name == "sshd_config" => true,
+        "/etc/ssh" => name.starts_with("ssh_host_") && name.ends_with("_key"),
+        "/etc/ssh/sshd_config.d" => Path::new(name).extension() == Some(OsStr::new("conf")),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::fs;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::os::unix::ffi::OsStrExt;
     use std::path::PathBuf;
     use std::process::Command;
 
@@ -104,6 +135,7 @@ mod tests {
             }),
             beside: None,
             change: None,
+            others_wrote: false,
             authorized_in: Vec::new(),
         }
     }
@@ -114,7 +146,10 @@ mod tests {
     }
 
     fn told(report: &KeyReport, path: &Path) -> Vec<String> {
-        let mut alert = Document::new();
+        told_of(Document::new(), report, path)
+    }
+
+    fn told_of(mut alert: Document, report: &KeyReport, path: &Path) -> Vec<String> {
         alert.set("event.id", "0123abcd");
         set_response(&mut alert, report, path);
         let commands = alert.get("ssh_keywatch.response.commands");
@@ -174,6 +209,51 @@ mod tests {
         sh(&commands[1]);
         assert_eq!(fs::read_to_string(&list).unwrap(), ANN);
         assert_eq!(commands.len(), 2);
+    }
+
+    #[test]
+    fn what_sshd_lost_by_a_rename_gets_its_name_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("authorized_keys");
+        let renamed = dir.path().join("it's ak");
+        let report = report(examine(ANN.as_bytes(), Role::Other).unwrap());
+        let commands = |former: &str| {
+            let mut alert = Document::new();
+            alert.set("event.action", "rename");
+            alert.set("file.Ext.original.path", former);
+            told_of(alert, &report, &renamed)
+        };
+        let [command] = &commands(list.to_str().unwrap())[..] else {
+            panic!("not one");
+        };
+        fs::write(&renamed, ANN).unwrap();
+        let script = format!("[ -e {} ] || {command}", list.display());
+        sh(&script);
+        assert_eq!(fs::read_to_string(&list).unwrap(), ANN);
+        assert!(!renamed.exists());
+        let mut alert = Document::new();
+        alert.set("event.action", "rename");
+        alert.set("file.Ext.original.path", r"/home/\xff/authorized_keys");
+        let raw = BASE64.encode(b"/home/\xff/authorized_keys");
+        alert.set("ssh_keywatch.original_path_raw", raw);
+        let told = told_of(alert, &report, Path::new("/home/a/ak"));
+        assert_eq!(
+            told,
+            [r#"mv -nT -- /home/a/ak "$(printf '/home/\377/authorized_keys')""#]
+        );
+        for (former, is_back) in [
+            ("/etc/ssh/sshd_config", true),
+            ("/etc/ssh/sshd_config.d/hard.conf", true),
+            ("/etc/ssh/ssh_host_rsa_key", true),
+            ("/etc/ssh/ssh_host_rsa_key.pub", false),
+            ("/etc/ssh/sshd_config.d/README", false),
+            ("/root/.ssh/authorized_keys.new", false),
+            ("/root/.ssh/id", false),
+        ] {
+            let commands = commands(former);
+            let back = format!(" {former}");
+            assert_eq!(commands[0].ends_with(&back), is_back, "{commands:?}");
+        }
     }
 
     #[test]

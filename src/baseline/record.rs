@@ -242,7 +242,8 @@ impl Record {
 
     /// Whether it became something else. New times, another owner, other
     /// permissions or a copy in its place are no other content; where contents
-    /// cannot be compared, size and time of modification must do.
+    /// cannot be compared, size and times must do, with that of the inode's last
+    /// change, which the owner cannot set.
     #[must_use]
     pub fn differs(&self, now: &Self) -> bool {
         if self.stat.kind() != now.stat.kind() {
@@ -253,7 +254,8 @@ impl Record {
         }
         match (&self.content, &now.content) {
             (Content::Unread, _) | (_, Content::Unread) => {
-                (self.stat.size, self.stat.modified) != (now.stat.size, now.stat.modified)
+                let looks = |stat: &Stat| (stat.size, stat.modified, stat.changed);
+                looks(&self.stat) != looks(&now.stat)
             }
             (then, now) => then != now,
         }

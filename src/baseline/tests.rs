@@ -91,6 +91,18 @@ fn what_counts_as_another_content() {
         ("too large, the same", unread(9, 1), unread(9, 1), false),
         ("too large, grown", unread(9, 1), unread(10, 1), true),
         ("too large, written", unread(9, 1), unread(9, 2), true),
+        (
+            "too large, written, and its time set back",
+            unread(9, 1),
+            Record {
+                stat: Stat {
+                    changed: Moment(21, 0),
+                    ..unread(9, 1).stat
+                },
+                ..unread(9, 1)
+            },
+            true,
+        ),
         ("not readable now", file("a"), unread(3, 10), false),
         ("read for the first time", unread(3, 10), file("a"), false),
         ("another FIFO", fifo(1), fifo(2), false),

@@ -10,11 +10,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Common, fail};
-use crate::config::{self, Backend, Config, Hold, RuleWatch};
-use crate::daemon::{self, Plan, selftest};
+use crate::config::{self, Backend, Config, Hold, Log, RuleWatch, Watch};
+use crate::daemon::{self, Plan, places, selftest};
 use crate::exit::Exit;
 use crate::rule::{Exception, ExceptionStanding, Standing, Weakness, shipped};
 use crate::sys::fanotify::{NotificationGroup, PermissionGroup};
+use crate::text::{escape_path, printable};
 
 /// Options of the command.
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,9 @@ pub struct CheckArgs {
 /// Runs the command.
 pub fn run(args: &CheckArgs, common: &Common) -> Exit {
     if let Some(log) = &args.log {
+        // By hand: as the option's own, the variable would ask for this check, too.
+        let named = std::env::var_os("SSH_KEYWATCH_LOG").filter(|name| !name.is_empty());
+        let log = log.clone().or_else(|| named.map(PathBuf::from));
         let log = log.as_deref();
         // Whoever names the log needs no configuration.
         let config = match (log, common.config()) {
@@ -73,6 +77,7 @@ impl<W: Write> Page<W> {
     fn write(&mut self, common: &Common, plan: &Plan) -> io::Result<()> {
         self.configuration(common)?;
         self.watched(plan)?;
+        self.log(&plan.config)?;
         self.rules(plan)?;
         self.kernel(&plan.config)?;
         if self.problems > 0 {
@@ -81,13 +86,14 @@ impl<W: Write> Page<W> {
         Ok(())
     }
 
+    // What rules, exceptions and file names say is made safe here, and nowhere before.
     fn good(&mut self, line: &str) -> io::Result<()> {
-        writeln!(self.out, "  {line}")
+        writeln!(self.out, "  {}", printable(line))
     }
 
     fn bad(&mut self, line: &str) -> io::Result<()> {
         self.problems += 1;
-        writeln!(self.out, "! {line}")
+        writeln!(self.out, "! {}", printable(line))
     }
 
     fn configuration(&mut self, common: &Common) -> io::Result<()> {
@@ -97,11 +103,11 @@ impl<W: Write> Page<W> {
             .as_deref()
             .unwrap_or(Path::new(config::DEFAULT_PATH));
         if path.exists() {
-            self.good(&format!("{} is valid", path.display()))
+            self.good(&format!("{} is valid", escape_path(path)))
         } else {
             self.good(&format!(
                 "{} does not exist: the defaults are used",
-                path.display()
+                escape_path(path)
             ))
         }
     }
@@ -109,29 +115,45 @@ impl<W: Write> Page<W> {
     fn watched(&mut self, plan: &Plan) -> io::Result<()> {
         let config = &plan.config;
         let asked = plan.rules.asked_opens();
-        let opens = |directory: &str| {
-            let also = asked.below(Path::new(directory));
+        let opens = |directory: &Path| {
+            let also = asked.below(directory);
             if also {
                 ", and who opens files in it"
             } else {
                 ""
             }
         };
+        let usual = Watch::default();
+        let mut anything = plan
+            .derived
+            .iter()
+            .any(|directory| places::is_glob_there(directory));
         writeln!(self.out, "watched")?;
         for home in &config.watch.homes {
+            let there = places::is_glob_there(home);
+            anything |= there;
             let directory = format!("{home}/.ssh");
-            self.good(&format!("{directory}{}", opens(&directory)))?;
+            let line = format!("{directory}{}", opens(Path::new(&directory)));
+            let lack = (!there).then_some("no such home is here yet");
+            self.place(&line, lack, usual.homes.contains(home))?;
         }
         if config.watch.passwd_homes {
             self.good(".ssh in every home of /etc/passwd")?;
+            anything = true;
         }
         for directory in &config.watch.directories {
-            let directory = directory.display().to_string();
-            self.good(&format!("{directory}{}", opens(&directory)))?;
+            let there = places::is_directory_there(directory);
+            anything |= there;
+            let line = format!("{}{}", escape_path(directory), opens(directory));
+            let lack = (!there).then_some("it is not here yet");
+            self.place(&line, lack, usual.directories.contains(directory))?;
         }
         for directory in &plan.derived {
-            let opens = opens(directory);
+            let opens = opens(Path::new(directory));
             self.good(&format!("{directory}, of which rules speak{opens}"))?;
+        }
+        if !anything {
+            self.bad("nothing of that is on this host: nothing is watched until it is made")?;
         }
         if !asked.is_empty() && config.watch.backend == Backend::Inotify {
             self.bad("rules ask who opens files, which inotify does not tell")?;
@@ -139,17 +161,49 @@ impl<W: Write> Page<W> {
         for tool in &config.watch.key_tools {
             let present = tool.exists();
             let note = if present { "" } else { " (not installed)" };
-            self.good(&format!("runs of {}{note}", tool.display()))?;
+            self.good(&format!("runs of {}{note}", escape_path(tool)))?;
         }
         Ok(())
+    }
+
+    /// A place that is watched. That it is not here is worth a mark where somebody wrote
+    /// it into the configuration: it may be misspelled.
+    fn place(&mut self, line: &str, lack: Option<&str>, is_usual: bool) -> io::Result<()> {
+        match lack {
+            None => self.good(line),
+            Some(lack) if is_usual => self.good(&format!("{line} ({lack})")),
+            Some(lack) => self.bad(&format!("{line}: {lack}; is it spelled right?")),
+        }
+    }
+
+    /// Where alerts go, and who may read them.
+    fn log(&mut self, config: &Config) -> io::Result<()> {
+        let log = &config.log;
+        writeln!(self.out, "alert log")?;
+        let file = escape_path(&log.file);
+        match places::cannot_be_made(&log.file) {
+            None => self.good(&file)?,
+            Some(why) => self.bad(&format!(
+                "{file} cannot be written: {why}; give log.file another place"
+            ))?,
+        }
+        let (usual, group) = (Log::default().group, &log.group);
+        if !places::is_no_group(group) {
+            return self.good(&format!("for root and the group {group} to read"));
+        }
+        let line = format!("there is no group {group}: only root may read it");
+        if *group == usual {
+            self.good(&line)
+        } else {
+            self.bad(&format!("{line}; make the group, or change log.group"))
+        }
     }
 
     fn rules(&mut self, plan: &Plan) -> io::Result<()> {
         writeln!(self.out, "rules")?;
         for entry in plan.rules.entries() {
-            let file = entry.file.display();
-            let name = crate::text::printable(&entry.name).into_owned();
-            let id = &entry.id;
+            let file = escape_path(&entry.file);
+            let (name, id) = (&entry.name, &entry.id);
             match &entry.standing {
                 Standing::Active => self.good(&format!("active    {name} ({id}, {file})"))?,
                 Standing::Disabled => {
@@ -162,7 +216,7 @@ impl<W: Write> Page<W> {
                 }
                 Standing::Overridden(by) => self.good(&format!(
                     "overridden {name} ({id}, {file}): by {}",
-                    by.display()
+                    escape_path(by)
                 ))?,
             }
         }
@@ -287,5 +341,131 @@ impl<W: Write> Page<W> {
             self.bad(&format!("on trial, {problem}"))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Exception;
+    use crate::text::is_unsafe;
+
+    const ATTACK: &str = "\u{1b}]52;c;eA==\u{7}\u{202e}";
+
+    /// What is said of the configuration and the rules, and how much of it is marked.
+    fn page(common: &Common, plan: &Plan) -> (Vec<String>, usize) {
+        let mut page = Page {
+            out: Vec::new(),
+            problems: 0,
+        };
+        page.configuration(common).unwrap();
+        page.watched(plan).unwrap();
+        page.log(&plan.config).unwrap();
+        page.rules(plan).unwrap();
+        let text = String::from_utf8(page.out).unwrap();
+        (text.lines().map(str::to_owned).collect(), page.problems)
+    }
+
+    fn common(config: PathBuf) -> Common {
+        Common {
+            config: Some(config),
+            rules: Vec::new(),
+            verbose: 0,
+            quiet: false,
+            color: None,
+        }
+    }
+
+    #[test]
+    fn strips_osc52_from_rules_exceptions_and_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join(ATTACK);
+        std::fs::create_dir(&odd).unwrap();
+        let escaped = r"\u001b]52;c;eA==\u0007\u202e";
+        let rule = |id: &str, kind: &str, query: &str| {
+            format!(
+                "[rule]\nrule_id = \"{id}{escaped}\"\nname = \"N{escaped}\"\n\
+                 type = \"{kind}\"\nseverity = \"low\"\nquery = \"{query}\"\n"
+            )
+        };
+        let path = format!(r#"file where file.path : \"/srv/{escaped}/*\""#);
+        for (name, text) in [
+            ("a", rule("a", "eql", "file where true").as_str()),
+            ("b", &rule("b", &format!("x{escaped}"), "file where true")),
+            ("c", &rule("c", "eql", &path)),
+            (
+                "d",
+                &(rule("d", "eql", "file where true") + "enabled = false\n"),
+            ),
+        ] {
+            std::fs::write(odd.join(format!("{name}{ATTACK}.toml")), text).unwrap();
+        }
+        let later = dir.path().join("later");
+        std::fs::create_dir(&later).unwrap();
+        std::fs::write(later.join("a.toml"), rule("a", "eql", "file where true")).unwrap();
+        let mut config = Config::default();
+        config.rules.directories = vec![odd.clone(), later];
+        config.rules.watch = RuleWatch::Rule;
+        config.watch.directories.push(odd.clone());
+        config.watch.key_tools.push(odd.clone());
+        config.log.group = ATTACK.to_owned();
+        config.log.file = odd.join("x/log");
+        for (rule, expires) in [
+            ("*".to_owned(), None),
+            (
+                "*".to_owned(),
+                Some(jiff::civil::Date::constant(2020, 1, 1)),
+            ),
+            (format!("no{ATTACK}"), None),
+        ] {
+            config.exceptions.push(Exception {
+                rule,
+                when: "user.id == \"0\"".to_owned(),
+                reason: format!("R{ATTACK}"),
+                expires,
+                rule_site: None,
+                when_site: None,
+            });
+        }
+        let plan = Plan::new(config, false).unwrap();
+        let (lines, _) = page(&common(odd.join("config.toml")), &plan);
+        let shown = lines.iter().filter(|line| line.contains("52;c;eA=="));
+        assert!(shown.count() > 10, "{lines:#?}");
+        for line in &lines {
+            assert!(!line.contains(is_unsafe), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_on_this_host_is_marked() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mut config = Config::default();
+        config.watch.homes = vec![dir.path().join("hoem/*").to_str().unwrap().to_owned()];
+        config.watch.directories = vec![dir.path().join("none")];
+        config.log.file = file.join("alerts.json");
+        config.log.group = "no such group".to_owned();
+        let plan = Plan::new(config, true).unwrap();
+        let (lines, problems) = page(&common(file.clone()), &plan);
+        let marked: Vec<&String> = lines.iter().filter(|line| line.starts_with('!')).collect();
+        assert_eq!((marked.len(), problems), (5, 5), "{lines:#?}");
+        for (line, part) in marked.iter().zip([
+            "/hoem/*/.ssh: no such home is here yet",
+            "/none: it is not here yet",
+            "nothing is watched until it is made",
+            "/file is no directory",
+            "there is no group no such group",
+        ]) {
+            assert!(line.contains(part), "no {part:?} in {line:?}");
+        }
+
+        // What is there is not, and what is usual need not be there.
+        let mut config = Config::default();
+        config.watch.directories.push(dir.path().to_owned());
+        config.log.file = dir.path().join("new/alerts.json");
+        let plan = Plan::new(config, true).unwrap();
+        let (lines, problems) = page(&common(file.clone()), &plan);
+        assert_eq!(problems, 0, "{lines:#?}");
     }
 }

@@ -35,8 +35,8 @@ use crate::alert::{self, Document};
 use crate::daemon::Fatal;
 use crate::eql::{Scan, Wanted};
 use crate::exit::Exit;
-use crate::rule::{Fields, RuleSet, Suppressor, Verdict};
-use crate::text::printable;
+use crate::rule::{ExceptionStanding, Fields, RuleSet, Standing, Suppressor, Verdict};
+use crate::text::{escape_path, printable};
 
 /// So many bad records of one file are shown; all are counted.
 const SHOWN_FLAWS: u64 = 20;
@@ -56,7 +56,11 @@ pub struct ReplayArgs {
     source: Option<Source>,
     /// Suppress alerts as the daemon would (`max_signals`, `alert_suppression`),
     /// by the time of the events
-    #[arg(long)]
+    #[arg(
+        long,
+        long_help = "Suppress alerts as the daemon would (`max_signals`, `alert_suppression`), by the time of the \
+            events; but `max_signals` counts all homes together, where the daemon counts each"
+    )]
     suppress: bool,
 }
 
@@ -71,6 +75,11 @@ pub(super) fn run(args: &ReplayArgs, common: &Common) -> Exit {
         Ok(rules) => rules,
         Err(error) => return fail(&error),
     };
+    if !common.quiet {
+        for line in unasked(&rules, super::today()) {
+            eprintln!("ssh-keywatch: {}", printable(&line));
+        }
+    }
     let stdin = args.files.iter().any(|file| file == Path::new("-"));
     let progress = Progress::new(
         progress::total(&args.files),
@@ -98,6 +107,35 @@ pub(super) fn run(args: &ReplayArgs, common: &Common) -> Exit {
         eprint!("{}", replay.summary());
     }
     replay.exit()
+}
+
+/// What the answers leave out: rules that do not run here, and exceptions that
+/// keep nothing quiet.
+fn unasked(rules: &RuleSet, today: Date) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in rules.entries() {
+        if let Standing::Skipped(reason) = &entry.standing {
+            let (name, file) = (&entry.name, escape_path(&entry.file));
+            lines.push(format!("the rule {name} ({file}) is skipped: {reason}"));
+        }
+    }
+    for (exception, standing) in rules.exceptions(today) {
+        let rule = exception.target();
+        match standing {
+            ExceptionStanding::Active => {}
+            ExceptionStanding::Expired => {
+                let day = exception.expires().map(|day| day.to_string());
+                let day = day.unwrap_or_default();
+                lines.push(format!(
+                    "the exception for {rule} expired on {day}, and is ignored"
+                ));
+            }
+            ExceptionStanding::NoRule => lines.push(format!(
+                "the exception for {rule} does nothing: there is no such rule"
+            )),
+        }
+    }
+    lines
 }
 
 /// What was counted.
@@ -197,7 +235,7 @@ impl<W: Write> Replay<W> {
                 }
                 read::unpacked(self.progress.counted(file))
             });
-            (path.display().to_string(), file)
+            (escape_path(path), file)
         };
         self.input(&name, input)
     }
@@ -331,7 +369,7 @@ impl<W: Write> Replay<W> {
                 // What ended is in the total, and a summary tells no windows.
                 let verdict = suppressor.admit(rule, None, &event, time);
                 suppressor.ended(time);
-                if verdict == Verdict::Suppress {
+                if verdict != Verdict::Raise {
                     continue;
                 }
             }

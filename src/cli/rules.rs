@@ -316,7 +316,16 @@ fn test(
             writeln!(out, "          {what}: {case} ({})", escape_path(file))?;
         }
     }
+    for wanted in wanted {
+        failed += usize::from(!is_tried(set, wanted, out)?);
+    }
     if wanted.is_empty() {
+        for entry in set.entries() {
+            let has_cases = cases.iter().any(|cases| cases.rule == entry.id);
+            if matches!(entry.standing, Standing::Skipped(_)) && !has_cases {
+                not_run(entry, out)?;
+            }
+        }
         for cases in cases {
             let Some(found) = set.not_tried(cases) else {
                 continue;
@@ -337,10 +346,36 @@ fn test(
             }
         }
     }
-    if tried == 0 {
-        eprintln!("ssh-keywatch: there is no such rule that runs");
+    if tried == 0 && wanted.is_empty() {
+        eprintln!("ssh-keywatch: there is no rule that runs");
     }
     Ok(failed == 0 && tried > 0)
+}
+
+/// Whether a rule that somebody asked for runs, and so was tried; says why it was not.
+fn is_tried(set: &RuleSet, wanted: &str, out: &mut impl Write) -> io::Result<bool> {
+    let meant = set.entries().iter();
+    let meant = meant.filter(|entry| is_meant(wanted, &entry.id, &entry.name));
+    let meant: Vec<&Entry> = meant.collect();
+    if meant.is_empty() {
+        let wanted = printable(wanted);
+        eprintln!("ssh-keywatch: there is no rule `{wanted}`; `ssh-keywatch rules` lists them");
+        return Ok(false);
+    }
+    if meant.iter().any(|entry| entry.standing == Standing::Active) {
+        return Ok(true);
+    }
+    for entry in meant {
+        not_run(entry, out)?;
+    }
+    Ok(false)
+}
+
+fn not_run(entry: &Entry, out: &mut impl Write) -> io::Result<()> {
+    let (word, why) = standing(&entry.standing);
+    let why = why.unwrap_or_default();
+    let what = format!("{}: the rule is {word}: {why}", entry.name);
+    line(out, "not run   ", &what)
 }
 
 #[cfg(test)]
@@ -415,6 +450,20 @@ mod tests {
         );
         assert_eq!(world.test(&["two"]), (true, "untested  Two\n".to_owned()));
         assert_eq!(world.test(&["x"]), (false, String::new()));
+        // One that is there does not hide one that is not.
+        let both = world.test(&["two", "x"]);
+        assert_eq!(both, (false, "untested  Two\n".to_owned()));
+    }
+
+    #[test]
+    fn a_rule_that_was_skipped_is_told() {
+        let skipped = RULE.replace("r1", "k").replace("eql", "query");
+        let world = World::new(&[("a.toml", RULE), ("b.toml", &skipped.replace("One", "Two"))]);
+        let told = "untested  One\nnot run   Two: the rule is skipped: \
+                    of type query; only eql rules run here\n";
+        assert_eq!(world.test(&[]), (true, told.to_owned()));
+        let (good, text) = world.test(&["k", "r1"]);
+        assert_eq!((good, text.as_str()), (false, told));
     }
 
     #[test]

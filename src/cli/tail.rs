@@ -22,7 +22,7 @@ use self::wait::Waiter;
 use super::color::style;
 use crate::config::Color;
 use crate::exit::Exit;
-use crate::sink::Renderer;
+use crate::sink::{Renderer, TerminalStyle};
 use crate::text::{escape_path, is_unsafe, json_line};
 
 /// Lines shown when neither `-n` nor `--since` says how many.
@@ -59,7 +59,7 @@ pub struct TailArgs {
     #[arg(long)]
     pub json: bool,
     /// Read this log
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "SSH_KEYWATCH_LOG")]
     pub log: Option<PathBuf>,
 }
 
@@ -68,12 +68,23 @@ pub struct TailArgs {
 pub fn run(args: &TailArgs, log: &Path, color: Color) -> Exit {
     let log = args.log.as_deref().unwrap_or(log);
     let stdout = io::stdout();
+    let style = style(color, &stdout);
+    print(args, log, style, stdout.lock(), io::stderr())
+}
+
+fn print(
+    args: &TailArgs,
+    log: &Path,
+    style: TerminalStyle,
+    out: impl Write,
+    err: impl Write,
+) -> Exit {
     let mut printer = Printer {
         filter: Filter::new(args),
-        renderer: Renderer::new(style(color, &stdout)),
+        renderer: Renderer::new(style),
         json: args.json,
-        out: BufWriter::new(stdout.lock()),
-        err: io::stderr(),
+        out: BufWriter::new(Output { out, failed: false }),
+        err,
         shown: 0,
     };
     let result = show(args, log, &mut printer).and_then(|()| printer.out.flush());
@@ -81,6 +92,10 @@ pub fn run(args: &TailArgs, log: &Path, color: Color) -> Exit {
         Ok(()) if printer.shown == 0 && !args.follow => Exit::Found,
         Ok(()) => Exit::Ok,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) if printer.out.get_ref().failed => {
+            printer.complain(&format!("cannot write: {error}"));
+            Exit::Internal
+        }
         Err(error) => {
             let name = escape_path(log);
             let (hint, exit) = match error.kind() {
@@ -131,6 +146,34 @@ fn show<W: Write, E: Write>(
         if let Some(trouble) = waiter.wait(there) {
             printer.complain(&trouble);
         }
+    }
+}
+
+/// Where alerts are shown. Remembers whether an error was that of writing, for those
+/// of reading look the same.
+struct Output<W> {
+    out: W,
+    failed: bool,
+}
+
+impl<W: Write> Output<W> {
+    fn noting<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        // What is interrupted is done again.
+        let failed = |error: &io::Error| error.kind() != io::ErrorKind::Interrupted;
+        self.failed |= result.as_ref().is_err_and(failed);
+        result
+    }
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.out.write(bytes);
+        self.noting(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.out.flush();
+        self.noting(result)
     }
 }
 

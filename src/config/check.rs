@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::snippet::{Fault, Source, nearest};
 use super::{Config, Exception, Watch};
+use crate::text::escape_path;
 
 /// How many bytes the path of the control socket may have.
 const MAX_SOCKET: usize = 96;
@@ -397,7 +398,7 @@ impl Check<'_> {
 }
 
 fn path_problem(path: &Path) -> Option<(String, &'static str)> {
-    let shown = path.display();
+    let shown = escape_path(path);
     if path.as_os_str().is_empty() {
         Some(("the path is empty".into(), "write an absolute path"))
     } else if !path.is_absolute() {

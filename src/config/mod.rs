@@ -23,6 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::snippet::{Fault, Site, Source};
 pub use self::units::{Age, Mode, Size};
+use crate::text::escape_path;
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ssh-keywatch/config.toml";
@@ -379,11 +380,12 @@ impl Error {
     pub fn render(&self, styled: bool) -> String {
         match self {
             Self::Read { path, source } => {
-                format!("cannot read the configuration {}: {source}", path.display())
+                let path = escape_path(path);
+                format!("cannot read the configuration {path}: {source}")
             }
             Self::NotText { path, offset } => format!(
                 "the configuration {} is not UTF-8 text: byte {offset} is wrong",
-                path.display()
+                escape_path(path)
             ),
             Self::Invalid(faults) => {
                 let reports: Vec<_> = faults.iter().map(|fault| fault.render(styled)).collect();

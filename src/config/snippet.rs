@@ -12,7 +12,13 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use crate::text::is_unsafe;
+use crate::text::{escape_path, is_unsafe};
+
+/// A file's name as errors show it.
+#[must_use]
+pub fn shown(file: &Path) -> String {
+    escape_path(file)
+}
 
 /// A text and the file it came from; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +31,7 @@ impl Source {
     #[must_use]
     pub fn new(origin: &Path, text: &str) -> Self {
         Self {
-            inner: Arc::new((origin.display().to_string(), text.to_owned())),
+            inner: Arc::new((shown(origin), text.to_owned())),
         }
     }
 

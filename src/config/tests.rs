@@ -533,3 +533,17 @@ fn nearest_prefers_silence_to_nonsense() {
     assert_eq!(nearest("hodl", names), Some("hold"));
     assert_eq!(nearest("zzz", names), None);
 }
+
+#[test]
+fn strips_osc52_from_the_name_of_the_file() {
+    let path = Path::new("/etc/\u{1b}]52;c;eA==\u{7}.toml");
+    let unread = Config::load(path).unwrap_err();
+    let wrong = Config::parse("x = 1\n", path).unwrap_err();
+    let offset = 1;
+    let path = path.to_owned();
+    for error in [unread, wrong, Error::NotText { path, offset }] {
+        let shown = error.to_string();
+        assert!(shown.contains(r"/etc/\x1b]52;c;eA==\x07.toml"), "{shown}");
+        assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
+    }
+}

@@ -5,23 +5,25 @@
 //! [`message`], what it finds of a file in [`look`], and what it says of the daemon
 //! itself in [`health`].
 
+mod counted;
 mod health;
 mod look;
 mod message;
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime};
 
+use self::counted::Counted;
 use self::look::Looked;
 pub use self::message::{Lost, Message, Said};
 use super::Inbox;
 use super::accounts::Accounts;
 use super::baseline::{self, Ledger, Missed, Told};
-use super::keys::Keys;
+use super::keys::{Keys, Left, Occasion};
 use super::programs::Programs;
 use super::rest::Rest;
 use super::standing::Standing;
@@ -57,6 +59,7 @@ pub struct Deciding {
     ledger: Option<Ledger>,
     programs: Programs,
     suppressor: Suppressor,
+    counted: Counted,
     mounts: Mounts,
     /// Until then nothing is asked of a server that has not answered.
     silent: Option<Instant>,
@@ -79,7 +82,7 @@ pub struct Deciding {
 
 /// What is to be decided.
 enum Happening {
-    Event(Box<Assembled<Attribution>>),
+    Event(Box<Assembled<Attribution>>, Option<Box<Left>>),
     Missed(Box<Missed>),
 }
 
@@ -107,6 +110,7 @@ impl Deciding {
             ledger,
             programs,
             suppressor: Suppressor::new(),
+            counted: Counted::default(),
             mounts: Mounts::new(),
             silent: None,
             sessions: Sessions::start(clients)?,
@@ -171,7 +175,9 @@ impl Deciding {
     /// Decides what is next, if there is something; says whether there was.
     fn next(&mut self) -> bool {
         match self.turns.pop() {
-            Some(Happening::Event(assembled)) => self.decide(*assembled, None, None, None),
+            Some(Happening::Event(assembled, left)) => {
+                self.decide(*assembled, left.as_deref(), None, None, None);
+            }
             Some(Happening::Missed(missed)) => self.missed(*missed),
             None => return false,
         }
@@ -182,9 +188,9 @@ impl Deciding {
     /// speaks of all before it waits for that.
     fn sort(&mut self, message: Message) {
         match message {
-            Message::Event(event) => {
+            Message::Event(event, left) => {
                 let home = event.home.clone();
-                self.turns.push(home, Happening::Event(event));
+                self.turns.push(home, Happening::Event(event, left));
             }
             Message::Missed(missed) => {
                 let home = missed.assembled.home.clone();
@@ -204,7 +210,7 @@ impl Deciding {
     fn take(&mut self, message: Message) {
         match message {
             // They have their turns.
-            Message::Event(_) | Message::Missed(_) | Message::End => {}
+            Message::Event(..) | Message::Missed(_) | Message::End => {}
             Message::Flood(flood) => self.flood(*flood),
             Message::Fault(code, reason) => {
                 tracing::error!("{reason}");
@@ -212,18 +218,7 @@ impl Deciding {
                 self.fault(code, None, &reason);
             }
             Message::Problem(time, since, problem) => self.problem(time, since, &problem),
-            Message::Lost(lost) => {
-                tracing::warn!("{}", lost.reason);
-                self.standing.lost(lost.code, lost.count.unwrap_or(1));
-                self.loss(&Loss {
-                    time: SystemTime::now(),
-                    since: lost.since,
-                    kind: lost.kind,
-                    code: lost.code,
-                    count: lost.count,
-                    reason: &lost.reason,
-                });
-            }
+            Message::Lost(lost) => self.lost(lost),
             Message::Rules(rules) => {
                 rules.inherit(&self.rules);
                 self.standing.rules(&rules);
@@ -283,13 +278,14 @@ impl Deciding {
             waiting: _waiting,
         } = missed;
         self.keys.recall(&assembled.event.path, before.as_deref());
-        self.decide(assembled, gap, told.as_ref(), record);
+        self.decide(assembled, None, gap, told.as_ref(), record);
     }
 
     /// `told` is what stands in the log of it, `record` what a comparison has found.
     fn decide(
         &mut self,
         assembled: Assembled<Attribution>,
+        left: Option<&Left>,
         gap: Option<Gap>,
         told: Option<&Told>,
         record: Option<crate::baseline::Record>,
@@ -300,6 +296,7 @@ impl Deciding {
             object,
             home,
             ticket: _ticket,
+            content: _,
         } = assembled;
         let place = match &event.final_path {
             Some(FinalPath::Renamed(path)) => path.as_path(),
@@ -326,19 +323,19 @@ impl Deciding {
         if let Some(told) = told {
             told.recall(&mut document);
         }
-        let mut key = None;
-        match (file, &event.facts) {
+        let key = match (file, &event.facts) {
             (Some(file), Some(facts)) if facts.kind == FileKind::File => {
-                let original = event.original_path.as_deref();
-                let report = self.keys.report(file.into(), place, event.action, original);
+                let occasion = Occasion::of(&event, left);
+                let (report, lesson) = self.keys.report(file.into(), place, occasion);
                 alert::set_key(&mut document, &report);
-                key = Some((report, place.to_owned()));
+                Some((report, lesson))
             }
             (None, _) if event.action == Action::Deletion => {
                 self.keys.deleted(&event.path, is_apart, &mut document);
+                None
             }
-            _ => {}
-        }
+            _ => None,
+        };
         tracing::debug!(
             action = event.action.as_str(),
             path = %crate::text::escape_path(&event.path),
@@ -353,7 +350,7 @@ impl Deciding {
         for (rule, exception) in &decision.excepted {
             tracing::debug!(rule = rule.name, reason = exception.reason(), "excepted");
         }
-        let mut raising = Vec::new();
+        let (mut raising, mut receipts) = (Vec::new(), Vec::new());
         for rule in decision.matches {
             if let Some(told) = told
                 && told.has(&alert::event_id(&document, rule))
@@ -366,30 +363,49 @@ impl Deciding {
                     self.standing.raised(&rule.id, event.time);
                     raising.push(rule);
                 }
-                Verdict::Suppress => tracing::debug!(rule = rule.name, "suppressed"),
+                Verdict::Suppress(window) => {
+                    receipts.push(self.counted.receipt(window, &rule.name));
+                }
             }
+        }
+        if let Some((report, lesson)) = &key {
+            self.keys.remember(place, report, *lesson);
         }
         let (made, alerts) = alerts_of(document, &raising);
         let made = told.map_or(made, |told| told.made().clone());
         let receipt = (!alerts.is_empty()).then(Receipt::default);
         if let Some(receipt) = &receipt {
-            self.raise(alerts, receipt, &session, &event, key.as_ref());
+            let key = key.as_ref().map(|(report, _)| (report, place));
+            self.raise(alerts, receipt, &session, &event, key);
         }
-        // After its alerts: what is told and not stored is found again.
+        receipts.extend(receipt);
+        let inspection = key.and_then(|(report, _)| report.inspection.ok());
+        let found = baseline::Found {
+            metadata,
+            object,
+            inspection,
+            is_apart,
+        };
+        self.keep(&event, &found, record, made, receipts);
+    }
+
+    /// Has what became of the file kept, after its alerts: what is told and not stored
+    /// is found again.
+    fn keep(
+        &self,
+        event: &Event<Attribution>,
+        found: &baseline::Found,
+        record: Option<crate::baseline::Record>,
+        made: Made,
+        receipts: Vec<Receipt>,
+    ) {
         if let Some(ledger) = &self.ledger
             && event.action != Action::Open
         {
-            let inspection = key.and_then(|(report, _)| report.inspection.ok());
-            let found = baseline::Found {
-                metadata,
-                object,
-                inspection,
-                is_apart,
-            };
             // What could be compared, and does not answer now, is not told again.
             let record = record.filter(|_| event.action != Action::Deletion);
-            let update = baseline::update(&event, &found, made.clone(), receipt.clone());
-            let told = || record.map(|record| baseline::told(&event, record, made, receipt));
+            let update = baseline::update(event, found, made.clone(), receipts.clone());
+            let told = || record.map(|record| baseline::told(event, record, made, receipts));
             if let Some(update) = update.or_else(told) {
                 ledger.update(update);
             }
@@ -411,7 +427,7 @@ impl Deciding {
         receipt: &Receipt,
         session: &Session,
         event: &Event<Attribution>,
-        key: Option<&(KeyReport, PathBuf)>,
+        key: Option<(&KeyReport, &Path)>,
     ) {
         self.raised += alerts.len() as u64;
         let logins = self.logins(session, event);
@@ -452,7 +468,10 @@ impl Deciding {
     fn suppressed(&mut self, of: impl FnOnce(&mut Suppressor) -> Vec<crate::rule::Suppressed>) {
         for suppressed in of(&mut self.suppressor) {
             let time = SystemTime::now();
-            self.out(alert::suppressed(&suppressed, time, &self.origin));
+            let document = alert::suppressed(&suppressed, time, &self.origin);
+            let line = Line::new(document.into_map());
+            let send = |receipt: &Receipt| self.fanout.send_for(&line, receipt);
+            self.counted.tell(suppressed.window, send);
         }
     }
 

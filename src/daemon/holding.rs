@@ -9,6 +9,7 @@
 //! group. Must not answer or identify anybody itself. A thread that is stuck
 //! for good stays behind; it ends if it ever comes round.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -270,8 +271,13 @@ impl Keeper {
         let (new, file_systems) = Turn::start(&self.parts, &self.counters).inspect_err(|_| {
             let _ = self.parts.permission.close();
         })?;
-        *turn = new;
         // Only now are there marks, and only now can somebody wait.
+        if !self.parts.permission.answered() {
+            new.end();
+            let why = io::Error::other("the group was closed at once");
+            return Err(Fatal::system("cannot answer a permission group")(why));
+        }
+        *turn = new;
         self.parts.orders.give(Command::HoldAgain(file_systems));
         Ok(())
     }

@@ -4,37 +4,105 @@
 //! Owns the threads that read, since a file server of a user's own (FUSE) can
 //! make a reader wait for ever. Must not know formats ([`crate::key`]).
 
-use std::ffi::OsStr;
+mod start;
+
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::stat::fstat;
-
 use crate::alert::{self, Document, KeyReport};
-use crate::event::Action;
-use crate::key::{self, Change, Entry, Inspection, Kind, Known, Role};
+use crate::event::assemble::{Content, SETTLE};
+use crate::event::{Action, Event, FinalPath};
+use crate::key::{self, Change, Entry, Inspection, Kind, Known, List, Look, Role};
 use crate::resolve::slow::{Answer, Pool, Size};
 use crate::sys::open::open_place;
-use crate::watch::mounts::Mounts;
+use crate::sys::stat::{Version, look};
+use crate::watch::home;
 use crate::watch::pattern::Pattern;
 
 /// How long a file is waited for.
 const READ_TIME: Duration = Duration::from_millis(250);
 /// How long reading all lists may take before watching begins.
 const START_TIME: Duration = Duration::from_secs(2);
-/// How many lists are read before watching begins.
-const START_LISTS: usize = 4096;
-/// How many names of a directory are looked at for that.
-const START_NAMES: usize = 1024;
 
 /// Reads key files, and remembers lists of keys.
 pub struct Keys {
     pool: Pool,
     known: Known,
     looking: Option<Looking>,
+}
+
+/// On which occasion a file is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion<'a> {
+    /// What was done.
+    pub action: Action,
+    /// When the record of it was read.
+    pub time: SystemTime,
+    /// The former path of a rename.
+    pub original: Option<&'a Path>,
+    /// The event of the rename that brought the file to this place is still to come,
+    /// and has the last word on what is there: it must find what was there before.
+    pub is_passing: bool,
+    /// How the event left the file, if it was seen and the file is a list.
+    pub left: Option<&'a Left>,
+}
+
+impl<'a> Occasion<'a> {
+    /// That of an event which left a list so.
+    pub fn of<W>(event: &'a Event<W>, left: Option<&'a Left>) -> Self {
+        Self {
+            action: event.action,
+            time: event.time,
+            original: event.original_path.as_deref(),
+            is_passing: matches!(event.final_path, Some(FinalPath::Renamed(_))),
+            left,
+        }
+    }
+}
+
+/// How an event left a list.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// What the file was when the event was finished.
+    pub version: Option<Version>,
+    /// Somebody was at it again by then.
+    pub goes_on: bool,
+    /// Whose what it held was.
+    pub content: Content,
+}
+
+impl Left {
+    /// Whether the file that is `now` was written to since. New permissions or another
+    /// owner are not it; where nobody knows, any change after the event must do.
+    fn is_past(&self, now: Option<&Version>, time: SystemTime) -> bool {
+        let content = |version: &Version| (version.inode, version.size, version.modified);
+        let later = match (&self.version, now) {
+            (Some(then), Some(now)) => content(then) != content(now),
+            (None, Some(now)) => since_epoch(time + SETTLE).is_some_and(|end| now.changed > end),
+            (_, None) => false,
+        };
+        self.goes_on || self.content == Content::Overwritten || later
+    }
+}
+
+/// Whether this is a list of keys, of which it is to be known how it was left.
+#[must_use]
+pub fn is_list(path: &Path) -> bool {
+    role_of(path).is_list()
+}
+
+/// What is to be remembered of a list once it is known what was told of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Lesson {
+    /// Nothing: another event has the last word.
+    Nothing,
+    /// What it holds.
+    Learn(Look),
+    /// That it is to be compared again, for others may have written to it.
+    Note(Look),
 }
 
 /// The look around at the start.
@@ -60,7 +128,7 @@ impl Keys {
         };
         let mut keys = Self {
             pool: Pool::start(size)?,
-            known: Known::default(),
+            known: Known::new(home::of),
             looking: None,
         };
         keys.look_around(patterns);
@@ -71,17 +139,17 @@ impl Keys {
     fn look_around(&mut self, patterns: &[Pattern]) {
         let deadline = Instant::now() + START_TIME;
         let begun = SystemTime::now();
-        let found = Arc::new(Mutex::new(Some(Known::default())));
+        let found = Arc::new(Mutex::new(Some(Known::new(home::of))));
         let filled = Arc::clone(&found);
         let patterns = patterns.to_vec();
         let walk = self.pool.ask(move || {
-            for path in lists_below(&patterns, deadline) {
-                let Some(entries) = logins(&path, begun) else {
+            for path in start::lists_below(&patterns, deadline) {
+                let Some(list) = start::logins(&path, begun) else {
                     continue;
                 };
                 let mut filled = filled.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(known) = &mut *filled else { break };
-                known.learn(&path, &entries);
+                known.learn(&path, &list, None);
             }
         });
         self.looking = Some(Looking {
@@ -99,7 +167,7 @@ impl Keys {
         };
         let walked = looking.walk.and_then(|walk| walk.until(looking.deadline));
         let mut found = looking.found.lock().unwrap_or_else(PoisonError::into_inner);
-        self.known = found.take().unwrap_or_default();
+        self.known = found.take().unwrap_or_else(|| Known::new(home::of));
         if walked.is_none() {
             tracing::warn!(
                 "reading every authorized_keys took too long: the first change to one that was \
@@ -112,62 +180,146 @@ impl Keys {
     pub fn recall(&mut self, place: &Path, before: Option<&[Entry]>) {
         if role_of(place).is_list() {
             match before {
-                Some(before) => drop(self.known.learn(place, before)),
+                Some(before) => {
+                    let list = List {
+                        entries: before.to_vec(),
+                        ..List::default()
+                    };
+                    self.known.learn(place, &list, None);
+                }
                 None => drop(self.known.forget(place)),
             }
         }
     }
 
-    /// What is in `file`, which was found at `place` and verified there.
+    /// What is in `file`, which was found at `place` and verified there, and what of
+    /// it is to be remembered when it is told ([`Keys::remember`]).
     pub fn report(
         &mut self,
         file: OwnedFd,
         place: &Path,
-        action: Action,
-        original: Option<&Path>,
-    ) -> KeyReport {
-        let inspection = self.read(file, place, Instant::now() + READ_TIME);
-        let mut change = None;
-        let mut authorized_in = Vec::new();
-        let moved = original.and_then(|original| {
+        occasion: Occasion<'_>,
+    ) -> (KeyReport, Lesson) {
+        let (inspection, version) = match self.read(file, place, Instant::now() + READ_TIME) {
+            Ok((inspection, version)) => (Ok(inspection), version),
+            Err(reason) => (Err(reason), None),
+        };
+        let mut report = KeyReport {
+            inspection,
+            beside: None,
+            change: None,
+            others_wrote: false,
+            authorized_in: Vec::new(),
+        };
+        let moved = occasion.original.and_then(|original| {
             let entries = self.known.forget(original)?;
             (logs_in(original) && !logs_in(place)).then_some(entries)
         });
-        if let Ok(inspection) = &inspection {
+        let mut lesson = Lesson::Nothing;
+        if let Ok(inspection) = &report.inspection {
             let facts = inspection.facts.as_ref();
             if let Some(list) = facts.and_then(|facts| facts.list.as_ref()) {
-                change = self.known.learn(place, &list.entries);
-                // A name that is new held nothing before.
-                if change.is_none() && !matches!(action, Action::Modification | Action::Open) {
-                    change = Some(Change::between(&[], &list.entries));
+                // Who opens a list does not change it.
+                if occasion.action != Action::Open {
+                    let (change, others_wrote);
+                    (change, others_wrote, lesson) =
+                        self.change(place, list, inspection.whole, version, occasion);
+                    report.change = change;
+                    report.others_wrote = others_wrote;
                 }
                 // Who put it out of sshd's sight removed what was in it.
                 if let Some(removed) = moved {
-                    change = Some(Change {
+                    report.change = Some(Change {
                         added: Vec::new(),
                         removed,
                     });
                 }
                 // Of a list that was not read to its end, nobody knows what is gone.
                 if !inspection.whole
-                    && let Some(change) = &mut change
+                    && let Some(change) = &mut report.change
                 {
                     change.removed.clear();
                 }
-            } else {
+            } else if !occasion.is_passing && occasion.action != Action::Open {
                 self.known.forget(place);
             }
             let fingerprint = facts.and_then(|facts| facts.identity.fingerprint.as_deref());
             if let Some(fingerprint) = fingerprint {
-                authorized_in = self.authorized_in(fingerprint);
+                report.authorized_in = self.authorized_in(fingerprint);
+            }
+            if inspection.pair.is_some() {
+                report.beside = beside(place);
             }
         }
-        let has_pair = matches!(&inspection, Ok(inspection) if inspection.pair.is_some());
-        KeyReport {
-            inspection,
-            beside: has_pair.then(|| beside(place)).flatten(),
-            change,
-            authorized_in,
+        (report, lesson)
+    }
+
+    /// What changed in a list, whether that may be the work of others too, and what is
+    /// to be remembered. A list is read when its event is decided, and what is in it by
+    /// then can be what another one wrote.
+    fn change(
+        &mut self,
+        place: &Path,
+        list: &List,
+        whole: bool,
+        version: Option<Version>,
+        occasion: Occasion<'_>,
+    ) -> (Option<Change>, bool, Lesson) {
+        let mut change = self.known.compare(place, list);
+        // Who reads a list as sshd does may find more in it than we do.
+        let is_part = !whole || list.dropped > 0 || self.known.has_other_rest(place, list);
+        let is_known = |change: &Change| !change.added.is_empty();
+        // A name that is new held nothing before.
+        if change.is_none() && occasion.action != Action::Modification {
+            change = Some(Change::between(&[], &list.entries));
+            if !occasion.is_passing {
+                self.known.learn(place, &List::default(), None);
+            }
+        }
+        if occasion.is_passing {
+            change = change.filter(|change| !is_part || is_known(change));
+            return (change, false, Lesson::Nothing);
+        }
+        let left = occasion.left;
+        let content = left.map(|left| left.content);
+        if content == Some(Content::Others) {
+            return (Some(Change::between(&[], &[])), false, Lesson::Nothing);
+        }
+        let look = Look {
+            time: SystemTime::now(),
+            stamp: version.map(|version| (version.inode, version.size, version.changed)),
+        };
+        // What an event before it was told with may have been this one's work.
+        let is_told = self.known.looked(place).is_some_and(|last| {
+            occasion.time <= last.time || (last.stamp.is_some() && last.stamp == look.stamp)
+        });
+        let is_past = left.is_some_and(|left| left.is_past(version.as_ref(), occasion.time));
+        let is_shared = content == Some(Content::Shared);
+        let others_wrote = is_told || is_past || is_shared || self.known.is_noted(place);
+        // That nothing was added is only known where all was read, and is this event's.
+        if is_part || is_told || is_past {
+            change = change.filter(is_known);
+        }
+        let lesson = if is_past {
+            Lesson::Note(look)
+        } else {
+            Lesson::Learn(look)
+        };
+        (change, others_wrote, lesson)
+    }
+
+    /// Remembers what was found. Behind an exception, too: what another one wrote
+    /// meanwhile has an event of its own, which does not say that nothing was added.
+    pub fn remember(&mut self, place: &Path, report: &KeyReport, lesson: Lesson) {
+        let inspection = report.inspection.as_ref().ok();
+        let facts = inspection.and_then(|inspection| inspection.facts.as_ref());
+        let Some(list) = facts.and_then(|facts| facts.list.as_ref()) else {
+            return;
+        };
+        match lesson {
+            Lesson::Nothing => {}
+            Lesson::Learn(look) => self.known.learn(place, list, Some(look)),
+            Lesson::Note(look) => self.known.note(place, list, Some(look)),
         }
     }
 
@@ -210,17 +362,21 @@ impl Keys {
         file: OwnedFd,
         place: &Path,
         deadline: Instant,
-    ) -> Result<Inspection, &'static str> {
+    ) -> Result<(Inspection, Option<Version>), &'static str> {
         let role = role_of(place);
         let beside = beside(place);
         let answer = self.pool.ask(move || {
             let beside = beside.filter(|_| !role.is_list());
             let beside = beside.and_then(|path| open_place(&path).ok());
-            key::inspect(file.as_fd(), role, beside.as_ref().map(OwnedFd::as_fd))
+            let beside = beside.as_ref().map(OwnedFd::as_fd);
+            let inspection = key::inspect(file.as_fd(), role, beside)?;
+            // Not sooner: it must not be older than what was read.
+            let version = look(file.as_fd(), c"").ok().and_then(|seen| seen.version);
+            io::Result::Ok((inspection, version))
         });
         let answer = answer.ok_or("busy")?;
         match answer.until(deadline).ok_or("timeout")? {
-            Ok(inspection) => Ok(inspection),
+            Ok(found) => Ok(found),
             Err(error) => {
                 tracing::debug!("cannot read {}: {error}", crate::text::escape_path(place));
                 Err(match error.kind() {
@@ -244,195 +400,15 @@ fn logs_in(path: &Path) -> bool {
     name == "authorized_keys" || name == "authorized_keys2"
 }
 
+/// As stat(2) gives a time.
+fn since_epoch(time: SystemTime) -> Option<(i64, u32)> {
+    let time = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some((i64::try_from(time.as_secs()).ok()?, time.subsec_nanos()))
+}
+
 fn beside(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(key::pair_name(path.file_name()?)))
 }
 
-/// Who might log in by this file at a time: what was written since is told by a
-/// record, and must not be taken for what was there before.
-fn logins(path: &Path, at: SystemTime) -> Option<Vec<Entry>> {
-    let file = open_place(path).ok()?;
-    let stat = fstat(&file).ok()?;
-    let at = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let at = (
-        i64::try_from(at.as_secs()).ok()?,
-        i64::from(at.subsec_nanos()),
-    );
-    let changed = (stat.st_ctime, stat.st_ctime_nsec);
-    // Some file systems keep whole seconds.
-    if changed > at || (changed.1 == 0 && changed.0 == at.0) {
-        return None;
-    }
-    let inspection = key::inspect(file.as_fd(), role_of(path), None).ok()?;
-    let facts = inspection.facts.filter(|_| inspection.whole)?;
-    Some(facts.list?.entries)
-}
-
-/// Lists of logins in the directories that `patterns` name.
-fn lists_below(patterns: &[Pattern], deadline: Instant) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for pattern in patterns {
-        let mut directories = vec![PathBuf::from("/")];
-        for depth in 0..pattern.depth() {
-            directories = match pattern.name(depth) {
-                Some(name) => directories.iter().map(|path| path.join(name)).collect(),
-                None => below(&directories, |name| pattern.matches(depth, name), deadline),
-            };
-        }
-        found.extend(below(
-            &directories,
-            |name| Role::of(name) == Role::AuthorizedKeys,
-            deadline,
-        ));
-    }
-    found.sort();
-    found.dedup();
-    found.truncate(START_LISTS);
-    found
-}
-
-fn below(
-    directories: &[PathBuf],
-    wanted: impl Fn(&OsStr) -> bool,
-    deadline: Instant,
-) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut mounts = Mounts::new();
-    for directory in directories {
-        if found.len() >= START_LISTS || Instant::now() >= deadline {
-            break;
-        }
-        // What a server keeps is not asked for, nor an automount done.
-        if mounts.walk(None, directory, true).is_err() {
-            continue;
-        }
-        let Ok(entries) = directory.read_dir() else {
-            continue;
-        };
-        for entry in entries.flatten().take(START_NAMES) {
-            if wanted(&entry.file_name()) {
-                found.push(entry.path());
-            }
-        }
-    }
-    found
-}
-
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use tempfile::tempdir;
-
-    use super::*;
-
-    const ANN: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDN10vUUA50jhaILXX640/rWaCKUnA11AsVZpZtbB9Nk ann\n";
-    const BOB: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA bob\n";
-
-    fn comments(entries: &[Entry]) -> Vec<&str> {
-        entries
-            .iter()
-            .map(|entry| entry.comment.as_deref().unwrap())
-            .collect()
-    }
-
-    fn report(keys: &mut Keys, path: &Path, action: Action) -> KeyReport {
-        keys.report(open_place(path).unwrap(), path, action, None)
-    }
-
-    #[test]
-    fn what_was_there_at_the_start_is_not_what_was_added() {
-        let dir = tempdir().unwrap();
-        let list = dir.path().join("ann/.ssh/authorized_keys");
-        fs::create_dir_all(list.parent().unwrap()).unwrap();
-        fs::write(&list, ANN).unwrap();
-        let pattern = Pattern::parse(&dir.path().join("*")).unwrap().join(".ssh");
-        let mut keys = Keys::start(&[pattern]).unwrap();
-        keys.await_lists();
-
-        fs::write(&list, format!("{BOB}{ANN}")).unwrap();
-        let change = report(&mut keys, &list, Action::Modification)
-            .change
-            .unwrap();
-        assert_eq!(comments(&change.added), ["bob"]);
-        assert!(change.removed.is_empty());
-
-        // By an editor: another file is renamed over it.
-        fs::write(&list, BOB).unwrap();
-        let change = report(&mut keys, &list, Action::Rename).change.unwrap();
-        assert_eq!(comments(&change.removed), ["ann"]);
-
-        let public = list.with_file_name("id.pub");
-        fs::write(&public, BOB).unwrap();
-        let found = report(&mut keys, &public, Action::Creation);
-        assert_eq!(found.authorized_in, [list.as_path()]);
-
-        let mut document = Document::new();
-        keys.deleted(&list, false, &mut document);
-        assert_eq!(document.get("ssh_keywatch.key"), None, "it is still there");
-        fs::remove_file(&list).unwrap();
-        keys.deleted(&list, false, &mut document);
-        assert_eq!(document.number("ssh_keywatch.key.removed_count"), Some(1));
-        let found = report(&mut keys, &public, Action::Creation);
-        assert!(found.authorized_in.is_empty());
-    }
-
-    #[test]
-    fn what_is_written_while_the_start_goes_on_is_not_what_was_there_before() {
-        let dir = tempdir().unwrap();
-        let list = dir.path().join("authorized_keys");
-        fs::write(&list, ANN).unwrap();
-        let second = Duration::from_secs(1);
-        let (before, after) = (SystemTime::now() - second, SystemTime::now() + second);
-        assert_eq!(logins(&list, before), None);
-        assert_eq!(comments(&logins(&list, after).unwrap()), ["ann"]);
-    }
-
-    #[test]
-    fn a_new_list_adds_all_and_an_unknown_one_is_not_compared() {
-        let dir = tempdir().unwrap();
-        let list = dir.path().join("authorized_keys");
-        fs::write(&list, ANN).unwrap();
-        let mut keys = Keys::start(&[]).unwrap();
-        let found = report(&mut keys, &list, Action::Modification);
-        assert_eq!(found.change, None);
-        let mut rename = |from: &Path, to: &str| {
-            let to = from.with_file_name(to);
-            fs::rename(from, &to).unwrap();
-            let file = open_place(&to).unwrap();
-            let found = keys.report(file, &to, Action::Rename, Some(from));
-            assert!(keys.known.forget(from).is_none(), "it is there no more");
-            (to, found.change.unwrap())
-        };
-        let (moved, change) = rename(&list, "authorized_keys2");
-        assert_eq!(comments(&change.added), ["ann"]);
-        // What sshd does not look at lets nobody in.
-        let (backup, change) = rename(&moved, "authorized_keys.bak");
-        assert_eq!(comments(&change.removed), ["ann"]);
-        assert!(change.added.is_empty());
-        let (_, change) = rename(&backup, "authorized_keys");
-        assert_eq!(comments(&change.added), ["ann"]);
-    }
-
-    #[test]
-    fn a_key_that_cannot_be_read_in_time_is_reported_without_facts() {
-        let mut keys = Keys::start(&[]).unwrap();
-        let mut blockers = Vec::new();
-        // The walk that came first may not have left its place yet.
-        while blockers.len() < 8 {
-            let (release, blocked) = std::sync::mpsc::sync_channel::<()>(0);
-            if keys.pool.ask(move || blocked.recv()).is_some() {
-                blockers.push(release);
-            }
-            std::thread::yield_now();
-        }
-        let dir = tempdir().unwrap();
-        let path = dir.path().join("id.pub");
-        fs::write(&path, ANN).unwrap();
-        let found = report(&mut keys, &path, Action::Creation);
-        assert_eq!(found.inspection, Err("busy"));
-        drop(blockers);
-    }
-}
+mod tests;

@@ -27,6 +27,7 @@ mod keys;
 mod lock;
 mod losses;
 mod mutes;
+pub mod places;
 mod plan;
 mod polling;
 mod privilege;
@@ -45,6 +46,7 @@ use std::collections::hash_map::RandomState;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -348,6 +350,9 @@ impl Daemon {
                 }
                 self.gauges.orders.give(Command::Scope(scope));
                 self.gauges.orders.give(Command::Events(events));
+                if let Some(baseline) = &self.baseline {
+                    baseline.limit(events);
+                }
                 self.gauges.asked().watched = watched;
                 let reason = changes.sentence();
                 if changes.is_pending() {
@@ -435,6 +440,7 @@ fn keep_baseline(
                 log: config.log.file.clone(),
                 is_log_well: Box::new(move || fanout.is_record_well()),
                 messages: messages.clone(),
+                home_events: Arc::new(AtomicU32::new(config.watch.home_events)),
             })
         };
         confine::within(std::slice::from_ref(directory), start).flatten()

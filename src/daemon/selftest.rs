@@ -230,7 +230,7 @@ fn collect(
     while seen.iter().any(Option::is_none) {
         let left = until.saturating_duration_since(Instant::now());
         match events.recv_timeout(left) {
-            Ok(Message::Event(assembled)) => {
+            Ok(Message::Event(assembled, _)) => {
                 let Event { path, writer, .. } = assembled.event;
                 if let Some(index) = paths.iter().position(|wanted| path == *wanted) {
                     seen[index].get_or_insert(writer);

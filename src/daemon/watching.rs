@@ -23,13 +23,14 @@ use nix::sys::time::TimeSpec;
 use super::baseline::{Cause, Ledger};
 use super::clock::ClockWatch;
 use super::deciding::Message;
+use super::keys::{self, Left};
 use super::losses::Counter;
 use super::mutes::Mutes;
 use super::polling::Poller;
 use super::source::Source;
 use super::turns::Turns;
 use crate::alert::Unseen;
-use crate::event::assemble::{Assembled, Assembler};
+use crate::event::assemble::{Act, Assembled, Assembler, Opening};
 use crate::event::flood::{Flood, at_once};
 use crate::event::{Action, Evidence, FinalPath};
 use crate::queue;
@@ -347,6 +348,7 @@ impl Watching {
         let untold = [self.unheard.due(unheard), self.unrecorded.due(unrecorded)];
         let owes = tree.owes()
             || self.flooded.is_some()
+            || self.assembler.has_closed()
             || self.mutes.due().is_some()
             || untold.iter().any(Option::is_some);
         let owed = owes.then(|| Instant::now() + PRUNE);
@@ -389,9 +391,18 @@ impl Watching {
             for _ in 0..held.waiting() {
                 let Ok(held) = held.try_recv() else { break };
                 match *held {
-                    hold::Held::Opening { object, identity } => {
-                        let attribution = self.resolver.opening(*identity);
-                        self.assembler.held(object, attribution, Instant::now());
+                    hold::Held::Opening {
+                        object,
+                        found,
+                        identity,
+                    } => {
+                        let opening = Opening {
+                            found,
+                            read: identity.read,
+                            since: self.resolver.runs_since(&identity),
+                        };
+                        let writer = self.resolver.opening(*identity);
+                        self.assembler.held(object, opening, writer, Instant::now());
                     }
                     hold::Held::Executing {
                         identity,
@@ -419,8 +430,9 @@ impl Watching {
                             .push_back((now + HELD_TIME, change.path.clone()));
                     }
                     let resolver = &mut self.resolver;
+                    let act = act(resolver, &change);
                     self.assembler
-                        .take(change, time, now, |change| attribute(resolver, change));
+                        .take(change, act, time, now, |change| attribute(resolver, change));
                 }
                 Notice::Problem(problem) => {
                     let lost = problem == Problem::Overflow;
@@ -487,14 +499,24 @@ impl Watching {
                 Some(FinalPath::Renamed(path)) => path,
                 _ => &event.path,
             };
+            let mut left = None;
             if !matches!(
                 event.action,
                 Action::Deletion | Action::Open | Action::Flood
             ) {
                 let notices = &mut self.inputs.notices;
-                self.inputs.source.tree_mut().settle(settled, notices);
+                let tree = self.inputs.source.tree_mut();
+                tree.settle(settled, notices);
+                left = keys::is_list(settled).then(|| {
+                    Box::new(Left {
+                        version: tree.version(settled),
+                        // Of a list that is there already nobody was held.
+                        goes_on: self.assembler.unheld(settled).is_some(),
+                        content: assembled.content,
+                    })
+                });
             }
-            self.send(Message::Event(Box::new(assembled)));
+            self.send(Message::Event(Box::new(assembled), left));
         }
         let floods: Vec<Flood<Attribution>> = self.assembler.floods().collect();
         for flood in floods {
@@ -536,6 +558,18 @@ fn clock() -> Option<ClockWatch> {
     ClockWatch::start()
         .map_err(|error| tracing::warn!("that the clock is set will go unnoticed: {error}"))
         .ok()
+}
+
+/// When a name was made or a file written, as far as the process table knows.
+fn act(resolver: &Resolver, change: &Change) -> Option<Act> {
+    let is_asked = matches!(change.what, What::Created { .. } | What::Modified);
+    let writer = change.writer.as_ref().filter(|_| is_asked)?;
+    let act = resolver.table()?.act(writer.pid);
+    Some(Act {
+        from: act.from,
+        is_moment: act.is_moment,
+        since: act.since,
+    })
 }
 
 fn attribute(resolver: &mut Resolver, change: &Change) -> Attribution {

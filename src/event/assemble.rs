@@ -2,8 +2,9 @@
 //! the wait until the file has settled.
 //!
 //! ```text
-//! Created ──► pending ──(closed after writing, renamed, deleted, or 100 ms)──► Event creation
-//! Modified ─► pending ──(closed, or 100 ms)──────────────────────────────────► Event modification
+//! Created ──► pending ──(closed after writing, another writes, renamed, ─────► Event creation
+//!                        deleted, or 100 ms)
+//! Modified ─► pending ──(closed, another writes, or 100 ms)──────────────────► Event modification
 //! Renamed, Deleted ──────────────────────────────────────────────────────────► Event at once
 //! Opened ────(not by who makes the file, nor told before)─────────────────────► Event at once
 //! ```
@@ -12,14 +13,18 @@
 //! moment the record is taken. Everything kept is bounded; at the bound the
 //! oldest is finished early, never dropped.
 
-use std::collections::VecDeque;
+mod join;
+
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use self::join::{Act, Opening};
+use self::join::{Joined, surest};
 use super::flood::{self, Flood, Floods, Present, Ticket};
 use super::opens::{Opens, Verdict};
 use super::{Action, Event, Evidence, FinalPath};
@@ -35,6 +40,10 @@ const HOLD_KEPT: Duration = Duration::from_secs(5);
 const MAX_PENDING: usize = 16 * 1024;
 /// How many identified openers can wait at once.
 const MAX_HOLDS: usize = 16 * 1024;
+
+/// How many files of one home can wait at once for a look whether they were written
+/// to through a mapping.
+const MAX_CLOSED: usize = 1024;
 
 /// What is known of a writer, as far as the assembly has to ask.
 pub trait Subject: Clone {
@@ -57,6 +66,13 @@ pub trait Subject: Clone {
     /// together.
     #[must_use]
     fn confirmed(self, record: Self) -> Self;
+    /// What a hold and the uncertain `record` say together, if the one may be of another
+    /// program than the other.
+    #[must_use]
+    fn doubted(self, record: Self) -> Self;
+    /// The same, as what is most probable.
+    #[must_use]
+    fn unsure(self) -> Self;
     /// What is known of who made a file when nobody saw that: it wrote to the
     /// file, or closed it, and `maker` made the directory.
     #[must_use]
@@ -80,6 +96,21 @@ pub struct Assembled<W> {
     pub home: Option<Home>,
     /// Its room on the way.
     pub ticket: Option<Arc<Ticket>>,
+    /// Whose what the file holds by now is.
+    pub content: Content,
+}
+
+/// Whose the content of a file is, once it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nobody else has been seen writing.
+    Own,
+    /// Another process has written since, and this one had not: it made an empty file.
+    Others,
+    /// Another has written since, to what this one wrote or brought there.
+    Overwritten,
+    /// Another had just done that before.
+    Shared,
 }
 
 struct Pending<W> {
@@ -90,8 +121,14 @@ struct Pending<W> {
     evidence: Evidence,
     /// The pid that the record of the creation names.
     pid: Option<i32>,
+    act: Option<Act>,
     writer: W,
+    /// The file was made by open(2): nothing was in it.
+    was_empty: bool,
     written: bool,
+    /// Since when its process ran what it wrote with, as far as that is known.
+    wrote_since: Option<u64>,
+    content: Content,
     /// Of a file that a scan found, the first process that wrote to it.
     wrote: Option<i32>,
     home: Home,
@@ -100,7 +137,25 @@ struct Pending<W> {
 
 struct Hold<W> {
     writer: W,
+    opening: Opening,
     until: Instant,
+}
+
+impl<W> Pending<W> {
+    /// Whether another process than that of the event writes now, or the same one with
+    /// another program than it wrote with before; `since` when it began to run that.
+    fn is_of_another(&self, change: &Change, since: Option<u64>) -> bool {
+        // Of a file that a scan found nobody knows whose it is.
+        let known = self.pid.filter(|_| self.evidence != Evidence::Scan);
+        let (Some(pid), Some(writer)) = (known, &change.writer) else {
+            return false;
+        };
+        let before = self.wrote_since.filter(|_| self.written);
+        pid != writer.pid
+            || before
+                .zip(since)
+                .is_some_and(|(before, since)| before < since)
+    }
 }
 
 /// Puts events together.
@@ -116,6 +171,8 @@ pub struct Assembler<W: Subject> {
     /// Who made which file: that open(2) with `O_CREAT` opens it is no news.
     makers: Opens<i32>,
     untold_opens: u64,
+    /// See [`Assembler::has_closed`].
+    closed: HashMap<Home, BTreeSet<PathBuf>>,
     sequence: u64,
     out: Vec<Assembled<W>>,
     floods: Floods<W>,
@@ -133,6 +190,7 @@ impl<W: Subject> Default for Assembler<W> {
             opens: Opens::default(),
             makers: Opens::default(),
             untold_opens: 0,
+            closed: HashMap::new(),
             sequence: 0,
             out: Vec::new(),
             floods: Floods::default(),
@@ -206,6 +264,25 @@ impl<W: Subject> Assembler<W> {
         (self.floods.present(), self.floods.total())
     }
 
+    /// Whether files have been closed after writing of which no writing was told, as
+    /// happens through a shared mapping (mmap(2)).
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// Takes some of them, of each home at most `most`.
+    pub fn closed_unwritten(&mut self, most: usize) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        self.closed.retain(|_, closed| {
+            let later = closed.iter().nth(most).cloned();
+            let rest = later.map(|later| closed.split_off(&later));
+            paths.extend(std::mem::replace(closed, rest.unwrap_or_default()));
+            !closed.is_empty()
+        });
+        paths
+    }
+
     /// When [`Assembler::expire`] has something to do next.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
@@ -220,19 +297,17 @@ impl<W: Subject> Assembler<W> {
     }
 
     /// An opener was identified while it was held.
-    pub fn held(&mut self, object: ObjectId, writer: W, now: Instant) {
+    pub fn held(&mut self, object: ObjectId, opening: Opening, writer: W, now: Instant) {
         if let Some(path) = self.paths.get(&object)
             && let Some(pending) = self.pending.get_mut(path)
             && pending.action == Action::Creation
             && pending.evidence != Evidence::Scan
         {
             if pending.pid == writer.pid() && !pending.writer.is_held() {
-                // A hold that could not be made sure is no better than a certain record.
-                pending.writer = if writer.is_certain() || !pending.writer.is_certain() {
-                    writer
-                } else {
-                    writer.confirmed(pending.writer.clone())
-                };
+                let hold = Joined::new(opening, path, pending.act.as_ref(), writer);
+                let record = pending.writer.clone();
+                pending.was_empty |= hold.is_empty();
+                pending.writer = surest(Some(hold), || record);
             }
             return;
         }
@@ -240,7 +315,11 @@ impl<W: Subject> Assembler<W> {
         // The first opener of a new file is its maker.
         if let Entry::Vacant(hold) = self.holds.entry(object) {
             self.hold_order.push_back((until, hold.key().clone()));
-            hold.insert(Hold { writer, until });
+            hold.insert(Hold {
+                writer,
+                opening,
+                until,
+            });
         }
         while self.holds.len() > MAX_HOLDS {
             let Some((_, oldest)) = self.hold_order.pop_front() else {
@@ -250,18 +329,20 @@ impl<W: Subject> Assembler<W> {
         }
     }
 
-    /// Takes a change; `attribute` says who its writer is and is asked at most once.
+    /// Takes a change; `act` is when it was made, `attribute` says who its writer is and
+    /// is asked at most once.
     pub fn take(
         &mut self,
         change: Change,
+        act: Option<Act>,
         time: SystemTime,
         now: Instant,
         attribute: impl FnOnce(&Change) -> W,
     ) {
         match &change.what {
-            What::Created { again: true } => self.created_again(&change, attribute),
-            What::Created { again: false } => self.created(change, time, now, attribute),
-            What::Modified => self.modified(change, time, now, attribute),
+            What::Created { again: true } => self.created_again(&change, act, attribute),
+            What::Created { again: false } => self.created(change, act, time, now, attribute),
+            What::Modified => self.modified(change, act, time, now, attribute),
             What::Closed => self.closed(&change, attribute),
             What::Opened => self.opened(change, time, now, attribute),
             What::Renamed { from } => {
@@ -326,6 +407,7 @@ impl<W: Subject> Assembler<W> {
             ticket: self.floods.ticket(home).map(Arc::new),
             home: Some(Arc::clone(home)),
             object: None,
+            content: Content::Own,
             event: Event {
                 sequence: self.sequence,
                 time,
@@ -397,6 +479,7 @@ impl<W: Subject> Assembler<W> {
     fn created(
         &mut self,
         change: Change,
+        act: Option<Act>,
         time: SystemTime,
         now: Instant,
         attribute: impl FnOnce(&Change) -> W,
@@ -415,24 +498,34 @@ impl<W: Subject> Assembler<W> {
         let Some((ticket, attribute)) = admitted else {
             return;
         };
-        let hold = self.matching_hold(change.object.as_ref(), pid);
+        let hold = self.matching_hold(&change, pid, act.as_ref());
+        let was_empty = hold.as_ref().is_some_and(Joined::is_empty);
         let writer = surest(hold, || attribute(&change));
-        self.wait(Action::Creation, change, time, now, pid, writer, ticket);
+        let pending = self.wait(Action::Creation, change, time, now, pid, writer, ticket);
+        pending.act = act;
+        pending.was_empty = was_empty;
     }
 
-    /// The hold of `object`, if its opener is who the record names.
-    fn matching_hold(&mut self, object: Option<&ObjectId>, pid: Option<i32>) -> Option<W> {
-        let object = object?;
+    /// The hold of the object, if its opener is who the record names.
+    fn matching_hold(
+        &mut self,
+        change: &Change,
+        pid: Option<i32>,
+        act: Option<&Act>,
+    ) -> Option<Joined<W>> {
+        let object = change.object.as_ref()?;
         let matches = pid.is_some() && self.holds.get(object)?.writer.pid() == pid;
-        if matches {
-            self.holds.remove(object).map(|hold| hold.writer)
-        } else {
-            None
-        }
+        let hold = matches.then(|| self.holds.remove(object)).flatten()?;
+        Some(Joined::new(hold.opening, &change.path, act, hold.writer))
     }
 
     /// The record of a file that the scan had found before: it names the writer.
-    fn created_again(&mut self, change: &Change, attribute: impl FnOnce(&Change) -> W) {
+    fn created_again(
+        &mut self,
+        change: &Change,
+        act: Option<Act>,
+        attribute: impl FnOnce(&Change) -> W,
+    ) {
         let Some(pid) = change.writer.as_ref().map(|writer| writer.pid) else {
             return;
         };
@@ -442,10 +535,11 @@ impl<W: Subject> Assembler<W> {
         if !scanned {
             return;
         }
-        let hold = self.matching_hold(change.object.as_ref(), Some(pid));
+        let hold = self.matching_hold(change, Some(pid), act.as_ref());
         let writer = surest(hold, || attribute(change));
         if let Some(pending) = self.pending.get_mut(&change.path) {
             pending.evidence = change.evidence;
+            pending.act = act;
             pending.pid = Some(pid);
             pending.writer = writer;
         }
@@ -454,14 +548,31 @@ impl<W: Subject> Assembler<W> {
     fn modified(
         &mut self,
         change: Change,
+        act: Option<Act>,
         time: SystemTime,
         now: Instant,
         attribute: impl FnOnce(&Change) -> W,
     ) {
+        let since = act.and_then(|act| act.since);
+        let mut content = Content::Own;
         if let Some(pending) = self.pending.get_mut(&change.path) {
-            pending.written = true;
-            improve(pending, &change, attribute);
-            return;
+            if !pending.is_of_another(&change, since) {
+                if !pending.written {
+                    pending.wrote_since = since;
+                }
+                pending.written = true;
+                improve(pending, &change, attribute);
+                return;
+            }
+            // What one writes must not be laid to another who had the file before.
+            if pending.was_empty && !pending.written {
+                pending.content = Content::Others;
+            } else {
+                pending.content = Content::Overwritten;
+                content = Content::Shared;
+            }
+            let path = change.path.clone();
+            self.finish(&path, None);
         }
         let admitted = self.admit(Action::Modification, &change, time, now, attribute);
         let Some((ticket, attribute)) = admitted else {
@@ -469,11 +580,20 @@ impl<W: Subject> Assembler<W> {
         };
         let pid = change.writer.as_ref().map(|writer| writer.pid);
         let writer = attribute(&change);
-        self.wait(Action::Modification, change, time, now, pid, writer, ticket);
+        let pending = self.wait(Action::Modification, change, time, now, pid, writer, ticket);
+        pending.wrote_since = since;
+        pending.content = content;
     }
 
     fn closed(&mut self, change: &Change, attribute: impl FnOnce(&Change) -> W) {
         let Some(pending) = self.pending.get_mut(&change.path) else {
+            // What is not told in a flood is compared when it is over.
+            if !self.floods.is_flooded(&change.home) {
+                let closed = self.closed.entry(Arc::clone(&change.home)).or_default();
+                if closed.len() < MAX_CLOSED {
+                    closed.insert(change.path.clone());
+                }
+            }
             return;
         };
         improve(pending, change, attribute);
@@ -538,7 +658,7 @@ impl<W: Subject> Assembler<W> {
         pid: Option<i32>,
         writer: W,
         ticket: Arc<Ticket>,
-    ) {
+    ) -> &mut Pending<W> {
         self.sequence += 1;
         ticket.weigh(writer.weight());
         let due = now + SETTLE;
@@ -547,22 +667,25 @@ impl<W: Subject> Assembler<W> {
         if let Some(object) = &change.object {
             self.paths.insert(object.clone(), change.path.clone());
         }
-        self.pending.insert(
-            change.path,
-            Pending {
-                sequence: self.sequence,
-                action,
-                object: change.object,
-                time,
-                evidence: change.evidence,
-                pid,
-                writer,
-                written: action == Action::Modification,
-                wrote: None,
-                home: change.home,
-                ticket,
-            },
-        );
+        let pending = Pending {
+            sequence: self.sequence,
+            action,
+            object: change.object,
+            time,
+            evidence: change.evidence,
+            pid,
+            act: None,
+            writer,
+            was_empty: false,
+            written: action == Action::Modification,
+            wrote_since: None,
+            content: Content::Own,
+            wrote: None,
+            home: change.home,
+            ticket,
+        };
+        let entry = self.pending.entry(change.path);
+        entry.insert_entry(pending).into_mut()
     }
 
     /// Finishes the event that waits at `path`, if there is one.
@@ -599,6 +722,7 @@ impl<W: Subject> Assembler<W> {
             object: pending.object,
             home: Some(pending.home),
             ticket: Some(pending.ticket),
+            content: pending.content,
         });
     }
 
@@ -629,6 +753,7 @@ impl<W: Subject> Assembler<W> {
             object: change.object,
             home: Some(change.home),
             ticket: Some(ticket),
+            content: Content::Own,
         });
     }
 }
@@ -636,18 +761,6 @@ impl<W: Subject> Assembler<W> {
 /// An object's identity as documents have it; empty where there is none.
 fn identity(object: Option<&ObjectId>) -> String {
     object.map(ToString::to_string).unwrap_or_default()
-}
-
-/// The hold, unless it could not be made sure and the record can.
-fn surest<W: Subject>(hold: Option<W>, attribute: impl FnOnce() -> W) -> W {
-    match hold {
-        Some(hold) if hold.is_certain() => hold,
-        Some(hold) => match attribute() {
-            record if record.is_certain() => hold.confirmed(record),
-            _ => hold,
-        },
-        None => attribute(),
-    }
 }
 
 /// Who writes a file that a scan found says more about who made it than who

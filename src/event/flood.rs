@@ -164,18 +164,35 @@ pub(super) enum Verdict {
 }
 
 /// Budgets of homes for what is found by a comparison.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Budgets {
+    limit: u32,
     homes: HashMap<Home, (Bucket, Bucket)>,
 }
 
 impl Budgets {
+    /// So many events of each home.
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
+        Self {
+            limit,
+            homes: HashMap::new(),
+        }
+    }
+
+    /// So many from now on.
+    pub fn limit(&mut self, events: u32) {
+        if self.limit != events {
+            *self = Self::new(events);
+        }
+    }
+
     /// Whether what happened at `path` may be told.
     pub fn take(&mut self, home: &Home, path: &Path, now: Instant) -> bool {
         if self.homes.len() >= MOST_ON_THE_WAY {
             self.homes.retain(|_, (events, _)| !events.is_full(now));
         }
-        let buckets = || (Bucket::new(EVENTS, now), Bucket::new(RESERVE, now));
+        let buckets = || (Bucket::new(self.limit, now), Bucket::new(RESERVE, now));
         let (events, reserve) = self.homes.entry(Arc::clone(home)).or_insert_with(buckets);
         events.take(now) || is_looked_for(home, path) && reserve.take(now)
     }
@@ -596,6 +613,23 @@ mod tests {
                 .filter(|number| self.make(home, &format!("f{number}")))
                 .count()
         }
+    }
+
+    #[test]
+    fn a_comparison_tells_as_much_of_a_home_as_the_configuration_says() {
+        let now = Instant::now();
+        let home: Home = Path::new("/home/ann").into();
+        let path = home.join(".ssh/some");
+        let told = |budgets: &mut Budgets| {
+            let taken = (0..1000).filter(|_| budgets.take(&home, &path, now));
+            taken.count()
+        };
+        let mut budgets = Budgets::new(10);
+        assert_eq!(told(&mut budgets), 10);
+        budgets.limit(10);
+        assert_eq!(told(&mut budgets), 0, "nothing has changed");
+        budgets.limit(20);
+        assert_eq!(told(&mut budgets), 20);
     }
 
     #[test]

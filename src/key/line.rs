@@ -32,11 +32,22 @@ pub(super) fn key(text: &[u8]) -> Option<KeyText<'_>> {
     if base64.len() < 16 || base64.len() > BLOB_LIMIT {
         return None;
     }
-    let blob = BASE64.decode(base64).ok()?;
+    let blob = decode(base64)?;
     is_named(name, type_of(&blob)?).then(|| KeyText {
         comment: comment.trim_ascii(),
         blob,
     })
+}
+
+/// Decodes as `b64_pton()` does, which skips what isspace(3) takes for a space: in a
+/// word that ends at a blank or tab, the others.
+fn decode(base64: &[u8]) -> Option<Vec<u8>> {
+    let is_space = |c: &u8| matches!(c, 0x0b..=0x0d);
+    if base64.iter().any(is_space) {
+        let kept: Vec<u8> = base64.iter().copied().filter(|c| !is_space(c)).collect();
+        return BASE64.decode(&kept).ok();
+    }
+    BASE64.decode(base64).ok()
 }
 
 /// The options before a key, and what follows them; `None` if a quote stays open.

@@ -20,6 +20,8 @@ pub struct List {
     pub entries: Vec<Entry>,
     /// Lines that are neither empty, comment nor entry.
     pub unreadable: usize,
+    /// A hash of these: another version of sshd may read them.
+    pub rest: [u8; 16],
     /// Entries beyond the bound.
     pub dropped: usize,
 }
@@ -29,6 +31,9 @@ impl List {
     pub(super) fn append(&mut self, mut more: Self) {
         self.entries.append(&mut more.entries);
         self.unreadable += more.unreadable;
+        if more.unreadable > 0 {
+            self.rest = digest(&[&self.rest, &more.rest]);
+        }
         self.dropped += more.dropped;
     }
 }
@@ -72,7 +77,9 @@ impl Entry {
 pub(super) fn parse(content: &[u8], role: Role) -> List {
     let mut list = List::default();
     for line in content.split(|c| *c == b'\n') {
-        let line = line.trim_ascii();
+        // To sshd and ssh a line is a string of C.
+        let end = line.iter().position(|c| *c == 0).unwrap_or(line.len());
+        let line = line[..end].trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
@@ -84,9 +91,11 @@ pub(super) fn parse(content: &[u8], role: Role) -> List {
             Role::KnownHosts => known_host(line),
             _ => authorized_key(line),
         };
-        match entry {
-            Some(entry) => list.entries.push(entry),
-            None => list.unreadable += 1,
+        if let Some(entry) = entry {
+            list.entries.push(entry);
+        } else {
+            list.unreadable += 1;
+            list.rest = digest(&[&list.rest, line]);
         }
     }
     list
@@ -98,7 +107,7 @@ fn authorized_key(line: &[u8]) -> Option<Entry> {
     }
     let (options, rest) = line::options(line)?;
     let mut entry = Entry::of(&line::key(rest.trim_ascii_start())?)?;
-    entry.prefix = digest(options);
+    entry.prefix = digest(&[options]);
     entry.options = line::split_options(options)
         .into_iter()
         .take(OPTIONS)
@@ -116,14 +125,18 @@ fn known_host(line: &[u8]) -> Option<Entry> {
         (None, first, rest)
     };
     let mut entry = Entry::of(&line::key(rest)?)?;
-    entry.prefix = digest(&line[..line.len() - rest.len()]);
+    entry.prefix = digest(&[&line[..line.len() - rest.len()]]);
     entry.options = marker.map(text).into_iter().collect();
     entry.hosts = some_text(hosts);
     Some(entry)
 }
 
-fn digest(prefix: &[u8]) -> [u8; 16] {
-    let hash: [u8; 32] = Sha256::digest(prefix).into();
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let hash: [u8; 32] = hash.finalize().into();
     let mut out = [0; 16];
     out.copy_from_slice(&hash[..16]);
     out

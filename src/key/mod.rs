@@ -36,7 +36,7 @@ mod wire;
 mod tests;
 
 pub use certificate::{CertificateFacts, Moment};
-pub use known::{Change, Known};
+pub use known::{Change, Known, Look, Stamp};
 pub use list::{Entry, List};
 pub use read::{Content, Inspection, LIMIT, Pair, inspect, read};
 pub use role::{Role, pair_name};

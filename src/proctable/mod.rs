@@ -23,25 +23,30 @@
 //!   that is the act: no act of the records that follow is older; and of each
 //!   waking of threads that do nothing but sleep on the queue (`wakes`).
 //!
-//! Fails at the start with the errno of `perf_event_open(2)`. Records that are
+//! What the kernel makes part of a record that waits already is not sampled, nor does
+//! it wake anybody. So an act is not before the first moment of its process, but may
+//! be after the last, unless its record is known to tell of one act alone.
+//!
+//! Fails at the start with the errno of `perf_event_open(2)`, and where programs
+//! get no `[vdso]` (see [`table`]). Records that are
 //! lost, processors that come and suspends are repaired from `/proc`; what was
 //! done before the repair is never certain.
 
+mod clock;
+mod processors;
 pub mod record;
 pub mod table;
 mod wakes;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::time::{ClockId, clock_gettime};
 
+use self::clock::suspended;
+pub use self::clock::{from_ticks, now, start_time, ticks_time, to_ticks};
+use self::processors::{News, Processors};
 use crate::sys::perf::{Fill, Ring, Sampler, tracepoint};
 use crate::sys::stat::identity_of;
 use crate::sys::thread;
@@ -51,8 +56,6 @@ pub use table::{Fate, Id, Known, Verdict, Window};
 use table::{Seed, Table};
 use wakes::{Sentinels, Wakes};
 
-/// Which processors are online.
-const ONLINE: &str = "/sys/devices/system/cpu/online";
 /// The kernel's number for probes of its own functions.
 const KPROBE: &str = "/sys/bus/event_source/devices/kprobe/type";
 /// How many moments of acts are kept while they are of use.
@@ -102,15 +105,21 @@ pub struct ProcTable {
     samplers: Vec<Sampler>,
     readable: Epoll,
     moments: Moments,
+    /// The number of the tracepoint `sched/sched_waking`.
+    waking: Option<u64>,
     /// The watching thread, once it is known.
     watching: Option<i32>,
-    online: Option<(File, String)>,
+    processors: Option<Processors>,
+    /// A ring is not written to any more, or a processor has none.
+    dead: bool,
     /// How long the host was suspended.
     suspended: Time,
     table: Table,
     buffer: Vec<u8>,
     /// Read, but younger than the moment up to which every ring was read.
     young: Vec<Record>,
+    /// That moment.
+    complete: Time,
     clock: Reading,
     acts: HashMap<i32, Vec<Time>>,
     act_count: usize,
@@ -145,19 +154,36 @@ impl ProcTable {
     /// Opens the rings and fills the table.
     ///
     /// # Errors
-    /// The errno of `perf_event_open(2)`, or `/proc` cannot be listed.
+    /// The errno of `perf_event_open(2)`, `/proc` cannot be listed, or this kernel gives
+    /// programs no `[vdso]`: then a program could choose what it is called here.
     pub fn start() -> io::Result<Self> {
-        let mut table = Self {
+        if !gives_vdso()? {
+            return Err(io::Error::other("the kernel gives programs no [vdso]"));
+        }
+        let mut table = Self::unopened()?;
+        table.open()?;
+        let (seeds, began, done) = stock()?;
+        table.table.seed(seeds, began, done);
+        table.repaired = done;
+        Ok(table)
+    }
+
+    /// An empty one that nothing feeds.
+    fn unopened() -> io::Result<Self> {
+        Ok(Self {
             rings: Vec::new(),
             samplers: Vec::new(),
             readable: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             moments: Moments::None,
+            waking: None,
             watching: None,
-            online: None,
+            processors: None,
+            dead: false,
             suspended: suspended(),
             table: Table::default(),
             buffer: Vec::new(),
             young: Vec::new(),
+            complete: 0,
             clock: Reading::default(),
             acts: HashMap::new(),
             act_count: 0,
@@ -170,10 +196,7 @@ impl ProcTable {
             damaged: false,
             repaired: 0,
             opened: 0,
-        };
-        table.open()?;
-        table.fill()?;
-        Ok(table)
+        })
     }
 
     /// What is known about moments.
@@ -255,19 +278,7 @@ impl ProcTable {
     /// read and before they are interpreted.
     pub fn drain(&mut self) {
         self.follow_processors();
-        // All that happened before a record could be read is in the rings by now.
-        let until = now();
-        self.read_rings();
-        // Of what came while the rings were read, some rings have been missed.
-        let mut records = std::mem::take(&mut self.young);
-        records.sort_by_key(|record| record.time);
-        for record in records {
-            if record.time > until {
-                self.young.push(record);
-            } else {
-                self.take(record);
-            }
-        }
+        self.catch_up(now());
         if self.moments == Moments::Waking {
             let slept = self.clock.wait_began..=self.clock.wait_ended;
             let first = self.wakes.iter().filter(|wake| slept.contains(wake)).min();
@@ -284,19 +295,69 @@ impl ProcTable {
         }
         if self.damaged && now() >= self.repaired.saturating_add(REPAIR_PAUSE) {
             self.repaired = now();
-            match self.fill() {
-                Ok(()) => {
+            match stock() {
+                Ok((seeds, began, done)) => {
+                    self.table.repair(seeds, began, done);
+                    self.repaired = done;
                     self.damaged = false;
                     self.counters.repaired += 1;
                 }
                 Err(error) => tracing::warn!("the process table cannot be repaired: {error}"),
             }
         }
+        if self.damaged {
+            // What is in the table may be over, by an exec that was lost.
+            self.table.incomplete_before(now());
+        }
     }
 
-    /// Who did what the records that were just read tell of `pid`.
+    /// Has what happened before `time` in the table.
+    pub fn catch_up(&mut self, time: Time) {
+        if time <= self.complete {
+            return;
+        }
+        // All that has happened by now is in the rings.
+        let until = now();
+        self.read_rings();
+        // Of what came while the rings were read, some rings have been missed.
+        let mut records = std::mem::take(&mut self.young);
+        records.sort_by_key(|record| record.time);
+        for record in records {
+            if record.time > until {
+                self.young.push(record);
+            } else {
+                self.take(record);
+            }
+        }
+        self.complete = until;
+        if self.damaged {
+            // What is in the table may be over, by an exec that was lost.
+            self.table.incomplete_before(now());
+        }
+    }
+
+    /// When the records that were just read tell of an act of `pid`.
     #[must_use]
-    pub fn who(&self, pid: i32, fate: Life) -> Verdict {
+    pub fn act(&self, pid: i32) -> Act {
+        let moments = match self.moments {
+            Moments::Exact => self.acts.get(&pid).map(Vec::as_slice),
+            Moments::Waking => self.sentinel_wakes.moments(pid).map(<[Time; 2]>::as_slice),
+            Moments::None => None,
+        };
+        let first = moments.and_then(|moments| moments.iter().min()).copied();
+        Act {
+            // A record can be read before its maker has waked anybody.
+            from: first.unwrap_or(self.clock.from),
+            is_moment: first.is_some(),
+            // As of the reading, as who it was: what it began to run after it did not act.
+            since: self.table.began(pid, self.clock.read_ended),
+        }
+    }
+
+    /// Who did what one of the records that were just read tells of `pid`; `once` if it
+    /// tells of one act alone.
+    #[must_use]
+    pub fn who(&self, pid: i32, fate: Life, once: bool) -> Verdict {
         let mut window = Window {
             from: self.clock.from,
             until: self.clock.read_ended,
@@ -321,7 +382,14 @@ impl ProcTable {
             },
             Life::Reaped => Fate::Reaped,
         };
-        self.table.who(pid, fate, window, moments)
+        self.table.who(pid, fate, window, moments, once)
+    }
+
+    /// Since when process `id` ran what it ran when the records were read.
+    #[must_use]
+    pub fn began(&self, id: Id) -> Option<Time> {
+        self.table
+            .since(id, self.clock.read_ended.saturating_add(table::SKEW))
     }
 
     /// The table.
@@ -384,9 +452,8 @@ impl ProcTable {
         self.samplers.clear();
         self.rings.clear();
         self.readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let file = File::open(ONLINE)?;
-        let online = read_small(&file)?;
-        for cpu in processors(&online) {
+        let processors = Processors::open()?;
+        for cpu in processors.numbers() {
             match Ring::open(cpu) {
                 Ok(ring) => {
                     self.readable
@@ -398,7 +465,7 @@ impl ProcTable {
                 Err(error) => return Err(error),
             }
         }
-        self.online = Some((file, online));
+        self.processors = Some(processors);
         self.sample();
         Ok(())
     }
@@ -426,7 +493,7 @@ impl ProcTable {
             None => {}
         }
         let Some(thread) = self.watching else { return };
-        let waking = tracepoint("sched/sched_waking").and_then(|number| {
+        let waking = self.waking().and_then(|number| {
             let rings = self.rings.iter();
             rings
                 .map(|ring| Sampler::of_waking(ring, number, &[thread]))
@@ -442,6 +509,17 @@ impl ProcTable {
         }
     }
 
+    /// The number of the tracepoint. It is read once: later we may not mount tracefs any
+    /// more.
+    fn waking(&mut self) -> io::Result<u64> {
+        if let Some(number) = self.waking {
+            return Ok(number);
+        }
+        let number = tracepoint("sched/sched_waking")?;
+        self.waking = Some(number);
+        Ok(number)
+    }
+
     fn try_sentinels(&mut self) {
         if let Err(error) = self.sample_sentinels() {
             self.sentinel_rings.clear();
@@ -451,10 +529,10 @@ impl ProcTable {
 
     fn sample_sentinels(&mut self) -> io::Result<()> {
         self.sentinel_rings.clear();
+        let number = self.waking()?;
         let Some(sentinels) = &self.sentinels else {
             return Ok(());
         };
-        let number = tracepoint("sched/sched_waking")?;
         for ring in &self.rings {
             let small = Ring::of_samples(ring.cpu())?;
             let sampler = Sampler::of_waking(&small, number, sentinels.tids())?;
@@ -467,12 +545,18 @@ impl ProcTable {
     /// A processor that comes has no ring, and one that went and came again has
     /// a dead one.
     fn follow_processors(&mut self) {
-        let changed = self
-            .online
-            .as_ref()
-            .is_none_or(|(file, online)| read_small(file).is_ok_and(|text| text != *online));
+        let news = self
+            .processors
+            .as_mut()
+            .map_or(News::Others, Processors::look);
         let suspended = suspended();
-        if !changed && suspended.abs_diff(self.suspended) < 1_000_000 {
+        self.dead |= match news {
+            News::None => false,
+            News::Perhaps => !self.rings.iter().all(Ring::is_alive),
+            News::Others => true,
+        };
+        self.dead |= suspended.abs_diff(self.suspended) >= 1_000_000;
+        if !self.dead {
             return;
         }
         self.damaged = true;
@@ -484,22 +568,13 @@ impl ProcTable {
         self.opened = now;
         match self.open() {
             Ok(()) => {
+                self.dead = false;
                 self.suspended = suspended;
                 self.repaired = 0;
             }
             // Until it succeeds every window lies before the repair.
             Err(error) => tracing::warn!("the process table has no rings: {error}"),
         }
-    }
-
-    /// Fills the table from `/proc`.
-    fn fill(&mut self) -> io::Result<()> {
-        let began = now();
-        let seeds = seeds()?;
-        let done = now();
-        self.table.seed(seeds, began, done);
-        self.repaired = done;
-        Ok(())
     }
 }
 
@@ -508,6 +583,18 @@ impl AsFd for ProcTable {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.readable.0.as_fd()
     }
+}
+
+/// When an act was, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// Not before.
+    pub from: Time,
+    /// The first act of the process that was read was at that very time.
+    pub is_moment: bool,
+    /// Since when the process ran what it ran when its record was read, or at its end;
+    /// `None` if that is not known.
+    pub since: Option<Time>,
 }
 
 /// What the record's pidfd says of its process.
@@ -521,102 +608,24 @@ pub enum Life {
     Reaped,
 }
 
-/// The time of `CLOCK_MONOTONIC`.
-#[must_use]
-pub fn now() -> Time {
-    clock(ClockId::CLOCK_MONOTONIC)
+/// Whether every program gets a `[vdso]`, as ours did: `vdso=0` and
+/// `abi.vsyscall32=0`, of 32-bit programs, take it away.
+fn gives_vdso() -> io::Result<bool> {
+    let maps = std::fs::read("/proc/self/maps")?;
+    let mut maps = maps.split(|byte| *byte == b'\n');
+    // Not there without 32-bit programs.
+    let compat = std::fs::read_to_string("/proc/sys/abi/vsyscall32");
+    let is_off = compat.is_ok_and(|text| text.trim() == "0");
+    Ok(!is_off && maps.any(|line| line.ends_with(b" [vdso]")))
 }
 
-fn clock(id: ClockId) -> Time {
-    // It fails for no clock that is there.
-    let time = clock_gettime(id).map(Duration::from).unwrap_or_default();
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+/// All processes, as `/proc` shows them, with the times between which it was read.
+fn stock() -> io::Result<(Vec<Seed>, Time, Time)> {
+    let began = now();
+    let seeds = seeds()?;
+    Ok((seeds, began, now()))
 }
 
-/// How long the host has been suspended since it was booted.
-fn suspended() -> Time {
-    clock(ClockId::CLOCK_BOOTTIME).saturating_sub(now())
-}
-
-/// The wall-clock time of a start in clock ticks since boot (`proc_pid_stat(5)`, field 22).
-#[must_use]
-pub fn start_time(ticks: u64) -> SystemTime {
-    booted() + ticks_time(ticks)
-}
-
-/// When the host was booted, by the clock as it is set now: `btime` of
-/// `proc_stat(5)` leaves out the fraction of its second.
-fn booted() -> SystemTime {
-    // The same for all, until somebody sets the clock.
-    static KNOWN: AtomicU64 = AtomicU64::new(0);
-    const SET: Time = 100_000_000;
-    let now = booted_now();
-    let mut booted = KNOWN.load(Ordering::Relaxed);
-    if booted.abs_diff(now) > SET {
-        booted = now;
-        KNOWN.store(now, Ordering::Relaxed);
-    }
-    SystemTime::UNIX_EPOCH + Duration::from_nanos(booted)
-}
-
-/// The difference of the two clocks; a thread that is kept from running between
-/// the readings reads again.
-fn booted_now() -> Time {
-    const CLOSE: Time = 1_000_000;
-    let mut tries = 0;
-    loop {
-        let before = clock(ClockId::CLOCK_BOOTTIME);
-        let wall = clock(ClockId::CLOCK_REALTIME);
-        let after = clock(ClockId::CLOCK_BOOTTIME);
-        tries += 1;
-        if after.saturating_sub(before) < CLOSE || tries == 8 {
-            return wall.saturating_sub(before);
-        }
-    }
-}
-
-/// How long so many clock ticks are.
-#[must_use]
-pub fn ticks_time(ticks: u64) -> Duration {
-    let per_second = u128::from(procfs::ticks_per_second().max(1));
-    let nanos = u128::from(ticks) * 1_000_000_000 / per_second;
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-/// The moment of a start in clock ticks since boot (`proc_pid_stat(5)`, field 22).
-#[must_use]
-pub fn from_ticks(ticks: u64) -> Time {
-    let booted = u64::try_from(ticks_time(ticks).as_nanos()).unwrap_or(u64::MAX);
-    booted.saturating_sub(suspended())
-}
-
-/// The clock ticks since boot of `time`.
-#[must_use]
-pub fn to_ticks(time: Time) -> u64 {
-    let per_second = u128::from(procfs::ticks_per_second().max(1));
-    let ticks = u128::from(time.saturating_add(suspended())) * per_second / 1_000_000_000;
-    u64::try_from(ticks).unwrap_or(u64::MAX)
-}
-
-fn read_small(file: &File) -> io::Result<String> {
-    let mut buffer = [0u8; 1024];
-    let length = file.read_at(&mut buffer, 0)?;
-    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
-}
-
-/// The processors of a list such as `0-3,8` (`cpuset(7)`, "List format").
-fn processors(list: &str) -> Vec<i32> {
-    let mut all = Vec::new();
-    for part in list.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse()) {
-            all.extend(first..=last);
-        }
-    }
-    all
-}
-
-/// All processes, as `/proc` shows them.
 fn seeds() -> io::Result<Vec<Seed>> {
     let all = procfs::process::all_processes().map_err(io::Error::other)?;
     let mut seeds = Vec::new();

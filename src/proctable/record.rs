@@ -2,7 +2,7 @@
 //! layout"). Pure, and total: bytes that are no record end the reading.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// Time of `CLOCK_MONOTONIC`, in nanoseconds.
@@ -24,6 +24,10 @@ const HEADER: usize = 8;
 /// What each record ends with: pid, tid, time, cpu.
 const TRAILER: usize = 24;
 
+/// How mappings of memory are called. In an exec that of a stack which can be
+/// executed comes before the files.
+const MEMORY: [&str; 2] = ["//anon", "[stack]"];
+
 /// The file behind an executable mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Program {
@@ -34,6 +38,21 @@ pub struct Program {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
+}
+
+impl Program {
+    /// Whether stat(2) can show this file as `other`. Overlay and btrfs, whose numbers
+    /// have no major part, give a file other numbers in a mapping.
+    pub(super) fn is_shown_as(&self, other: &Self) -> bool {
+        const DELETED: &[u8] = b" (deleted)";
+        let bare = |program: &Self| {
+            let path = program.path.as_os_str().as_bytes();
+            path.strip_suffix(DELETED).unwrap_or(path).to_vec()
+        };
+        let has_major = |program: &Self| libc::major(program.device) != 0;
+        (self.device, self.inode) == (other.device, other.inode)
+            || !(has_major(self) && has_major(other)) && bare(self) == bare(other)
+    }
 }
 
 /// What happened.
@@ -59,6 +78,10 @@ pub enum What {
     },
     /// A file was mapped to be executed.
     Map(Program),
+    /// What no file stands for was: `[vdso]` above all, which the kernel maps in
+    /// each exec when it has mapped all files of it, and before any of it runs. A
+    /// file without an inode number, too.
+    Unfiled,
     /// The process's first thread ended.
     Exit,
     /// A sample: the moment a fanotify record was made, or the watching thread waked.
@@ -169,17 +192,24 @@ fn read(record: &[u8]) -> Option<(Time, Option<(i32, What)>)> {
         }
         MMAP2 => {
             let inode = u64_at(body, 40)?;
-            if misc & (MISC_13 | MISC_14) != 0 || inode == 0 {
+            if misc & (MISC_13 | MISC_14) != 0 {
                 return Some((time, None));
             }
             let device = libc::makedev(u32_at(body, 32)?, u32_at(body, 36)?);
-            let path = text(body.get(64..)?).into();
-            let program = Program {
-                path,
-                device,
-                inode,
+            let path = text(body.get(64..)?);
+            let what = if inode != 0 {
+                let path = path.into();
+                What::Map(Program {
+                    path,
+                    device,
+                    inode,
+                })
+            } else if MEMORY.iter().any(|memory| path == *memory) {
+                return Some((time, None));
+            } else {
+                What::Unfiled
             };
-            (pid_at(body, 0)?, What::Map(program))
+            (pid_at(body, 0)?, what)
         }
         SAMPLE => {
             // The same fields as a trailer, and no trailer.

@@ -9,12 +9,18 @@
 //!
 //! What is called a program here is the file of the first executable mapping
 //! after an exec: the code that runs, whatever `/proc/PID/exe` was made to say.
+//! The kernel makes that mapping. What has none when its `[vdso]` is mapped, code on
+//! a stack that can be executed, could map whichever file it likes to be called by:
+//! it has no program here.
+
+mod asked;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+pub use self::asked::{Fate, Known, Verdict, Window};
 use super::record::{Program, Record, Time, What};
 
 /// How long a process that ended is kept for the lineage of others.
@@ -32,7 +38,7 @@ const MAX_PATHS: usize = 16 * 1024 * 1024;
 /// By how much two clocks that are both called `CLOCK_MONOTONIC` may differ:
 /// perf reads it in a way that is safe in an NMI, and may be off by some
 /// nanoseconds while the clock is being updated (kernel/time/timekeeping.c).
-const SKEW: Time = 2_000;
+pub(super) const SKEW: Time = 2_000;
 /// How far a start in clock ticks may lie from the fork's time stamp.
 const TICK: Time = 25_000_000;
 
@@ -46,6 +52,8 @@ enum Running {
     Known(Arc<Program>),
     /// An exec has begun; until its file is mapped, none of it has run.
     Starting,
+    /// It runs, and no file was mapped by its exec.
+    Unfiled,
     /// Nobody saw.
     Unknown,
 }
@@ -93,58 +101,6 @@ pub struct Seed {
     pub name: OsString,
 }
 
-/// What is known, besides its pid, of the process that a record names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It lives: it is the newest of its pid.
-    Alive,
-    /// It had not been reaped when the record was read.
-    Ended {
-        /// The moment before the reading.
-        read: Time,
-    },
-    /// It had been reaped when the record was read.
-    Reaped,
-}
-
-/// When the act may have happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Not before.
-    pub from: Time,
-    /// Not after.
-    pub until: Time,
-}
-
-/// Who it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The table does not say.
-    Unknown,
-    /// No other process and no other program is possible.
-    One(Id, Arc<Program>),
-    /// Several programs are possible, or one that is known and others that are
-    /// not; the process, if it is only one.
-    Several(Option<Id>, Vec<Arc<Program>>),
-}
-
-/// What the table knows of one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Its pid.
-    pub pid: i32,
-    /// The pid of who made it.
-    pub parent_pid: i32,
-    /// When it was made.
-    pub birth: Time,
-    /// Whether it has ended.
-    pub ended: bool,
-    /// Its `comm`.
-    pub name: OsString,
-    /// What it ran at the time asked for.
-    pub program: Option<Arc<Program>>,
-}
-
 /// The process table.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -178,28 +134,47 @@ impl Table {
         self.complete_since = self.complete_since.max(time);
     }
 
-    /// Takes what `/proc` shows; read between `began` and `done`. What is not
-    /// among the seeds has ended.
+    /// Takes what `/proc` shows at first, which is believed; read between `began` and
+    /// `done`.
     pub fn seed(&mut self, seeds: Vec<Seed>, began: Time, done: Time) {
+        self.take_stock(seeds, true, began, done);
+    }
+
+    /// Takes what `/proc` shows after a loss. What is not among the seeds has ended. What
+    /// `/proc` calls a program by is for that program to choose (`PR_SET_MM_MAP`), and
+    /// anybody can make records be lost: it confirms what was seen, and tells nothing new.
+    pub fn repair(&mut self, seeds: Vec<Seed>, began: Time, done: Time) {
+        self.take_stock(seeds, false, began, done);
+    }
+
+    fn take_stock(&mut self, seeds: Vec<Seed>, believed: bool, began: Time, done: Time) {
         let mut parents = Vec::new();
         let mut living: HashSet<i32> = HashSet::with_capacity(seeds.len());
         for seed in seeds {
             living.insert(seed.pid);
-            let running = self.running(seed.program);
             if let Some(id) = self.newest(seed.pid)
                 && let Some(known) = self.generations.get_mut(&id)
                 && known.exit.is_none()
                 && known.birth.abs_diff(seed.birth) <= TICK
             {
-                if known.phases.last().map(|phase| &phase.running) != Some(&running) {
+                let is_over = match known.phases.last().map(|phase| &phase.running) {
+                    Some(Running::Known(known)) => {
+                        let shown = seed.program.as_ref();
+                        !shown.is_some_and(|shown| known.is_shown_as(shown))
+                    }
+                    Some(Running::Unfiled | Running::Unknown) => false,
+                    Some(Running::Starting) | None => true,
+                };
+                if is_over {
                     known.phases.push(Phase {
                         from: began,
-                        running,
+                        running: Running::Unknown,
                         second: None,
                     });
                 }
                 continue;
             }
+            let running = self.running(seed.program.filter(|_| believed));
             if let Some(former) = self.newest(seed.pid) {
                 self.end(former, began);
             }
@@ -265,6 +240,7 @@ impl Table {
                 }
             }
             What::Map(program) => self.map(pid, program),
+            What::Unfiled => self.unfiled(pid),
             What::Thread => {
                 if let Some(known) = self.newest_mut(pid) {
                     known.threads = true;
@@ -295,7 +271,7 @@ impl Table {
             match &phase.running {
                 Running::Starting => Some(false),
                 Running::Known(first) if phase.second.is_none() && **first != program => Some(true),
-                Running::Known(_) | Running::Unknown => None,
+                Running::Known(_) | Running::Unfiled | Running::Unknown => None,
             }
         };
         let Some(second) = phase(self) else { return };
@@ -308,6 +284,18 @@ impl Table {
             Running::Known(program) if second => phase.second = Some(program),
             _ if second => {}
             running => phase.running = running,
+        }
+    }
+
+    /// Its exec has mapped all its files.
+    fn unfiled(&mut self, pid: i32) {
+        let Some(id) = self.newest(pid) else { return };
+        self.undo_end_in_exec(id);
+        let known = self.generations.get_mut(&id);
+        if let Some(phase) = known.and_then(|known| known.phases.last_mut())
+            && phase.running == Running::Starting
+        {
+            phase.running = Running::Unfiled;
         }
     }
 
@@ -333,6 +321,21 @@ impl Table {
         {
             known.birth = time;
             known.parent_pid = parent_pid;
+            // After a loss: it began as its maker's program; what it ran after that is in the
+            // ring, too. At the start the maker is known no better than itself.
+            if let [
+                Phase {
+                    running: Running::Unknown,
+                    ..
+                },
+            ] = known.phases.as_slice()
+            {
+                known.phases = vec![Phase {
+                    from: time,
+                    running,
+                    second,
+                }];
+            }
             self.adopt(id, parent);
             return;
         }
@@ -362,191 +365,6 @@ impl Table {
             self.adopt(id, parent);
             self.bound_ancestors(id);
         }
-    }
-
-    /// Says who did, in `window`, what a record with `pid` tells. `moments` are
-    /// the moments of all of that pid's acts in the window, where the kernel
-    /// says them.
-    #[must_use]
-    pub fn who(&self, pid: i32, fate: Fate, window: Window, moments: Option<&[Time]>) -> Verdict {
-        let read = window.until.saturating_add(SKEW);
-        let mut window = window;
-        if let Some(moments) = moments {
-            let within: Vec<Time> = moments
-                .iter()
-                .copied()
-                .filter(|moment| (window.from..=window.until).contains(moment))
-                .collect();
-            if let (Some(first), Some(last)) = (within.iter().min(), within.iter().max()) {
-                window = Window {
-                    from: *first,
-                    until: *last,
-                };
-            }
-        }
-        let from = window.from.saturating_sub(SKEW);
-        let until = window.until.saturating_add(SKEW);
-        let Some(ids) = self.by_pid.get(&pid) else {
-            return Verdict::Unknown;
-        };
-        let all: Vec<(Id, &Generation)> = ids
-            .iter()
-            .filter_map(|id| Some((*id, &**self.generations.get(id)?)))
-            .collect();
-        let possible = all.iter().enumerate().filter(|(index, (_, known))| {
-            // A process can act until its pid is given to another: closing its
-            // files comes after the record of its end.
-            let next = all.get(index + 1).map(|(_, next)| next.birth);
-            let overlaps = known.birth <= until && next.is_none_or(|next| next >= from);
-            overlaps
-                && match fate {
-                    Fate::Alive => next.is_none(),
-                    Fate::Ended { read } => {
-                        next.is_none_or(|next| next >= read.saturating_sub(SKEW))
-                    }
-                    Fate::Reaped => known.exit.is_some_and(|exit| exit <= read),
-                }
-        });
-        let possible: Vec<&(Id, &Generation)> = possible.map(|(_, it)| it).collect();
-        let mut complete = from >= self.complete_since;
-        // A record has no pidfd either where the kernel could not make one.
-        if fate == Fate::Reaped
-            && let Some((_, newest)) = all.last()
-        {
-            complete &= newest.exit.is_some() || newest.birth > until;
-        }
-        let mut programs: Vec<Arc<Program>> = Vec::new();
-        for (_, known) in &possible {
-            complete &= known.known_since <= from;
-            for (index, phase) in known.phases.iter().enumerate() {
-                let next = known.phases.get(index + 1).map(|next| next.from);
-                if phase.from > until || next.is_some_and(|next| next < from) {
-                    continue;
-                }
-                match &phase.running {
-                    Running::Known(program) => {
-                        if !programs.contains(program) {
-                            programs.push(Arc::clone(program));
-                        }
-                    }
-                    Running::Starting => {}
-                    Running::Unknown => complete = false,
-                }
-            }
-        }
-        let only = match possible.as_slice() {
-            [] => return Verdict::Unknown,
-            [(id, _)] => Some(*id),
-            _ => None,
-        };
-        match (only, programs.as_slice()) {
-            (_, []) => Verdict::Unknown,
-            (Some(id), [program]) if complete => Verdict::One(id, Arc::clone(program)),
-            _ => Verdict::Several(only, programs),
-        }
-    }
-
-    /// Whether the process that had `pid` and was born at `birth`, to a tick, has
-    /// had one thread all its life, and nobody else had the pid as far back as is
-    /// known. While that thread waits in the kernel nobody can change what it is.
-    #[must_use]
-    pub fn is_alone(&self, pid: i32, birth: Time) -> bool {
-        let Some([id]) = self.by_pid.get(&pid).map(Vec::as_slice) else {
-            return false;
-        };
-        self.generations.get(id).is_some_and(|known| {
-            known.birth.abs_diff(birth) <= TICK
-                && !known.threads
-                && self.complete_since <= known.birth
-        })
-    }
-
-    /// The process that had `pid` and was born at `birth`, to a tick.
-    #[must_use]
-    pub fn find(&self, pid: i32, birth: Time) -> Option<Id> {
-        let ids = self.by_pid.get(&pid)?;
-        ids.iter().rev().copied().find(|id| {
-            let known = self.generations.get(id);
-            known.is_some_and(|known| known.birth.abs_diff(birth) <= TICK)
-        })
-    }
-
-    /// What is known of process `id`, with what it ran at `time`.
-    #[must_use]
-    pub fn get(&self, id: Id, time: Time) -> Option<Known> {
-        let known = self.generations.get(&id)?;
-        let phase = known
-            .phases
-            .iter()
-            .rev()
-            .find(|phase| phase.from <= time)
-            .or(known.phases.first());
-        Some(Known {
-            pid: known.pid,
-            parent_pid: known.parent_pid,
-            birth: known.birth,
-            ended: known.exit.is_some(),
-            name: known.name.clone(),
-            program: phase.and_then(|phase| match &phase.running {
-                Running::Known(program) => Some(Arc::clone(program)),
-                Running::Starting | Running::Unknown => None,
-            }),
-        })
-    }
-
-    /// What process `id` mapped to be executed besides the file with `inode`,
-    /// which it ran; `None` if that is not known, or was not always the same.
-    #[must_use]
-    pub fn second(&self, id: Id, inode: u64) -> Option<Arc<Program>> {
-        let known = self.generations.get(&id)?;
-        let mut phases = known.phases.iter().filter(
-            |phase| matches!(&phase.running, Running::Known(program) if program.inode == inode),
-        );
-        let second = phases.next()?.second.as_ref()?;
-        phases
-            .all(|phase| phase.second.as_ref() == Some(second))
-            .then(|| Arc::clone(second))
-    }
-
-    /// All programs that process `id` has run, the first of them that of its
-    /// maker; `None` if they are not all known.
-    #[must_use]
-    pub fn programs(&self, id: Id) -> Option<Vec<Arc<Program>>> {
-        let known = self.generations.get(&id)?;
-        if self.complete_since > known.birth.max(known.known_since) {
-            return None;
-        }
-        let mut programs = Vec::new();
-        for phase in &known.phases {
-            match &phase.running {
-                Running::Known(program) => programs.push(Arc::clone(program)),
-                Running::Starting => {}
-                Running::Unknown => return None,
-            }
-        }
-        Some(programs)
-    }
-
-    /// What process `id` runs now; `None` if it has ended, or its last exec may be
-    /// among what was lost.
-    #[must_use]
-    pub fn runs(&self, id: Id) -> Option<Arc<Program>> {
-        let known = self.generations.get(&id)?;
-        if known.exit.is_some() || self.complete_since > known.birth.max(known.known_since) {
-            return None;
-        }
-        match &known.phases.last()?.running {
-            Running::Known(program) => Some(Arc::clone(program)),
-            Running::Starting | Running::Unknown => None,
-        }
-    }
-
-    /// Who made process `id`, with what it ran when it did.
-    #[must_use]
-    pub fn parent(&self, id: Id) -> Option<(Id, Known)> {
-        let child = self.generations.get(&id)?;
-        let parent = child.parent?;
-        Some((parent, self.get(parent, child.birth)?))
     }
 
     /// Forgets what cannot be asked for any more: no window begins before

@@ -12,6 +12,17 @@ struct Bench(Table);
 
 const US: Time = 1_000;
 
+/// A process as `/proc` shows it.
+fn shown(pid: i32, birth: Time, path: &str) -> Seed {
+    Seed {
+        pid,
+        parent: 1,
+        birth: birth * US,
+        program: Some(program(path)),
+        name: "x".into(),
+    }
+}
+
 fn program(path: &str) -> Program {
     let inode = path.bytes().map(u64::from).sum();
     Program {
@@ -45,7 +56,9 @@ impl Bench {
         let time = at * US + 1;
         let what = What::Map(program(path));
         self.0.take(Record { time, pid, what });
-        // Its libraries are mapped, too.
+        // The kernel's own, and then its libraries.
+        let what = What::Unfiled;
+        self.0.take(Record { time, pid, what });
         let what = What::Map(program("/lib/libc.so.6"));
         self.0.take(Record { time, pid, what });
     }
@@ -56,7 +69,7 @@ impl Bench {
 
     /// The programs that are possible, the only one alone.
     fn who(&self, pid: i32, fate: Fate, window: (Time, Time)) -> Vec<String> {
-        self.who_at(pid, fate, window, None)
+        self.who_at(pid, fate, window, None, true)
     }
 
     fn who_at(
@@ -65,6 +78,7 @@ impl Bench {
         fate: Fate,
         (from, until): (Time, Time),
         moments: Option<&[Time]>,
+        once: bool,
     ) -> Vec<String> {
         let window = Window {
             from: from * US,
@@ -73,7 +87,7 @@ impl Bench {
         let moments: Option<Vec<Time>> =
             moments.map(|moments| moments.iter().map(|at| at * US).collect());
         let path = |program: &std::sync::Arc<Program>| program.path.to_str().unwrap().to_owned();
-        match self.0.who(pid, fate, window, moments.as_deref()) {
+        match self.0.who(pid, fate, window, moments.as_deref(), once) {
             Verdict::Unknown => vec!["unknown".into()],
             Verdict::One(_, program) => vec![path(&program)],
             Verdict::Several(_, programs) => programs
@@ -105,6 +119,55 @@ fn a_short_life_is_named_where_the_window_lies_in_its_program() {
         bench.who(20, Fate::Ended { read: 700 * US }, (150, 200)),
         ["/bin/sh"]
     );
+}
+
+/// Its start is known to a tick from `/proc`, in which a pid can come round.
+#[test]
+fn a_pid_that_is_used_again_in_the_same_tick_is_not_taken_for_the_first() {
+    let mut bench = Bench::new();
+    bench.fork(20, 10, 100);
+    bench.exec(20, "/bin/mv", 200);
+    bench.exit(20, 300);
+    let first = bench.0.find(20, 100 * US);
+    assert!(first.is_some() && !bench.0.is_reused(20, 100 * US));
+    bench.fork(20, 10, 400);
+    for birth in [100, 400] {
+        assert_eq!(bench.0.find(20, birth * US), None);
+        assert!(bench.0.is_reused(20, birth * US));
+        // Who had it when is known.
+        assert_eq!(bench.0.find_at(20, birth * US, 250 * US), first);
+        let second = bench.0.find_at(20, birth * US, 500 * US);
+        assert!(second.is_some() && second != first);
+    }
+    assert_eq!(bench.0.find_at(20, 100 * US, 50 * US), None);
+    // A second later it is another for certain.
+    bench.fork(20, 10, 1_000_000);
+    assert!(bench.0.find(20, 1_000_000 * US).is_some());
+    assert_eq!(bench.0.find_at(20, 100 * US, 2_000_000 * US), None);
+}
+
+#[test]
+fn what_a_process_has_run_since_is_told_with_when_it_began() {
+    let mut bench = moved();
+    let id = bench.0.find(20, 100 * US).unwrap();
+    let begun = |bench: &Bench, time| {
+        let programs = bench.0.begun(id, time * US)?;
+        Some(programs.len())
+    };
+    assert_eq!(begun(&bench, 100), Some(1), "its exec");
+    assert_eq!(begun(&bench, 300), Some(0));
+    assert_eq!(bench.0.since(id, 299 * US), Some(100 * US));
+    assert_eq!(bench.0.since(id, 500 * US), Some(300 * US));
+    assert_eq!(bench.0.since(id, 99 * US), None);
+    assert_eq!(bench.0.began(20, 400 * US), Some(300 * US));
+    assert_eq!(bench.0.began(20, 290 * US), Some(100 * US));
+    assert_eq!(bench.0.began(21, 400 * US), None);
+    // What was lost may have been an exec.
+    bench.0.incomplete_before(400 * US);
+    assert_eq!(begun(&bench, 350), None);
+    assert_eq!(begun(&bench, 400), Some(0));
+    assert_eq!(bench.0.since(id, 399 * US), None);
+    assert_eq!(bench.0.since(id, 500 * US), Some(400 * US));
 }
 
 #[test]
@@ -153,7 +216,7 @@ fn a_program_with_rights_of_its_own_does_not_end_when_it_is_run() {
 #[test]
 fn the_moment_of_the_act_decides() {
     let bench = moved();
-    let at = |moments: &[Time]| bench.who_at(20, Fate::Reaped, (50, 700), Some(moments));
+    let at = |moments: &[Time]| bench.who_at(20, Fate::Reaped, (50, 700), Some(moments), true);
     assert_eq!(at(&[500]), ["/bin/mv"]);
     assert_eq!(at(&[200]), ["/bin/sh"]);
     assert_eq!(at(&[200, 500]), AMBIGUOUS);
@@ -161,6 +224,16 @@ fn the_moment_of_the_act_decides() {
     assert_eq!(at(&[301]), AMBIGUOUS);
     // Without any in the window nothing has been sampled.
     assert_eq!(at(&[20]), AMBIGUOUS);
+}
+
+/// What was done again by another program is part of the record, and has no moment.
+#[test]
+fn a_record_that_may_tell_of_a_later_act_is_not_told_by_its_first_moment() {
+    let bench = moved();
+    let at = |moments: &[Time]| bench.who_at(20, Fate::Reaped, (50, 700), Some(moments), false);
+    assert_eq!(at(&[200]), AMBIGUOUS);
+    // What it did before it ran the last program was before its first act.
+    assert_eq!(at(&[500]), ["/bin/mv"]);
 }
 
 #[test]
@@ -236,6 +309,41 @@ fn an_exec_that_has_not_mapped_its_program_has_not_acted() {
     let name = "mv".into();
     bench.take(21, 200, What::Exec { name });
     assert_eq!(bench.who(21, Fate::Alive, (150, 300)), ["/bin/sh"]);
+}
+
+/// Code on its stack runs, and maps a file for it to be taken for that.
+#[test]
+fn what_no_file_was_mapped_for_is_not_the_file_that_it_maps() {
+    let mut bench = Bench::new();
+    bench.fork(21, 10, 100);
+    let name = "evil".into();
+    bench.take(21, 200, What::Exec { name });
+    bench.take(21, 201, What::Unfiled);
+    bench.take(21, 300, What::Map(program("/usr/bin/ssh-keygen")));
+    assert_eq!(bench.who(21, Fate::Alive, (310, 400)), ["unknown"]);
+    assert_eq!(
+        bench.who(21, Fate::Alive, (150, 400)),
+        ["/bin/sh", "or another"]
+    );
+    let id = bench.0.find(21, 100 * US).unwrap();
+    assert!(bench.0.is_unfiled(id, 310 * US));
+    assert!(!bench.0.is_unfiled(id, 150 * US));
+    assert_eq!((bench.0.runs(id), bench.0.programs(id)), (None, None));
+    // Nor are its children, nor is it when the table is filled again.
+    bench.fork(22, 21, 400);
+    assert_eq!(bench.who(22, Fate::Alive, (410, 500)), ["unknown"]);
+    let seed = Seed {
+        pid: 21,
+        parent: 10,
+        birth: 100 * US,
+        program: Some(program("/usr/bin/ssh-keygen")),
+        name: "evil".into(),
+    };
+    bench.0.repair(vec![seed], 600 * US, 601 * US);
+    assert_eq!(bench.who(21, Fate::Alive, (610, 700)), ["unknown"]);
+    // Until it runs a program.
+    bench.exec(21, "/bin/mv", 800);
+    assert_eq!(bench.who(21, Fate::Alive, (810, 900)), ["/bin/mv"]);
 }
 
 #[test]
@@ -346,32 +454,109 @@ fn what_was_done_before_a_repair_is_never_certain() {
         bench.who(20, Fate::Reaped, (500, 800)),
         ["/bin/mv", "or another"]
     );
-    let seed = |pid: i32, birth: Time, path: &str| Seed {
-        pid,
-        parent: 1,
-        birth: birth * US,
-        program: Some(program(path)),
-        name: "x".into(),
-    };
-    let seeds = vec![seed(10, 1, "/bin/sh"), seed(40, 750, "/bin/new")];
-    bench.0.seed(seeds, 900 * US, 1000 * US);
+    let seeds = vec![shown(10, 1, "/bin/sh"), shown(40, 750, "/bin/new")];
+    bench.0.repair(seeds, 900 * US, 1000 * US);
     assert_eq!(bench.who(10, Fate::Alive, (1010, 1100)), ["/bin/sh"]);
+    assert_eq!(bench.who(40, Fate::Alive, (1010, 1100)), ["unknown"]);
+    // Its fork was in a ring all the while: the same process.
+    bench.fork(40, 10, 751);
+    bench.exec(40, "/bin/new", 760);
     assert_eq!(bench.who(40, Fate::Alive, (1010, 1100)), ["/bin/new"]);
     assert_eq!(
         bench.who(40, Fate::Alive, (990, 1100)),
         ["/bin/new", "or another"]
     );
-    // Its fork was in a ring all the while: the same process.
-    bench.fork(40, 10, 751);
-    assert_eq!(bench.who(40, Fate::Alive, (1010, 1100)), ["/bin/new"]);
     let id = bench.0.find(40, 751 * US).unwrap();
     assert_eq!(bench.0.parent(id).unwrap().1.pid, 10);
+}
+
+/// Whoever makes records be lost could else choose a name for what runs.
+#[test]
+fn after_a_loss_proc_confirms_what_was_seen_and_tells_nothing_new() {
+    let mut bench = moved();
+    bench.take(0, 700, What::Lost(3));
+    let keygen = "/usr/bin/ssh-keygen";
+    let seeds = vec![shown(10, 1, "/bin/sh"), shown(20, 100, keygen)];
+    bench.0.repair(seeds.clone(), 900 * US, 1000 * US);
+    assert_eq!(bench.who(20, Fate::Alive, (1010, 1100)), ["unknown"]);
+    // Nor the second time.
+    bench.take(0, 1200, What::Lost(3));
+    bench.0.repair(seeds, 1300 * US, 1400 * US);
+    assert_eq!(bench.who(20, Fate::Alive, (1410, 1500)), ["unknown"]);
+    assert_eq!(bench.who(10, Fate::Alive, (1410, 1500)), ["/bin/sh"]);
+    // It may have been an exec that was lost: the next one is seen.
+    bench.exec(20, "/bin/mv", 1600);
+    assert_eq!(bench.who(20, Fate::Alive, (1610, 1700)), ["/bin/mv"]);
+    // At the start there is nothing else to go by.
+    let mut bench = Bench::default();
+    bench
+        .0
+        .seed(vec![shown(20, 100, keygen)], 900 * US, 1000 * US);
+    assert_eq!(bench.who(20, Fate::Alive, (1010, 1100)), [keygen]);
+    // Also where its maker has run another program since, whose record is still to come.
+    let mut bench = Bench::default();
+    let seeds = vec![shown(10, 1, "/bin/later"), shown(20, 100, "/bin/sh")];
+    bench.0.seed(seeds, 900 * US, 1000 * US);
+    bench.fork(20, 10, 100);
+    bench.exec(10, "/bin/later", 110);
+    assert_eq!(bench.who(20, Fate::Alive, (1010, 1100)), ["/bin/sh"]);
+}
+
+#[test]
+fn a_file_is_shown_by_other_numbers_only_where_they_have_no_major_part() {
+    let file = |path: &str, major, inode| Program {
+        path: path.into(),
+        device: libc::makedev(major, 5),
+        inode,
+    };
+    let disk = file("/bin/a", 8, 7);
+    assert!(disk.is_shown_as(&file("/bin/a", 8, 7)));
+    assert!(disk.is_shown_as(&file("/bin/b", 8, 7)), "moved");
+    assert!(!disk.is_shown_as(&file("/bin/a", 8, 9)));
+    assert!(disk.is_shown_as(&file("/bin/a (deleted)", 0, 9)));
+    assert!(!disk.is_shown_as(&file("/bin/b", 0, 7)));
+}
+
+/// An exec that was lost is one that the table would not know of.
+#[test]
+fn nothing_is_certain_between_a_loss_and_its_repair() {
+    let mut table = ProcTable::unopened().unwrap();
+    table.processors = Some(Processors::open().unwrap());
+    let record = |pid, what| Record {
+        time: now(),
+        pid,
+        what,
+    };
+    table.take(record(20, What::Fork { parent: 10 }));
+    let name = "mv".into();
+    table.take(record(20, What::Exec { name }));
+    table.take(record(20, What::Map(program("/bin/mv"))));
+    let who = |table: &mut ProcTable| {
+        table.reading();
+        table.has_read(0, &[]);
+        table.reading();
+        table.has_read(1, &[20]);
+        table.drain();
+        table.who(20, Life::Alive, true)
+    };
+    assert!(matches!(who(&mut table), Verdict::One(..)));
+    // It is not due for repair yet.
+    table.repaired = Time::MAX;
+    table.young.push(record(0, What::Lost(1)));
+    assert!(matches!(who(&mut table), Verdict::Several(..)));
+    for _ in 0..2 {
+        assert!(matches!(who(&mut table), Verdict::Several(..)));
+    }
+    table.damaged = false;
+    // Longer than clocks may differ.
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    assert!(matches!(who(&mut table), Verdict::One(..)));
 }
 
 #[test]
 fn what_proc_does_not_show_any_more_has_ended() {
     let mut bench = Bench::new();
-    bench.0.seed(Vec::new(), 900 * US, 1000 * US);
+    bench.0.repair(Vec::new(), 900 * US, 1000 * US);
     let id = bench.0.find(10, US).unwrap();
     assert!(bench.0.get(id, 0).unwrap().ended);
 }
@@ -458,12 +643,6 @@ fn a_process_that_execs_for_ever_is_bounded() {
     );
 }
 
-#[test]
-fn a_list_of_processors_is_read() {
-    assert_eq!(processors("0-3,8\n"), [0, 1, 2, 3, 8]);
-    assert_eq!(processors("0\n"), [0]);
-}
-
 /// A record as the kernel lays it out, with the trailer that we ask for.
 fn bytes(kind: u32, misc: u16, body: &[u8]) -> Vec<u8> {
     let size = u16::try_from(8 + body.len() + 24).unwrap();
@@ -514,6 +693,9 @@ fn records_are_read_as_the_kernel_lays_them_out() {
         bytes(3, 0, &comm([20, 21])),
         map(0, 99, b"/bin/m\xffv\0\0\0"),
         map(0, 0, b"[vdso]\0\0"),
+        map(0, 0, b"/mnt/x\0\0"),
+        map(0, 0, b"//anon\0\0"),
+        map(0, 0, b"[stack]\0"),
         map(EXEC, 98, b"/etc/ld.so.cache\0\0\0\0\0\0\0\0"),
         bytes(9, 0, &[]),
         bytes(2, 0, &[1_u64.to_ne_bytes(), 5_u64.to_ne_bytes()].concat()),
@@ -536,6 +718,8 @@ fn records_are_read_as_the_kernel_lays_them_out() {
                 device: libc::makedev(254, 1),
                 inode: 99,
             }),
+            What::Unfiled,
+            What::Unfiled,
             What::Moment { thread: 7 },
             What::Lost(5),
             What::Exit,

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,8 @@ pub struct Identifier {
     files: ImageFiles,
     /// Where a key tool runs is told to it.
     berth: Arc<Berth>,
+    /// A process table tells when who was read began to run that.
+    is_tabled: Arc<AtomicBool>,
     /// Of the service manager whose service we are. A unit's sandbox is a
     /// mount namespace of its own, in which the host's paths mean the same files.
     manager: Option<u64>,
@@ -140,6 +143,7 @@ impl Identifier {
             namespace,
             files: ImageFiles::default(),
             berth: Arc::default(),
+            is_tabled: Arc::default(),
             manager,
             _namespaces: Arc::new(kept),
         })
@@ -149,6 +153,11 @@ impl Identifier {
     #[must_use]
     pub fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// There is a process table, with which the identities are compared.
+    pub fn with_table(&self) {
+        self.is_tabled.store(true, Ordering::Relaxed);
     }
 
     /// The processor that is left to a key tool.
@@ -188,6 +197,14 @@ impl Identifier {
         let mut process = self.read(&entry)?;
         process.cgroup = entry.cgroup();
         Ok(process)
+    }
+
+    /// The same without its control groups, which are slow to read.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn glance(&self, id: i32) -> io::Result<Process> {
+        self.read(&self.proc.entry(id)?)
     }
 
     /// Start time only: enough to tell whether a known snapshot is
@@ -496,11 +513,22 @@ impl Identify for Identifier {
             None => true,
             Some(entry) if entry.waits_for_fanotify() => {
                 identity.verified = true;
-                identity.held = None;
+                if !self.looks_back() {
+                    identity.held = None;
+                }
                 true
             }
             Some(_) => false,
         }
+    }
+
+    fn looks_back(&self) -> bool {
+        !self.is_tabled.load(Ordering::Relaxed)
+    }
+
+    fn look_back(&mut self, identity: &mut Identity) {
+        let held = identity.held.take();
+        identity.verified &= held.is_none_or(|entry| entry.sleeps_in_fanotify() != Some(true));
     }
 }
 

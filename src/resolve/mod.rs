@@ -4,6 +4,7 @@
 //! time. Must not look at files' content or know rules. "Unknown" is an
 //! ordinary value: a field that could not be read is `None`, never a guess.
 
+mod attribution;
 pub mod clients;
 pub mod entry;
 pub mod identify;
@@ -22,6 +23,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+pub use attribution::{Attribution, Method};
 pub use program::{KnownAs, KnownBy, ProgramFacts};
 
 /// A numeric id and the name NSS has for it.
@@ -174,64 +176,6 @@ impl Process {
             audit_session: None,
             cgroup: None,
         }
-    }
-}
-
-/// How the writer was found out (`ssh_keywatch.attribution.method`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// The kernel held the writer while it was identified.
-    Held,
-    /// Identified earlier in its life, while held at exec.
-    Recorded,
-    /// Read from /proc after the fact and verified by pidfd.
-    Live,
-    /// Taken from the maker of the directory.
-    Inferred,
-    /// Ids without an executable: it was a zombie, or /proc said no more.
-    Partial,
-    /// Nothing is known.
-    None,
-}
-
-impl Method {
-    /// The value of `ssh_keywatch.attribution.method`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Recorded => "recorded",
-            Self::Live => "live",
-            Self::Inferred => "inferred",
-            Self::Partial => "partial",
-            Self::None => "none",
-        }
-    }
-}
-
-/// Who did it, and how surely that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attribution {
-    /// How it was found out.
-    pub method: Method,
-    /// True only where no other program is possible.
-    pub certain: bool,
-    /// The writer; its image is absent where more than one is possible.
-    pub process: Option<Process>,
-    /// Its ancestors, nearest first, up to init, as far as they are known.
-    pub ancestors: Vec<Process>,
-    /// The possible images where there is more than one.
-    pub candidates: Vec<Image>,
-    /// What else is known of the program.
-    pub program: ProgramFacts,
-}
-
-impl Attribution {
-    /// How much memory it takes (bytes), about, of what is as long as users make it.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        let processes = self.process.iter().chain(&self.ancestors);
-        processes.map(Process::weight).sum()
     }
 }
 

@@ -5,12 +5,14 @@
 //! opened once and everything is read through that descriptor: it cannot turn
 //! into another process of the same pid.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -230,7 +232,7 @@ impl Entry {
     }
 
     /// Whether that is the function it sleeps in; `None` if it has none.
-    fn sleeps_in_fanotify(&self) -> Option<bool> {
+    pub(super) fn sleeps_in_fanotify(&self) -> Option<bool> {
         let mut buffer = [0u8; 64];
         match self
             .read(c"wchan", &mut buffer)
@@ -430,6 +432,32 @@ pub fn open_cached(path: &Path) -> Option<OwnedFd> {
 /// The identity of what [`open_cached`] opens.
 pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
     opened_identity(open_cached(path)?.as_fd()).ok()
+}
+
+/// By which numbers the kernel calls `image` where it is mapped, if its path leads to it
+/// here, and no file server has it.
+pub(super) fn numbers_of_mappings(image: &Image) -> Option<(u64, u64)> {
+    /// So many are remembered.
+    const MOST: usize = 256;
+    type Numbers = (u64, u64);
+    static KNOWN: Mutex<BTreeMap<Numbers, Numbers>> = Mutex::new(BTreeMap::new());
+    let file = (image.device?, image.inode?);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(numbers) = known.get(&file) {
+        return Some(*numbers);
+    }
+    let opened = open_local(&image.path)?;
+    let found = opened_identity(opened.as_fd()).ok()?;
+    if (found.device, found.inode) != file || !is_local(found.device) {
+        return None;
+    }
+    let opened = File::open(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()?;
+    let numbers = crate::sys::mapped::numbers(opened.as_fd()).ok()?;
+    if known.len() >= MOST {
+        known.clear();
+    }
+    known.insert(file, numbers);
+    Some(numbers)
 }
 
 /// The same for a path without symbolic links, as `/proc/PID/exe` gives it: a

@@ -24,6 +24,8 @@ pub struct ProgramFacts {
     pub file: Option<Arc<ImageFile>>,
     /// When it was seen to run, while it was held for certain.
     pub seen: Option<Time>,
+    /// When the process began to run what it ran as it acted.
+    pub since: Option<Time>,
     /// What the process mapped to be executed besides its image: of a dynamic
     /// loader that was called as a program, the program it runs.
     pub loaded: Option<Image>,

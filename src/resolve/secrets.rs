@@ -7,8 +7,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::{Attribution, Process};
+use super::{Attribution, KnownAs, Process};
 
+/// What the file of ssh-keygen is called.
+const NAME: &str = "ssh-keygen";
 /// What stands in place of a passphrase.
 const HIDDEN: &[u8] = b"(hidden)";
 /// A shorter word is too common to be looked for in other arguments.
@@ -19,15 +21,17 @@ const WITH_ARGUMENT: &[u8] = b"CDEFIMNOPRVYZabfgmnrstwz";
 const PASSPHRASES: &[u8] = b"NP";
 
 /// Hides the passphrases that ssh-keygen was given, in its own arguments and
-/// in those of its ancestors, such as a shell's `-c`.
+/// in those of its ancestors, such as a shell's `-c`. To be called when it is
+/// known which program the writer is, whatever its file is called.
 pub fn hide(attribution: &mut Attribution) {
     let mut secrets: Vec<Vec<u8>> = Vec::new();
-    let processes = attribution
-        .process
-        .iter_mut()
-        .chain(&mut attribution.ancestors);
-    for process in processes {
-        if is_ssh_keygen(process) {
+    let known = attribution.program.known.as_ref();
+    let is_known = known.is_some_and(is_known_as_ssh_keygen);
+    let writer = attribution.process.iter_mut();
+    let writer = writer.map(|process| (process, is_known));
+    let ancestors = attribution.ancestors.iter_mut();
+    for (process, is_known) in writer.chain(ancestors.map(|process| (process, false))) {
+        if is_known || is_ssh_keygen(process) {
             take(
                 process.args.as_deref_mut().unwrap_or_default(),
                 &mut secrets,
@@ -47,8 +51,12 @@ pub fn hide(attribution: &mut Attribution) {
     }
 }
 
+fn is_known_as_ssh_keygen(known: &KnownAs) -> bool {
+    known.path.file_name() == Some(OsStr::new(NAME))
+}
+
 fn is_ssh_keygen(process: &Process) -> bool {
-    let name = OsStr::new("ssh-keygen");
+    let name = OsStr::new(NAME);
     let image = process
         .image
         .as_ref()
@@ -111,6 +119,7 @@ fn replace(text: &OsStr, secret: &[u8]) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolve::{Image, KnownBy, ProgramFacts};
 
     fn taken(args: &[&str]) -> (Vec<String>, usize) {
         let mut args: Vec<OsString> = args.iter().map(OsString::from).collect();
@@ -151,6 +160,49 @@ mod tests {
                 taken(args),
                 (args.iter().map(ToString::to_string).collect(), 0)
             );
+        }
+    }
+
+    /// A writer with these arguments, started by a shell that spells them.
+    fn writer(image: &str, known: Option<&str>) -> Attribution {
+        let process = |image: &str, args: &[&str]| Process {
+            image: Some(Image {
+                path: image.into(),
+                device: None,
+                inode: None,
+                state: None,
+            }),
+            args: Some(args.iter().map(OsString::from).collect()),
+            ..Process::default()
+        };
+        let known = known.map(|path| KnownAs {
+            path: path.into(),
+            by: KnownBy::Content,
+        });
+        Attribution {
+            process: Some(process(image, &[image, "-N", "s3cret", "-f", "x"])),
+            ancestors: vec![process("/bin/sh", &["sh", "-c", "$0 -N s3cret -f x"])],
+            program: ProgramFacts {
+                known,
+                ..ProgramFacts::default()
+            },
+            ..Attribution::none()
+        }
+    }
+
+    #[test]
+    fn ssh_keygen_under_another_name_does_not_show_it() {
+        for (image, known, hidden) in [
+            ("/usr/bin/ssh-keygen", None, true),
+            ("/tmp/kgen", Some("/usr/bin/ssh-keygen"), true),
+            ("/tmp/kgen", Some("/usr/bin/puttygen"), false),
+            ("/tmp/kgen", None, false),
+        ] {
+            let mut writer = writer(image, known);
+            hide(&mut writer);
+            let shown = format!("{:?}{:?}", writer.process, writer.ancestors);
+            assert_eq!(!shown.contains("s3cret"), hidden, "{shown}");
+            assert_eq!(shown.matches("(hidden)").count() == 2, hidden, "{shown}");
         }
     }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::attribution::same_file;
 use super::clients::Clients;
 use super::entry::{self, Entry, Kind};
 use super::logins::{Login, LogindSession, Records};
@@ -163,12 +164,15 @@ impl Sessions {
         session
     }
 
-    /// The control group of a process that is still there.
+    /// The control group of a process that is still there, and runs what it ran: a
+    /// program that opens sessions may have come after it.
     fn cgroup(&self, process: &Process) -> Option<Vec<u8>> {
         let entry = self.clients.proc().entry(process.pid).ok()?;
         let cgroup = entry.cgroup()?;
         let ticks = entry.stat().ok()?.start_ticks;
-        (Some(ticks) == process.start_ticks).then_some(cgroup)
+        let is_it = Some(ticks) == process.start_ticks
+            && same_file(entry.image().as_ref(), process.image.as_ref());
+        is_it.then_some(cgroup)
     }
 
     /// The client of the sshd that lets a session in.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::identify::Identifier;
-use super::proc::cached_identity;
+use super::proc::{cached_identity, numbers_of_mappings};
 use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts};
 use crate::proctable::{self, Id, Known, Life, ProcTable, Program, Time, Verdict};
 use crate::watch::Writer;
@@ -24,7 +24,7 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         Some(_) => Life::Ended,
         None => Life::Reaped,
     };
-    let (id, program, candidates) = match table.who(writer.pid, life) {
+    let (id, program, candidates) = match table.who(writer.pid, life, writer.acted_once()) {
         Verdict::Unknown => return None,
         Verdict::One(id, program) => (Some(id), Some(program), Vec::new()),
         // One that is known and others that are not: a living one is better read.
@@ -45,18 +45,28 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         process: Some(process),
         ancestors: Vec::new(),
         candidates: candidates.iter().map(|program| image(program)).collect(),
-        program: ProgramFacts::default(),
+        program: ProgramFacts {
+            since: id.and_then(|id| table.began(id)),
+            ..ProgramFacts::default()
+        },
     })
 }
 
-/// Adds what `/proc` says of a process that the table named, if it is still there.
-pub(super) fn complete(process: &mut Process, identifier: &Identifier) {
+/// Adds what `/proc` says of a process that the table named, if it is still there and still
+/// runs what it has run `since`.
+pub(super) fn complete(
+    process: &mut Process,
+    since: Option<Time>,
+    identifier: &Identifier,
+    table: &mut ProcTable,
+) {
     if let Some(image) = &mut process.image
         && image.state.is_none()
     {
         place(image);
     }
-    if process.credentials.is_some() {
+    // Read already, or found to run something else.
+    if process.credentials.is_some() || process.name.is_none() {
         return;
     }
     let Some(ticks) = process.start_ticks else {
@@ -67,19 +77,45 @@ pub(super) fn complete(process: &mut Process, identifier: &Identifier) {
     };
     // Not one that has got the pid since.
     let birth = now.start_ticks.map(proctable::from_ticks);
-    if birth.is_none_or(|birth| birth.abs_diff(proctable::from_ticks(ticks)) > 2 * TICK) {
+    let known = proctable::from_ticks(ticks);
+    if birth.is_none_or(|birth| birth.abs_diff(known) > 2 * TICK) {
         return;
     }
-    let image = process.image.take();
-    let same = super::resolver::same_file(image.as_ref(), now.image.as_ref());
-    *process = Process {
-        // `/proc` names who adopted it when its parent had ended.
-        parent_pid: process.parent_pid.filter(|pid| *pid > 0).or(now.parent_pid),
-        // It is that of what it runs now.
-        name: now.name.filter(|_| same),
-        image,
-        ..now
+    // Nor within the same tick.
+    table.catch_up(proctable::now());
+    let Some(id) = table.table().find(process.pid, known) else {
+        return;
     };
+    // The same file may have been run again, by another that has made it another user's; and
+    // what file runs now is told by other numbers on overlay and btrfs.
+    let is_same_exec = since.is_some() && table.table().since(id, Time::MAX) == since;
+    // `/proc` names who adopted it when its parent had ended.
+    let parent_pid = process.parent_pid.filter(|pid| *pid > 0);
+    let parent_pid = parent_pid.or(now.parent_pid);
+    let image = process.image.take();
+    *process = if is_same_exec && image.is_some() {
+        Process {
+            parent_pid,
+            image,
+            ..now
+        }
+    } else {
+        // It runs another program by now, perhaps with the rights of that program's
+        // owner: whose it was when it acted, and where, is not known any more.
+        Process {
+            parent_pid,
+            image,
+            start: now.start,
+            start_ticks: now.start_ticks,
+            ..Process::unknown(process.pid)
+        }
+    };
+}
+
+/// Since when `process` runs what it runs at this moment.
+pub(super) fn runs_now_since(table: &mut ProcTable, process: &Process) -> Option<Time> {
+    table.catch_up(proctable::now());
+    runs_since(table, process, Time::MAX)
 }
 
 /// The process that made `child`, if the table knows.
@@ -87,6 +123,17 @@ pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> 
     let birth = proctable::from_ticks(child.start_ticks?);
     let id = table.table().find(child.pid, birth)?;
     table.table().parent(id)
+}
+
+/// Since when process `id` ran what it ran when it made `child`, if that is known, and
+/// whether it runs that still.
+pub(super) fn began(table: &ProcTable, id: Id, child: &Process) -> (Option<Time>, bool) {
+    let birth = child.start_ticks.map(proctable::from_ticks);
+    let child = birth.and_then(|birth| table.table().find(child.pid, birth));
+    let birth = child.and_then(|child| table.table().get(child, Time::MAX));
+    let began = birth.and_then(|child| table.table().since(id, child.birth));
+    let is_over = began.is_some() && table.table().since(id, Time::MAX) != began;
+    (began, !is_over)
 }
 
 /// What process `id`, which lives, runs now; `None` where that is not sure.
@@ -103,6 +150,13 @@ pub(super) fn is_alone(table: &ProcTable, process: &Process) -> bool {
     })
 }
 
+/// Whether another process had the pid of `process` so shortly before or after it that
+/// they started in the same tick.
+pub(super) fn is_reused(table: &ProcTable, process: &Process) -> bool {
+    let birth = process.start_ticks.map(proctable::from_ticks);
+    birth.is_some_and(|birth| table.table().is_reused(process.pid, birth))
+}
+
 /// What `process` mapped to be executed besides its image.
 pub(super) fn loaded(table: &ProcTable, process: &Process) -> Option<Image> {
     let birth = proctable::from_ticks(process.start_ticks?);
@@ -112,37 +166,127 @@ pub(super) fn loaded(table: &ProcTable, process: &Process) -> Option<Image> {
     Some(unplaced(&program))
 }
 
-/// The programs that `process` has run, if its image is none of them: what
-/// `/proc/PID/exe` says is anybody's to choose (`PR_SET_MM_MAP` in a user
-/// namespace), what was mapped at its execs is not.
-/// It was `seen` to run then.
-pub(super) fn real_programs(
-    table: &ProcTable,
-    process: &Process,
-    seen: Option<Time>,
-) -> Option<Vec<Image>> {
-    let claimed = process.image.as_ref()?;
-    let inode = claimed.inode?;
+/// What `/proc/PID/exe` says that a process runs, which is for it to choose
+/// (`PR_SET_MM_MAP` in a user namespace), beside what was mapped at its execs, which is not.
+pub(super) enum Claim {
+    /// Nothing speaks against it.
+    Stands,
+    /// It has run these, of which it is none.
+    False(Vec<Image>),
+    /// It may be one of these, or not.
+    Open(Vec<Image>),
+}
+
+/// What is to be thought of the image of `process`, which was `seen` to run then.
+pub(super) fn claim(table: &ProcTable, process: &Process, seen: Option<Time>) -> Claim {
+    weigh(table, process, seen).unwrap_or(Claim::Stands)
+}
+
+fn weigh(table: &ProcTable, process: &Process, seen: Option<Time>) -> Option<Claim> {
+    let claimed = process.image.as_ref().filter(|it| it.inode.is_some())?;
     let birth = proctable::from_ticks(process.start_ticks?);
     let table = table.table();
-    let id = table.find(process.pid, birth)?;
-    let mut programs = table.programs(id)?;
-    if let Some(seen) = seen {
-        programs = vec![table.get(id, seen)?.program?];
-    }
-    // Overlay and btrfs, whose numbers have no major part, give a file other
-    // numbers in a mapping: there the path decides.
-    let by_path = claimed.device.is_none_or(|device| libc::major(device) == 0);
-    let is_it = |program: &Program| {
-        let by_path = by_path && libc::major(program.device) == 0;
-        program.inode == inode || (by_path && program.path == claimed.path)
+    let (programs, complete) = match seen {
+        Some(seen) => {
+            let id = table.find_at(process.pid, birth, seen)?;
+            let program = table.get(id, seen)?.program;
+            // What was lost may have been an exec.
+            let complete = table.since(id, seen).is_some();
+            (program.into_iter().collect(), complete)
+        }
+        None => (
+            table.programs(table.find(process.pid, birth)?)?,
+            // It may have run nothing so far.
+            true,
+        ),
     };
-    if programs.is_empty() || programs.iter().any(|program| is_it(program)) {
+    let likeness = programs.iter().map(|program| likeness(claimed, program));
+    let best = likeness.max().unwrap_or(Likeness::Unsure);
+    if best == Likeness::Same {
         return None;
     }
     let mut images: Vec<Image> = programs.iter().map(|program| image(program)).collect();
     images.dedup();
-    Some(images)
+    Some(if best == Likeness::Other && complete {
+        Claim::False(images)
+    } else {
+        Claim::Open(images)
+    })
+}
+
+/// Since when, at the latest, `process` ran what it ran at `time`.
+pub(super) fn runs_since(table: &ProcTable, process: &Process, time: Time) -> Option<Time> {
+    let birth = proctable::from_ticks(process.start_ticks?);
+    let table = table.table();
+    table.since(table.find_at(process.pid, birth, time)?, time)
+}
+
+/// What `process`, which was held at the exec of its image and had been read at `held`,
+/// can have run since besides that: an exec can fail after the hold, and another can
+/// follow. `None` if not everything is known that it has run.
+pub(super) fn besides(table: &ProcTable, process: &Process, held: Time) -> Option<Besides> {
+    let birth = proctable::from_ticks(process.start_ticks?);
+    let table = table.table();
+    let mut programs = table.begun(table.find_at(process.pid, birth, held)?, held)?;
+    let image = process.image.as_ref()?;
+    let first = programs.first();
+    let began = first.is_some_and(|program| likeness(image, program) == Likeness::Same);
+    if began {
+        programs.remove(0);
+    }
+    Some(Besides {
+        began,
+        others: programs
+            .iter()
+            .map(|program| self::image(program))
+            .collect(),
+    })
+}
+
+/// What a process has run since it was held at an exec.
+pub(super) struct Besides {
+    /// The exec succeeded.
+    pub(super) began: bool,
+    /// What it has run after that.
+    pub(super) others: Vec<Image>,
+}
+
+/// Whether an image is what was mapped as a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    Other,
+    Unsure,
+    Same,
+}
+
+/// Neither a path nor an inode number tells: both are for whoever mounts a file system of
+/// his own in a user namespace to choose.
+fn likeness(image: &Image, program: &Program) -> Likeness {
+    let (Some(device), Some(inode)) = (image.device, image.inode) else {
+        return Likeness::Unsure;
+    };
+    let mapped = (program.device, program.inode);
+    // Overlay and btrfs, whose numbers have no major part, give a file other numbers in
+    // a mapping.
+    let numbers = if (device, inode) == mapped || libc::major(device) != 0 {
+        Some((device, inode))
+    } else {
+        numbers_of_mappings(image)
+    };
+    match numbers {
+        Some(numbers) if numbers == mapped => Likeness::Same,
+        None if program.inode == inode || program.path == image.path => Likeness::Unsure,
+        _ => Likeness::Other,
+    }
+}
+
+/// Whether `process` ran at that time what no file stands for, whatever
+/// `/proc/PID/exe` said.
+pub(super) fn is_unfiled(table: &ProcTable, process: &Process, time: Time) -> bool {
+    let birth = process.start_ticks.map(proctable::from_ticks);
+    let table = table.table();
+    let id = birth.and_then(|birth| table.find_at(process.pid, birth, time));
+    id.is_some_and(|id| table.is_unfiled(id, time))
 }
 
 /// A process that has ended, as the table remembers it.
@@ -207,5 +351,88 @@ fn place(image: &mut Image) {
         // on overlay and btrfs; their numbers have no major part.
         let comparable = libc::major(device) != 0 || here.inode != inode;
         image.state = comparable.then_some(ImageState::Replaced);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::resolve::proc::Proc;
+
+    #[test]
+    fn a_program_is_what_was_mapped_and_not_what_has_its_inode_number_or_path() {
+        let own = std::fs::metadata("/proc/self/exe").unwrap();
+        let path = std::fs::read_link("/proc/self/exe").unwrap();
+        let image = |device, inode| Image {
+            path: path.clone(),
+            device: Some(device),
+            inode: Some(inode),
+            state: None,
+        };
+        let program = |path: &Path, device, inode| Program {
+            path: path.into(),
+            device,
+            inode,
+        };
+        let (disk, other) = (libc::makedev(8, 1), libc::makedev(0, 40));
+        let of_disk =
+            |path, device, inode| likeness(&image(disk, 7), &program(path, device, inode));
+        assert_eq!(of_disk(&path, disk, 7), Likeness::Same);
+        assert_eq!(of_disk(Path::new("/moved"), disk, 7), Likeness::Same);
+        assert_eq!(of_disk(&path, other, 7), Likeness::Other);
+        assert_eq!(of_disk(&path, disk, 8), Likeness::Other);
+        // A file that is not there cannot be asked for.
+        let overlay = image(libc::makedev(0, 41), own.ino() + 1);
+        let of_overlay = |path, inode| likeness(&overlay, &program(path, other, inode));
+        assert_eq!(of_overlay(&path, 7), Likeness::Unsure);
+        assert_eq!(of_overlay(Path::new("/x"), own.ino() + 1), Likeness::Unsure);
+        assert_eq!(of_overlay(Path::new("/x"), 7), Likeness::Other);
+    }
+
+    /// A program with another's rights may have come after the one that acted.
+    #[test]
+    fn whose_a_process_was_is_not_read_of_one_that_runs_another_program() {
+        let proc = Arc::new(Proc::open(Path::new("/proc")).unwrap());
+        let identifier = Identifier::new(proc).unwrap();
+        let mut table = ProcTable::start().unwrap();
+        let own = identifier.brief(std::process::id().cast_signed()).unwrap();
+        let named = |image: &Option<Image>| Process {
+            start: own.start,
+            start_ticks: own.start_ticks,
+            name: Some("it".into()),
+            image: image.clone(),
+            ..Process::unknown(own.pid)
+        };
+        let since = runs_since(&table, &own, Time::MAX);
+        let mut same = named(&own.image);
+        complete(&mut same, since, &identifier, &mut table);
+        assert_eq!(same, own);
+        let other = own.image.as_ref().map(|image| Image {
+            inode: Some(1),
+            ..image.clone()
+        });
+        let earlier = since.map(|since| since - 1);
+        // Nor of one that may have run either of two, or the same file before.
+        for (image, since) in [
+            (other, earlier),
+            (None, since),
+            (own.image.clone(), earlier),
+        ] {
+            let mut process = named(&image);
+            // However often it is asked for.
+            for _ in 0..2 {
+                complete(&mut process, since, &identifier, &mut table);
+            }
+            let known = Process {
+                parent_pid: own.parent_pid,
+                name: None,
+                ..named(&image)
+            };
+            assert_eq!(process, known);
+        }
     }
 }

@@ -61,8 +61,8 @@ pub struct Suppression {
 pub enum Verdict {
     /// It is raised.
     Raise,
-    /// It is counted, and told of later.
-    Suppress,
+    /// It is counted, and told of later: with this window ([`Suppressed::window`]).
+    Suppress(u64),
 }
 
 /// Why alerts were suppressed.
@@ -90,6 +90,8 @@ pub struct Suppressed {
     pub start: SystemTime,
     /// When it ends.
     pub end: SystemTime,
+    /// Which window it was; each has a number of its own.
+    pub window: u64,
 }
 
 /// The state between alerts, of all rules. Outlives a reload of them.
@@ -127,6 +129,8 @@ struct Window {
     start: SystemTime,
     length: Duration,
     suppressed: u64,
+    /// How many had been suppressed in all when the first of these was.
+    number: u64,
 }
 
 impl Window {
@@ -135,7 +139,18 @@ impl Window {
             start,
             length,
             suppressed: 0,
+            number: 0,
         }
+    }
+
+    /// One more is suppressed, of so many in `total`.
+    fn suppress(&mut self, total: &mut u64) -> Verdict {
+        *total += 1;
+        if self.suppressed == 0 {
+            self.number = *total;
+        }
+        self.suppressed += 1;
+        Verdict::Suppress(self.number)
     }
 
     /// Also of a time before its start: events need not come in order.
@@ -182,9 +197,7 @@ impl Suppressor {
             && let Some(window) = state.groups.get_mut(group)
         {
             if window.holds(now) {
-                window.suppressed += 1;
-                self.total += 1;
-                return Verdict::Suppress;
+                return window.suppress(&mut self.total);
             }
             let window = state.groups.remove_entry(group);
             self.told.extend(
@@ -203,9 +216,7 @@ impl Suppressor {
         let raised = state.raised.entry(home.clone()).or_insert(new);
         if raised.window.holds(now) {
             if raised.count >= limits.max_signals {
-                raised.window.suppressed += 1;
-                self.total += 1;
-                return Verdict::Suppress;
+                return raised.window.suppress(&mut self.total);
             }
             raised.count += 1;
         } else {
@@ -300,6 +311,7 @@ impl State {
                 .start
                 .checked_add(window.length)
                 .unwrap_or(window.start),
+            window: window.number,
         })
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::file::{self, Body, Compiled, Parsed};
 use super::{Entry, Error, Fields, Standing, cases, shipped};
 use crate::config;
-use crate::config::snippet::Source;
+use crate::config::snippet::{self, Source};
 
 /// No rule is longer; what is, is no rule.
 const MAX_BYTES: u64 = 1 << 20;
@@ -115,7 +115,7 @@ fn read_all(
         };
         if let Some((first, _)) = found.get(id.get_ref()) {
             let message = format!("the rule_id {} is taken", id.get_ref());
-            let help = format!("{} has it too", entries[*first].file.display());
+            let help = format!("{} has it too", snippet::shown(&entries[*first].file));
             let fault = source.fault(id.span(), message).help(help);
             errors.push(Error::Invalid(fault));
             continue;

@@ -46,7 +46,7 @@ pub use schema::{knows as knows_field, nearest_field};
 use self::file::Compiled;
 use self::plan::{Answers, Plan};
 use crate::config;
-use crate::config::snippet::Fault;
+use crate::config::snippet::{self, Fault};
 use crate::eql;
 
 /// Why there are no rules.
@@ -76,10 +76,10 @@ impl Error {
     pub fn render(&self, styled: bool) -> String {
         match self {
             Self::Read { path, source } => {
-                format!("cannot read rules from {}: {source}", path.display())
+                format!("cannot read rules from {}: {source}", snippet::shown(path))
             }
             Self::NoRule { path, reason } => {
-                format!("{} is no rule file: {reason}", path.display())
+                format!("{} is no rule file: {reason}", snippet::shown(path))
             }
             Self::Invalid(fault) => fault.render(styled),
         }

@@ -30,7 +30,7 @@ pub use field::{field, number, strings, text};
 pub use journal::{Journal, MessageId, fields, priority};
 pub use jsonlog::{Flaw, JsonLog, Link, Options, Rotation, Verifier, last_written};
 pub(crate) use jsonlog::{LAST_NUMBER, is_absence, line_start, rotated};
-pub use receipt::{Fate, Receipt};
+pub use receipt::{Fate, Promise, Receipt};
 pub use report::{Report, ReportKind, SinkState, SinkStatus};
 pub use terminal::{Format, Renderer, Terminal, TerminalStyle};
 

@@ -29,6 +29,11 @@ pub enum Fate {
 }
 
 impl Receipt {
+    /// Whether it is a clone of the other.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// What became of the lines so far. To be asked when all have been sent.
     #[must_use]
     pub fn fate(&self) -> Fate {
@@ -45,6 +50,36 @@ impl Receipt {
     pub(crate) fn slip(&self) -> Slip {
         self.0.waiting.fetch_add(1, SeqCst);
         Slip(Some(Arc::clone(&self.0)))
+    }
+}
+
+/// The receipt of a line that is still to come. Dropped before that it says that the
+/// line was lost.
+#[derive(Debug)]
+pub struct Promise {
+    receipt: Receipt,
+    slip: Slip,
+}
+
+impl Default for Promise {
+    fn default() -> Self {
+        let receipt = Receipt::default();
+        let slip = receipt.slip();
+        Self { receipt, slip }
+    }
+}
+
+impl Promise {
+    /// For what waits for the line.
+    #[must_use]
+    pub fn receipt(&self) -> Receipt {
+        self.receipt.clone()
+    }
+
+    /// Has the line sent.
+    pub fn keep(self, send: impl FnOnce(&Receipt)) {
+        send(&self.receipt);
+        self.slip.keep();
     }
 }
 

@@ -151,7 +151,7 @@ impl Renderer {
         let before = self.before.take();
         let shown = match text(document, "event.kind") {
             Some("state" | "pipeline_error") => None,
-            _ => Some(Shown::of(document, self.style.unicode)),
+            _ => Some(Shown::of(document, &self.style)),
         };
         let mut page = Page::new(&self.style);
         let joins = match (&before, &shown) {
@@ -180,11 +180,13 @@ impl Renderer {
 const TOLD: [&str; 4] = ["program", "command", "user", "session"];
 
 impl Shown {
-    fn of(document: &Map<String, Value>, unicode: bool) -> Self {
+    fn of(document: &Map<String, Value>, style: &TerminalStyle) -> Self {
+        let mut rows = facts::rows(document);
+        rows.extend(between(document, &style.zone).map(|when| ("when", when)));
         Self {
             act: text(document, "ssh_keywatch.act.id").map(str::to_owned),
-            rows: facts::rows(document),
-            lineage: lineage(document, unicode),
+            rows,
+            lineage: lineage(document, style.unicode),
             proof: facts::proof(document),
             undo: facts::undo(document),
         }
@@ -256,7 +258,13 @@ fn heading(page: &mut Page<'_>, document: &Map<String, Value>, style: &TerminalS
     let note = if joins {
         Some("same act".to_owned())
     } else {
-        age(document, (style.now)())
+        let age = age(document, (style.now)());
+        // Its time is not that of the deed.
+        match (facts::is_found(document), age) {
+            (true, Some(age)) => Some(format!("found {age}")),
+            (true, None) => Some("found".to_owned()),
+            (false, age) => age,
+        }
     };
     if let Some(note) = note {
         page.painted(Style::new().dimmed(), &format!("  ({note})"));
@@ -277,10 +285,25 @@ fn age(document: &Map<String, Value>, now: Timestamp) -> Option<String> {
     })
 }
 
+/// Since when and until when what a comparison found can have happened.
+fn between(document: &Map<String, Value>, zone: &TimeZone) -> Option<String> {
+    if !facts::is_found(document) {
+        return None;
+    }
+    let until = local(text(document, "event.end")?, zone);
+    Some(match text(document, "event.start") {
+        Some(since) => format!("between {} and {until}", local(since, zone)),
+        None => format!("before {until}"),
+    })
+}
+
 fn time(document: &Map<String, Value>, zone: &TimeZone) -> String {
-    let Some(raw) = text(document, "@timestamp") else {
-        return "(no time)".to_owned();
-    };
+    let raw = text(document, "@timestamp");
+    raw.map_or_else(|| "(no time)".to_owned(), |raw| local(raw, zone))
+}
+
+/// A time of a document in this zone.
+fn local(raw: &str, zone: &TimeZone) -> String {
     match raw.parse::<Timestamp>() {
         Ok(time) => time
             .to_zoned_datetime(zone.clone())

@@ -4,21 +4,21 @@
 //! pidfds; a permission group holds the opener until it is answered. The two
 //! cannot be one group: handles need `FAN_CLASS_NOTIF`, holds `FAN_CLASS_CONTENT`.
 //! There is no order between the records of two groups.
-//!
-//! Records are parsed here and not by `nix`, whose reader drops the
-//! information records and leaks the pidfds in them.
 
-use std::ffi::{OsStr, OsString};
+mod record;
+
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 
-use super::{ObjectId, PidFd};
+pub use self::record::{Entry, Malformed, Record, count_records};
+use self::record::{METADATA_LENGTH, own, parse};
 
 /// The bits of a record's or a mark's mask that we use. A record's mask is a
 /// set: one record can carry several.
@@ -55,172 +55,6 @@ pub mod mask {
     pub const OPEN_EXEC_PERM: u64 = libc::FAN_OPEN_EXEC_PERM;
     /// The queue overflowed: records were lost.
     pub const OVERFLOW: u64 = libc::FAN_Q_OVERFLOW;
-}
-
-/// A directory entry in a record: the directory's identity and the name in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The directory.
-    pub directory: ObjectId,
-    /// The name; `.` for the directory itself.
-    pub name: OsString,
-}
-
-/// One record, its descriptors owned.
-#[derive(Debug)]
-pub struct Record {
-    /// What happened: bits of [`mask`].
-    pub mask: u64,
-    /// Who did it: a process (thread-group) id, or a thread id in a group made
-    /// so; 0 when it is outside our pid namespace.
-    pub pid: i32,
-    /// The opened object, in a permission group.
-    pub fd: Option<OwnedFd>,
-    /// The process, unless it was gone when the record was read.
-    pub pidfd: Option<PidFd>,
-    /// The entry the record is about.
-    pub entry: Option<Entry>,
-    /// The object the entry leads to.
-    pub target: Option<ObjectId>,
-    /// The former entry of a rename, if its directory is marked.
-    pub from: Option<Entry>,
-    /// The new entry of a rename, if its directory is marked.
-    pub to: Option<Entry>,
-}
-
-impl Record {
-    /// Whether any of `bits` is set.
-    #[must_use]
-    pub fn is(&self, bits: u64) -> bool {
-        self.mask & bits != 0
-    }
-}
-
-/// Why bytes could not be read as records: the kernel speaks another version
-/// of the protocol, or a length points outside the buffer.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("fanotify gave a record that cannot be read: {0}")]
-pub struct Malformed(&'static str);
-
-/// `FAN_EVENT_METADATA_LEN` and the field offsets of `struct fanotify_event_metadata`.
-const METADATA_LENGTH: usize = 24;
-const METADATA_VERSION: u8 = 3;
-
-const INFO_FID: u8 = 1;
-const INFO_DFID_NAME: u8 = 2;
-const INFO_DFID: u8 = 3;
-const INFO_PIDFD: u8 = 4;
-const INFO_OLD_DFID_NAME: u8 = 10;
-const INFO_NEW_DFID_NAME: u8 = 12;
-
-/// A record before its descriptors are owned: plain data, so that parsing can
-/// be tested on bytes.
-#[derive(Debug, PartialEq, Eq)]
-struct RawRecord {
-    mask: u64,
-    pid: i32,
-    fd: i32,
-    pidfd: i32,
-    entry: Option<Entry>,
-    target: Option<ObjectId>,
-    from: Option<Entry>,
-    to: Option<Entry>,
-}
-
-fn bytes<const N: usize>(buffer: &[u8], at: usize) -> Result<[u8; N], Malformed> {
-    buffer
-        .get(at..at + N)
-        .and_then(|slice| slice.try_into().ok())
-        .ok_or(Malformed("it is cut short"))
-}
-
-/// Parses the record at the start of `buffer`; returns it and its length.
-fn parse_record(buffer: &[u8]) -> Result<(RawRecord, usize), Malformed> {
-    let length = u32::from_ne_bytes(bytes(buffer, 0)?) as usize;
-    let version = bytes::<1>(buffer, 4)?[0];
-    let metadata_length = usize::from(u16::from_ne_bytes(bytes(buffer, 6)?));
-    if version != METADATA_VERSION {
-        return Err(Malformed("its version is not 3"));
-    }
-    if metadata_length < METADATA_LENGTH || length < metadata_length || length > buffer.len() {
-        return Err(Malformed("its length is wrong"));
-    }
-    let mut record = RawRecord {
-        mask: u64::from_ne_bytes(bytes(buffer, 8)?),
-        fd: i32::from_ne_bytes(bytes(buffer, 16)?),
-        pid: i32::from_ne_bytes(bytes(buffer, 20)?),
-        pidfd: libc::FAN_NOPIDFD,
-        entry: None,
-        target: None,
-        from: None,
-        to: None,
-    };
-    let mut rest = &buffer[metadata_length..length];
-    while !rest.is_empty() {
-        let kind = bytes::<1>(rest, 0)?[0];
-        let info_length = usize::from(u16::from_ne_bytes(bytes(rest, 2)?));
-        if info_length < 4 || info_length > rest.len() {
-            return Err(Malformed("the length of its information is wrong"));
-        }
-        let info = &rest[..info_length];
-        match kind {
-            INFO_FID => record.target = Some(parse_fid(info)?.0),
-            INFO_DFID | INFO_DFID_NAME => record.entry = Some(parse_entry(info)?),
-            INFO_OLD_DFID_NAME => record.from = Some(parse_entry(info)?),
-            INFO_NEW_DFID_NAME => record.to = Some(parse_entry(info)?),
-            INFO_PIDFD => record.pidfd = i32::from_ne_bytes(bytes(info, 4)?),
-            // Others, such as FAN_EVENT_INFO_TYPE_ERROR, are not asked for.
-            _ => {}
-        }
-        rest = &rest[info_length..];
-    }
-    Ok((record, length))
-}
-
-/// Parses `struct fanotify_event_info_fid`; returns the identity and what
-/// follows the handle.
-fn parse_fid(info: &[u8]) -> Result<(ObjectId, &[u8]), Malformed> {
-    let fsid = bytes(info, 4)?;
-    let handle_length = u32::from_ne_bytes(bytes(info, 12)?) as usize;
-    let handle_type = i32::from_ne_bytes(bytes(info, 16)?);
-    let end = 20usize
-        .checked_add(handle_length)
-        .filter(|end| *end <= info.len())
-        .ok_or(Malformed("a file handle is cut short"))?;
-    let id = ObjectId::from_parts(fsid, handle_type, &info[20..end]);
-    Ok((id, &info[end..]))
-}
-
-fn parse_entry(info: &[u8]) -> Result<Entry, Malformed> {
-    let (directory, rest) = parse_fid(info)?;
-    let end = rest
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(rest.len());
-    let name = if end == 0 { b"." } else { &rest[..end] };
-    Ok(Entry {
-        directory,
-        name: OsString::from_vec(name.to_vec()),
-    })
-}
-
-/// Takes over the descriptors of a parsed record.
-fn own(raw: RawRecord) -> Record {
-    let owned = |fd: i32| {
-        // SAFETY: the kernel opened this descriptor for us while it copied
-        // the record, and nothing else knows it (fanotify(7)).
-        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-    };
-    Record {
-        mask: raw.mask,
-        pid: raw.pid,
-        fd: owned(raw.fd),
-        pidfd: owned(raw.pidfd).map(PidFd::from_fd),
-        entry: raw.entry,
-        target: raw.target,
-        from: raw.from,
-        to: raw.to,
-    }
 }
 
 /// What the notification group of this kernel can say.
@@ -315,9 +149,7 @@ impl NotificationGroup {
     /// # Errors
     /// As [`NotificationGroup::unmark_directory`].
     pub fn unmark_place(&self, file: BorrowedFd<'_>, mask: u64) -> io::Result<()> {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = MarkFlags::FAN_MARK_REMOVE;
-        mark(&self.group, flags, mask, file, OsStr::new(&path))
+        unmark_place(&self.group, MarkFlags::empty(), mask, file)
     }
 
     /// Marks the whole file system that `dir` lies on.
@@ -336,6 +168,17 @@ impl NotificationGroup {
     pub fn unmark_file_system(&self, dir: BorrowedFd<'_>, mask: u64) -> io::Result<()> {
         let flags = MarkFlags::FAN_MARK_REMOVE | MarkFlags::FAN_MARK_FILESYSTEM;
         mark(&self.group, flags, mask, dir, OsStr::new("."))
+    }
+
+    /// Takes the marks off all file systems, whether they can be reached or not; those of
+    /// directories and files stay. Takes time in proportion to these.
+    ///
+    /// # Errors
+    /// The errno of `fanotify_mark(2)`.
+    pub fn unmark_all_file_systems(&self) -> io::Result<()> {
+        let flags = MarkFlags::FAN_MARK_FLUSH | MarkFlags::FAN_MARK_FILESYSTEM;
+        // No place is looked at.
+        mark(&self.group, flags, 0, self.group.as_fd(), OsStr::new("."))
     }
 
     /// How many records wait in the queue: for each, `FIONREAD` counts the bytes of
@@ -369,7 +212,7 @@ impl AsFd for NotificationGroup {
 #[derive(Debug)]
 pub struct PermissionGroup {
     group: Fanotify,
-    open: AtomicBool,
+    state: AtomicU8,
     /// `/dev/null`, to close the group when there is no descriptor left.
     null: File,
 }
@@ -405,7 +248,7 @@ impl PermissionGroup {
     fn made(group: Fanotify) -> io::Result<Self> {
         Ok(Self {
             group,
-            open: AtomicBool::new(true),
+            state: AtomicU8::new(Self::OPEN),
             null: File::open("/dev/null")?,
         })
     }
@@ -417,13 +260,21 @@ impl PermissionGroup {
         | libc::FAN_UNLIMITED_MARKS
         | libc::FAN_REPORT_TID;
 
-    /// Whether it has not been closed.
+    /// What it is: closed, opened again but not answered yet, or open.
+    const CLOSED: u8 = 0;
+    const UNANSWERED: u8 = 1;
+    const OPEN: u8 = 2;
+
+    /// Whether it has not been closed: openers can be held.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == Self::OPEN
     }
 
-    /// Opens a closed group again, without its marks, for all who refer to it.
+    /// Opens a closed group again, without its marks, for all who refer to it. It is not
+    /// said to be open before [`PermissionGroup::answered`]: nobody shall be held whom nobody
+    /// answers yet.
+    ///
     /// An answer to a record of the former group finds nobody waiting: the
     /// record's descriptor is still open, so no new record has its number.
     ///
@@ -431,9 +282,18 @@ impl PermissionGroup {
     /// As [`PermissionGroup::new`].
     pub fn reopen(&self) -> io::Result<()> {
         let new = init(Self::FLAGS)?;
-        self.replace(new.as_fd())?;
-        self.open.store(true, Ordering::Release);
-        Ok(())
+        self.state.store(Self::UNANSWERED, Ordering::Release);
+        self.replace(new.as_fd())
+    }
+
+    /// Somebody answers from now on. False if it has been closed since it was opened again.
+    #[must_use]
+    pub fn answered(&self) -> bool {
+        let (from, to) = (Self::UNANSWERED, Self::OPEN);
+        let set = self
+            .state
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
+        set.is_ok()
     }
 
     /// Marks the directory `dir`.
@@ -489,22 +349,16 @@ impl PermissionGroup {
     /// # Errors
     /// As [`NotificationGroup::mark_directory`].
     pub fn ignore(&self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        /// `FAN_MARK_IGNORE_SURV` (Linux 6.0) and its elder form.
-        const IGNORE: [u32; 2] = [
-            libc::FAN_MARK_IGNORE | libc::FAN_MARK_IGNORED_SURV_MODIFY,
-            libc::FAN_MARK_IGNORED_MASK | libc::FAN_MARK_IGNORED_SURV_MODIFY,
-        ];
-        let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-        for flags in IGNORE {
-            let flags = MarkFlags::from_bits_retain(
-                libc::FAN_MARK_ADD | libc::FAN_MARK_DONT_FOLLOW | flags,
-            );
-            match mark(&self.group, flags, mask::OPEN_PERM, dir, name) {
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
-                other => return other,
-            }
-        }
-        Err(last)
+        let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_DONT_FOLLOW;
+        ignoring(|how| mark(&self.group, flags | how, mask::OPEN_PERM, dir, name))
+    }
+
+    /// Holds opens again of the file that is open as a place (`O_PATH`).
+    ///
+    /// # Errors
+    /// As [`NotificationGroup::unmark_directory`].
+    pub fn ignore_no_longer(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        ignoring(|how| unmark_place(&self.group, how, mask::OPEN_PERM, file))
     }
 
     /// Closes the group, whoever else refers to it: every opener that waits
@@ -513,7 +367,7 @@ impl PermissionGroup {
     /// # Errors
     /// The errno of dup3(2).
     pub fn close(&self) -> io::Result<()> {
-        self.open.store(false, Ordering::Release);
+        self.state.store(Self::CLOSED, Ordering::Release);
         self.replace(self.null.as_fd())
     }
 
@@ -537,7 +391,7 @@ impl PermissionGroup {
     /// an open must be answered.
     ///
     /// # Errors
-    /// As [`NotificationGroup::read`].
+    /// As [`NotificationGroup::read`]; of one record alone if [`refused_one`] says so.
     pub fn read(&self, buffer: &mut [u8], take: impl FnMut(Record)) -> io::Result<usize> {
         read(self.group.as_fd(), buffer, take)
     }
@@ -570,12 +424,65 @@ impl AsFd for PermissionGroup {
     }
 }
 
+/// The kernel opens the file of a permission record while that is read. Non-blocking: a
+/// lease (`F_SETLEASE` in fcntl(2)) would be waited for, up to `fs.lease-break-time`, and
+/// on kernels that hold the openers of FIFOs a writer. A notification group opens none.
 fn init(flags: u32) -> io::Result<Fanotify> {
     Fanotify::init(
         InitFlags::from_bits_retain(flags),
-        EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC,
+        EventFFlags::O_RDONLY
+            | EventFFlags::O_LARGEFILE
+            | EventFFlags::O_CLOEXEC
+            | EventFFlags::O_NONBLOCK,
     )
     .map_err(io::Error::from)
+}
+
+/// Whether a reading failed with `error` because the kernel could not open the file of one
+/// record, whose opener it has refused (`copy_event_to_user` in
+/// `fs/notify/fanotify/fanotify_user.c`): the next can be read. `EAGAIN` is not told from an
+/// empty queue; that it is not empty shows by poll(2). Where there are no descriptors or
+/// there is no memory, the next would be refused as well.
+#[must_use]
+pub fn refused_one(error: &io::Error) -> bool {
+    const OF_ALL: [i32; 6] = [
+        libc::EBADF,
+        libc::EFAULT,
+        libc::EINVAL,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+    ];
+    let errno = error.raw_os_error();
+    errno.is_some_and(|errno| !OF_ALL.contains(&errno))
+}
+
+/// Does `act` with the flags of an ignore mark that this kernel knows.
+fn ignoring(act: impl Fn(MarkFlags) -> io::Result<()>) -> io::Result<()> {
+    /// `FAN_MARK_IGNORE_SURV` (Linux 6.0) and its elder form.
+    const IGNORE: [u32; 2] = [
+        libc::FAN_MARK_IGNORE | libc::FAN_MARK_IGNORED_SURV_MODIFY,
+        libc::FAN_MARK_IGNORED_MASK | libc::FAN_MARK_IGNORED_SURV_MODIFY,
+    ];
+    let mut last = io::Error::from_raw_os_error(libc::EINVAL);
+    for flags in IGNORE {
+        match act(MarkFlags::from_bits_retain(flags)) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
+            other => return other,
+        }
+    }
+    Err(last)
+}
+
+fn unmark_place(
+    group: &Fanotify,
+    flags: MarkFlags,
+    mask: u64,
+    file: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = flags | MarkFlags::FAN_MARK_REMOVE;
+    mark(group, flags, mask, file, OsStr::new(&path))
 }
 
 fn mark_directory(
@@ -620,23 +527,31 @@ fn read(
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Parses all records in `bytes`; returns how many there are.
-fn parse(mut bytes: &[u8], mut take: impl FnMut(RawRecord)) -> Result<usize, Malformed> {
-    let mut count = 0;
-    while !bytes.is_empty() {
-        let (record, used) = parse_record(bytes)?;
-        take(record);
-        count += 1;
-        bytes = &bytes[used..];
-    }
-    Ok(count)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How many records `bytes` are; the descriptors in them are nobody's. For fuzzing.
-///
-/// # Errors
-/// They are no records.
-#[doc(hidden)]
-pub fn count_records(bytes: &[u8]) -> Result<usize, Malformed> {
-    parse(bytes, drop)
+    #[test]
+    fn what_one_file_cannot_be_opened_for_is_told_from_what_concerns_all() {
+        // A security module, a file without its key, a device, a disk that errs.
+        for errno in [
+            libc::EACCES,
+            libc::EPERM,
+            libc::ENOKEY,
+            libc::ENXIO,
+            libc::EIO,
+        ] {
+            assert!(refused_one(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        for errno in [libc::EMFILE, libc::ENOMEM, libc::EBADF, libc::EINVAL] {
+            assert!(
+                !refused_one(&io::Error::from_raw_os_error(errno)),
+                "{errno}"
+            );
+        }
+        assert!(
+            !refused_one(&io::ErrorKind::InvalidData.into()),
+            "malformed"
+        );
+    }
 }

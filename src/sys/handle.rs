@@ -154,9 +154,14 @@ impl ObjectId {
     /// The errno of `open_by_handle_at(2)`: `ESTALE` when the object is gone,
     /// `EPERM` without `CAP_DAC_READ_SEARCH`.
     pub fn open(&self, dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        // It does not take a place for a file system.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = nix::fcntl::openat(dir, ".", flags, Mode::empty())?;
+        self.open_from(readable(dir)?.as_fd())
+    }
+
+    /// The same; `dir` is [`readable`].
+    ///
+    /// # Errors
+    /// As [`ObjectId::open`].
+    pub fn open_from(&self, dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         let stale = || io::Error::from_raw_os_error(libc::ESTALE);
         let (_, kind, opaque) = self.parts();
         let mut handle = Handle {
@@ -221,6 +226,16 @@ impl ObjectId {
         }
         Err(io::Error::from_raw_os_error(libc::EINVAL))
     }
+}
+
+/// Opens the directory `dir` (an `O_PATH` descriptor will do) for reading:
+/// `open_by_handle_at(2)` does not take a place for a file system.
+///
+/// # Errors
+/// The errno of openat(2).
+pub fn readable(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::openat(dir, ".", flags, Mode::empty())?)
 }
 
 /// `struct file_handle` (`open_by_handle_at(2)`) with as much room as there can be.

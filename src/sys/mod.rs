@@ -10,6 +10,7 @@
 pub mod affinity;
 pub mod fanotify;
 pub mod handle;
+pub mod mapped;
 pub mod memory;
 pub mod open;
 pub mod peer;

@@ -10,7 +10,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Bytes of records that a ring holds; a power of two. With the page in front
 /// of it, it is what an unprivileged user may lock (`perf_event_mlock_kb`).
@@ -53,6 +53,7 @@ const COUNT_SW_DUMMY: u64 = 9;
 const SAMPLE_TID: u64 = 1 << 1;
 const SAMPLE_TIME: u64 = 1 << 2;
 const SAMPLE_CPU: u64 = 1 << 7;
+const FORMAT_TIME_ENABLED: u64 = 1;
 const FLAG_DISABLED: u64 = 1;
 const FLAG_MMAP: u64 = 1 << 8;
 const FLAG_COMM: u64 = 1 << 9;
@@ -78,6 +79,7 @@ fn attributes() -> Attributes {
     Attributes {
         size: u32::try_from(size_of::<Attributes>()).unwrap_or(0),
         sample_type: SAMPLE_TID | SAMPLE_TIME | SAMPLE_CPU,
+        read_format: FORMAT_TIME_ENABLED,
         flags: FLAG_WATERMARK | FLAG_SAMPLE_ID_ALL | FLAG_USE_CLOCKID,
         wakeup_watermark: WATERMARK,
         clock: libc::CLOCK_MONOTONIC,
@@ -183,6 +185,25 @@ impl Ring {
         })
     }
 
+    /// Whether the kernel still writes to it: it takes the events of a processor that goes
+    /// away from it, and does not give them back (`perf_event_exit_cpu`).
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let enabled = self.enabled();
+        enabled.is_ok_and(|before| self.enabled().is_ok_and(|now| now != before))
+    }
+
+    /// For how long it has been written to, nanoseconds.
+    fn enabled(&self) -> io::Result<u64> {
+        // `struct read_format`: the count, which is nothing, and the time.
+        let mut bytes = [0; 16];
+        let count = nix::unistd::read(&self.event, &mut bytes)?;
+        match bytes.last_chunk() {
+            Some(time) if count == bytes.len() => Ok(u64::from_ne_bytes(*time)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
     /// Its processor.
     #[must_use]
     pub fn cpu(&self) -> i32 {
@@ -220,6 +241,11 @@ impl Ring {
             out.extend_from_slice(data);
         }
         self.position(DATA_TAIL).store(head, Ordering::Release);
+        // Up to here the kernel had no more room than before the reading, and says only with
+        // the next record that there was not enough.
+        fence(Ordering::SeqCst);
+        let head = self.position(DATA_HEAD).load(Ordering::Acquire);
+        let length = usize::try_from(head.wrapping_sub(tail)).unwrap_or(self.size);
         if length > self.size - LONGEST {
             Fill::Full
         } else {

@@ -16,7 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::beat::Beat;
-use crate::sys::fanotify::PermissionGroup;
+use crate::sys::fanotify::{PermissionGroup, refused_one};
 
 /// The longest that an opener waits.
 pub const LIMIT: Duration = Duration::from_millis(50);
@@ -44,12 +44,18 @@ pub struct Deadline {
     fd: AtomicI32,
     /// The descriptors of those that are kept besides; -1 is a free place.
     kept: [AtomicI32; FLIGHTS],
+    /// How often openers were let go, twice; odd while they are.
+    releases: AtomicU64,
     /// Signs of life while somebody waits, and records done with.
     beats: Beat,
     served: AtomicU64,
     stop: AtomicBool,
     wake: EventFd,
 }
+
+/// A moment at which the answering thread was about to read a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Since(u64);
 
 /// So many openers were let go unidentified, for they had waited too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +70,7 @@ impl Deadline {
             began: AtomicU64::new(0),
             fd: AtomicI32::new(-1),
             kept: [const { AtomicI32::new(-1) }; FLIGHTS],
+            releases: AtomicU64::new(0),
             beats: Beat::default(),
             served: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -79,9 +86,20 @@ impl Deadline {
 
     /// The answering thread is about to read a record: from then on nobody else
     /// can tell that somebody waits.
-    pub fn reading(&self) {
+    pub fn reading(&self) -> Since {
         self.beat();
         self.began.store(self.now(), Ordering::SeqCst);
+        // Before the record is read: a number that the supervisor took for the record
+        // before may be this one's by then.
+        Since(self.releases.load(Ordering::SeqCst))
+    }
+
+    /// Whether nobody has been let go since: whose record was read since then has been
+    /// waiting until now, and what was read of them before this was asked is true.
+    #[must_use]
+    pub fn is_unbroken(&self, since: Since) -> bool {
+        let releases = self.releases.load(Ordering::SeqCst);
+        releases.is_multiple_of(2) && releases == since.0
     }
 
     /// It has read a record, whose answer names `fd`.
@@ -224,6 +242,8 @@ impl Deadline {
     /// Lets the opener at hand go on, and all that wait behind it.
     fn let_go(&self, group: &PermissionGroup) -> u64 {
         let mut count = 0;
+        // Before anybody is: who goes on may run another program, and wait again.
+        self.releases.fetch_add(1, Ordering::SeqCst);
         // Should the answering thread answer at this very moment, one of the two
         // answers finds nobody waiting; should the number have been given to the
         // next opener already, that one goes on unidentified.
@@ -238,14 +258,21 @@ impl Deadline {
             }
         }
         let mut buffer = [0u8; 4096];
-        while let Ok(1..) = group.read(&mut buffer, |record| {
-            if let Some(fd) = &record.fd {
-                let fd: BorrowedFd<'_> = fd.as_fd();
-                if group.allow(fd).is_ok() {
-                    count += 1;
+        // Not until nothing is read: nothing is of a leased file, behind which others wait.
+        while group.is_open() && is_readable(group) {
+            let read = group.read(&mut buffer, |record| {
+                if let Some(fd) = &record.fd {
+                    let fd: BorrowedFd<'_> = fd.as_fd();
+                    if group.allow(fd).is_ok() {
+                        count += 1;
+                    }
                 }
+            });
+            if read.is_err_and(|error| !refused_one(&error)) {
+                break;
             }
-        }) {}
+        }
+        self.releases.fetch_add(1, Ordering::SeqCst);
         count
     }
 }

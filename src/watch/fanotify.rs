@@ -9,12 +9,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::fence::Fence;
 use super::home::Home;
+use super::repeats::Repeats;
 use super::tree::{Held, Interest, Marker, NodeId, Scope, Tree};
 use super::{Evidence, Notice, Problem, What, Writer};
 use crate::sys::ObjectId;
@@ -49,6 +51,8 @@ struct Marks {
     /// Files that have settled are not held.
     ignore_settled: bool,
     renames: u64,
+    /// A directory got a mark.
+    marked: Arc<AtomicBool>,
 }
 
 impl Marks {
@@ -82,6 +86,7 @@ impl Marker for Marks {
         };
         self.notification
             .mark_directory(dir, NAMES | ITSELF | self.renames | files)?;
+        self.marked.store(true, Ordering::Relaxed);
         let watched = interest > Interest::Names;
         let Some(permission) = self
             .permission
@@ -145,10 +150,17 @@ impl Marker for Marks {
         self.notification.mark_file(dir, name, WRITES)
     }
 
-    fn unfollow(&mut self, dir: BorrowedFd<'_>, object: &ObjectId) {
-        // ESTALE: the last of its names is gone, and the mark with it.
-        if let Ok(file) = object.open(dir) {
-            let _ = self.notification.unmark_place(file.as_fd(), WRITES);
+    fn unfollow(&mut self, file: BorrowedFd<'_>) {
+        // ENOENT: it had none.
+        let _ = self.notification.unmark_place(file, WRITES);
+    }
+
+    fn unsettle(&mut self, file: BorrowedFd<'_>) {
+        if self.ignore_settled
+            && let Some(permission) = &self.permission
+        {
+            // ENOENT: it had none.
+            let _ = permission.ignore_no_longer(file);
         }
     }
 
@@ -173,6 +185,7 @@ pub struct FanotifyWatch {
     to_mute: Option<Home>,
     /// Records of muted homes that were not looked at.
     unread: HashMap<Home, u64>,
+    repeats: Repeats,
 }
 
 impl FanotifyWatch {
@@ -184,7 +197,9 @@ impl FanotifyWatch {
         scope: Scope,
         ignore_settled: bool,
     ) -> Self {
+        let repeats = Repeats::default();
         let mut marks = Marks {
+            marked: repeats.unsure(),
             notification: Arc::clone(&group),
             permission: permission.clone(),
             ignore_settled,
@@ -205,6 +220,7 @@ impl FanotifyWatch {
             own_pid: nix::unistd::getpid().as_raw(),
             to_mute: None,
             unread: HashMap::new(),
+            repeats,
         }
     }
 
@@ -324,6 +340,7 @@ impl FanotifyWatch {
         }
         if records.is_empty() {
             self.tree.emptied();
+            self.repeats.emptied();
             // Who was to be muted has nothing waiting any more.
             self.to_mute = None;
         } else {
@@ -348,6 +365,7 @@ impl FanotifyWatch {
     }
 
     fn take(&mut self, mut record: Record, out: &mut Vec<Notice>) {
+        let once = self.repeats.heard(&record, self.is_marked(&record));
         if record.is(mask::OVERFLOW) {
             out.push(Notice::Problem(Problem::Overflow));
             self.tree.rescan(out);
@@ -370,6 +388,7 @@ impl FanotifyWatch {
         let writer = Some(Arc::new(Writer {
             pid: record.pid,
             pidfd: record.pidfd.take(),
+            once,
         }));
         if self.is_muted(&record, writer.as_ref(), out) {
             return;
@@ -410,8 +429,18 @@ impl FanotifyWatch {
                 return;
             }
         }
-        // One record can carry several bits; this is the order they come in.
+        // One record can carry several bits; this is the order they come in, but that what
+        // came and went may have come last.
         let target = record.target.clone();
+        let is_gone = record.is(mask::DELETE | mask::MOVED_FROM);
+        let is_back = is_gone
+            && record.is(mask::CREATE | mask::MOVED_TO)
+            && self.tree.is_back(node, name, target.as_ref(), directory);
+        if is_back {
+            let (target, writer) = (target.clone(), writer.clone());
+            self.tree
+                .deleted(node, name, target, directory, writer, out);
+        }
         if created {
             self.tree
                 .created(node, name, target.clone(), directory, writer.clone(), out);
@@ -432,7 +461,7 @@ impl FanotifyWatch {
                 self.tree.touched(what, node, name, target, writer, out);
             }
         }
-        if record.is(mask::DELETE | mask::MOVED_FROM) {
+        if is_gone && !is_back {
             self.tree
                 .deleted(node, name, target, directory, writer, out);
         }
@@ -489,6 +518,13 @@ impl FanotifyWatch {
         true
     }
 
+    /// Whether all directories that the record names are known.
+    fn is_marked(&self, record: &Record) -> bool {
+        let entries = [&record.entry, &record.from, &record.to];
+        let mut entries = entries.into_iter().flatten();
+        entries.all(|entry| self.tree.by_object(&entry.directory).is_some())
+    }
+
     fn find<'a>(&self, entry: Option<&'a Entry>) -> Option<(NodeId, &'a OsStr)> {
         let entry = entry?;
         Some((self.tree.by_object(&entry.directory)?, &entry.name))
@@ -496,7 +532,9 @@ impl FanotifyWatch {
 
     /// Keeps the marks on key tools where a package manager replaces them.
     fn follow_programs(&self, record: &Record) {
-        let Some(permission) = &self.permission else {
+        // While nobody is held, what stands there in the end is marked when somebody is again.
+        let permission = self.permission.as_ref();
+        let Some(permission) = permission.filter(|permission| permission.is_open()) else {
             return;
         };
         for entry in [&record.entry, &record.to].into_iter().flatten() {

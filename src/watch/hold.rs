@@ -18,22 +18,24 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
+use nix::sys::stat::fstat;
 
 use super::berth::Berth;
-use super::deadline::{Deadline, FLIGHTS};
+use super::deadline::{Deadline, FLIGHTS, Since};
 use super::fanotify::FIRST_KEY;
 use super::fence::Fence;
 use super::loud::{Crowd, Loud};
 use super::tree::Ground;
 use crate::queue;
-use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
+use crate::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask, refused_one};
 use crate::sys::stat::opened_path;
 use crate::sys::{ObjectId, PidFd, thread};
 
@@ -59,6 +61,8 @@ const CONTROL: u64 = u64::MAX - 1;
 /// How long an opener is kept at most to make sure of its identity; well below
 /// [`super::deadline::LIMIT`].
 const SURE_TIME: Duration = Duration::from_millis(40);
+/// How often those that are kept are looked at while others come.
+const LOOK: Duration = Duration::from_millis(1);
 /// How many times it is looked at again at once, each time a little later.
 const SURE_TRIES: u32 = 5;
 
@@ -87,6 +91,15 @@ pub trait Identify: Send {
 
     /// Whether the identity is sure; asked again until it is, or time is up.
     fn is_sure(&mut self, identity: &mut Self::Identity) -> bool;
+
+    /// Whether [`Identify::look_back`] is to be asked before an identity is handed on.
+    fn looks_back(&self) -> bool {
+        false
+    }
+
+    /// Its opener has been let go. If who was read waits still it is in another hold, and
+    /// has taken the place of the opener, whom its exec had ended: it is not sure.
+    fn look_back(&mut self, _identity: &mut Self::Identity) {}
 }
 
 /// What the opener does not wait for.
@@ -106,6 +119,47 @@ pub struct Executor<I, K> {
     pub aside: Aside,
 }
 
+/// What an object was like while its opener waited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// How many names it had: one that this very open(2) makes has one, or none yet
+    /// (`O_TMPFILE`).
+    pub links: u64,
+    /// It can have been made just now (`st_ctime`, which its owner cannot set).
+    pub is_new: bool,
+    /// Nothing was in it.
+    pub is_empty: bool,
+    /// By which path it was opened, as it is seen from here; of what can have been made by
+    /// the open.
+    pub path: Option<PathBuf>,
+}
+
+impl Found {
+    /// How far the clock and a new file's time may be apart: they tick in milliseconds,
+    /// and the opener may have had to wait for a processor.
+    const NEW: Duration = Duration::from_secs(1);
+
+    /// Of an opened object.
+    ///
+    /// # Errors
+    /// The errno of fstat(2).
+    pub fn of(object: BorrowedFd<'_>) -> io::Result<Self> {
+        let found = fstat(object)?;
+        let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(found.st_ctime).unwrap_or(0));
+        let age = SystemTime::now().duration_since(changed);
+        let apart = age.unwrap_or_else(|error| error.duration());
+        // The seconds alone are looked at.
+        let is_new = apart < Self::NEW * 2;
+        let can_be_made = is_new && found.st_nlink == 1;
+        Ok(Self {
+            links: found.st_nlink,
+            is_new,
+            is_empty: found.st_size == 0,
+            path: can_be_made.then(|| opened_path(object).ok()).flatten(),
+        })
+    }
+}
+
 /// An opener that was identified while it was held. Identities are large, and
 /// room for [`BACKLOG`] of them would be used up in time.
 #[derive(Debug)]
@@ -114,6 +168,8 @@ pub enum Held<I> {
     Opening {
         /// Which.
         object: ObjectId,
+        /// What that was like meanwhile.
+        found: Found,
         /// Who.
         identity: Box<I>,
     },
@@ -190,10 +246,13 @@ struct Tool<K> {
     until: Instant,
 }
 
-/// An opener whose identity is not sure yet.
+/// An opener that was identified; kept until its identity is sure.
 struct Flight<I> {
     record: Record,
+    since: Since,
     held: Held<I>,
+    /// The token of the key tool that it is followed as.
+    tool: Option<u64>,
     until: Instant,
 }
 
@@ -213,6 +272,8 @@ struct Round<K> {
     next: u64,
     file_systems: Vec<Ground>,
     marked: bool,
+    /// Something was mounted over a file system that may carry the mark.
+    astray: bool,
     /// Ends (pid, fence) that the watching thread was too far behind to hear.
     untold: Vec<(i32, Option<u64>)>,
 }
@@ -237,12 +298,15 @@ impl<I: Identify> Hold<I> {
             self.control.as_fd(),
             EpollEvent::new(EpollFlags::EPOLLIN, CONTROL),
         )?;
+        // A thread that was stuck while a key tool ran has left its marks.
+        let _ = self.notification.unmark_all_file_systems();
         let mut round = Round {
             epoll,
             tools: Vec::with_capacity(MAX_TOOLS),
             next: 0,
             file_systems: Vec::new(),
             marked: false,
+            astray: false,
             untold: Vec::with_capacity(MAX_TOOLS),
         };
         // Room for one record: what is queued behind the one at hand can be let
@@ -269,16 +333,33 @@ impl<I: Identify> Hold<I> {
             }
             self.tell_again(&mut round);
             // Whoever waits comes first.
+            let mut looked = Instant::now();
             while !self.is_over() {
-                self.deadline.reading();
-                self.permission
-                    .read(&mut buffer, |record| records.push(record))?;
-                // One at most: the buffer has no room for more.
+                let since = self.deadline.reading();
+                match self
+                    .permission
+                    .read(&mut buffer, |record| records.push(record))
+                {
+                    Ok(_) => {}
+                    // Others may wait behind.
+                    Err(error) if refused_one(&error) => {
+                        self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+                // One at most: the buffer has no room for more. None also where a file is
+                // leased: if somebody waits behind, that wakes us at once.
                 let Some(record) = records.pop() else { break };
-                self.take_up(record, &mut round, &mut flights);
+                self.take_up(record, since, &mut round, &mut flights);
+                // However many come: those that are kept wait as well.
+                if !flights.is_empty() && looked.elapsed() >= LOOK {
+                    self.land(&mut round, &mut flights);
+                    looked = Instant::now();
+                }
             }
             self.deadline.idle();
-            self.land(&mut flights);
+            self.land(&mut round, &mut flights);
             for event in &events[..count] {
                 match event.data() {
                     PERMISSION => {}
@@ -300,29 +381,36 @@ impl<I: Identify> Hold<I> {
     fn take_up(
         &mut self,
         record: Record,
+        since: Since,
         round: &mut Round<I::Known>,
         flights: &mut Vec<Flight<I::Identity>>,
     ) {
         self.deadline
             .begin(record.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd));
-        let (held, aside) = if record.is(mask::OPEN_EXEC_PERM) {
-            self.executing(&record, round).unzip()
+        let (held, tool, aside) = if record.is(mask::OPEN_EXEC_PERM) {
+            let found = self.executing(&record, round);
+            found.map_or((None, None, None), |(held, tool, aside)| {
+                (Some(held), tool, Some(aside))
+            })
         } else {
-            (self.opening(&record, round), None)
+            (self.opening(&record, round), None, None)
         };
         let mut wakes = false;
         match held {
             None => self.answer(&record),
-            Some(mut held) => {
-                if self.make_sure(&mut held) || flights.len() >= FLIGHTS {
-                    wakes = self.let_go(held, &record);
+            Some(held) => {
+                let mut flight = Flight {
+                    record,
+                    since,
+                    held,
+                    tool,
+                    until: Instant::now() + SURE_TIME,
+                };
+                if self.make_sure(&mut flight.held) || flights.len() >= FLIGHTS {
+                    wakes = self.let_go(flight, round);
                 } else {
-                    self.deadline.keep(record.fd.as_ref());
-                    flights.push(Flight {
-                        record,
-                        held,
-                        until: Instant::now() + SURE_TIME,
-                    });
+                    self.deadline.keep(flight.record.fd.as_ref());
+                    flights.push(flight);
                 }
             }
         }
@@ -351,7 +439,7 @@ impl<I: Identify> Hold<I> {
     }
 
     /// Answers those that are sure now, or have waited for it long enough.
-    fn land(&mut self, flights: &mut Vec<Flight<I::Identity>>) {
+    fn land(&mut self, round: &mut Round<I::Known>, flights: &mut Vec<Flight<I::Identity>>) {
         if flights.is_empty() {
             return;
         }
@@ -366,7 +454,7 @@ impl<I: Identify> Hold<I> {
             if sure || flight.until <= now {
                 let flight = flights.swap_remove(index);
                 self.deadline.release(flight.record.fd.as_ref());
-                if self.let_go(flight.held, &flight.record) {
+                if self.let_go(flight, round) {
                     let _ = self.wake.write(1);
                 }
             } else {
@@ -375,22 +463,31 @@ impl<I: Identify> Hold<I> {
         }
     }
 
+    /// Homes lie elsewhere by now. A key tool may run meanwhile: what it makes where
+    /// something has just been mounted is seen, too, and where nothing has changed no moment
+    /// is without the mark.
     fn new_file_systems(&self, round: &mut Round<I::Known>) {
         let _ = self.control.read();
-        while let Ok(new) = self.file_systems.try_recv() {
-            self.first_key(round, false);
-            round.file_systems = new;
+        let Some(new) = self.file_systems.try_iter().last() else {
+            return;
+        };
+        let old = std::mem::replace(&mut round.file_systems, new);
+        if !round.marked {
+            return;
+        }
+        let gone = old.iter().filter(|old| !round.file_systems.contains(old));
+        round.astray |= !self.mark(gone, false);
+        if round.has_young(Instant::now()) {
+            self.mark(&round.file_systems, true);
         }
     }
 
     /// A key tool has ended: the fence stands behind all that it did, and long
     /// before its pid can come round.
     fn ended(&self, token: u64, round: &mut Round<I::Known>) {
-        let Some(index) = round.tools.iter().position(|tool| tool.token == token) else {
+        let Some(tool) = round.forget(token) else {
             return;
         };
-        let tool = round.tools.swap_remove(index);
-        let _ = round.epoll.delete(&tool.pidfd);
         self.berth.count(round.tools.len());
         let fence = self.raise();
         round.untold.push((tool.pid, fence));
@@ -432,9 +529,14 @@ impl<I: Identify> Hold<I> {
             }
             identity = self.identify.opener(record.pid);
         }
-        if let (Some(identity), Ok(object)) = (identity, ObjectId::of(fd.as_fd())) {
+        let object = ObjectId::of(fd.as_fd()).and_then(|id| Ok((id, Found::of(fd.as_fd())?)));
+        if let (Some(identity), Ok((object, found))) = (identity, object) {
             let identity = Box::new(identity);
-            Some(Held::Opening { object, identity })
+            Some(Held::Opening {
+                object,
+                found,
+                identity,
+            })
         } else {
             self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
             None
@@ -453,7 +555,7 @@ impl<I: Identify> Hold<I> {
         &mut self,
         record: &Record,
         round: &mut Round<I::Known>,
-    ) -> Option<(Held<I::Identity>, Aside)> {
+    ) -> Option<(Held<I::Identity>, Option<u64>, Aside)> {
         let fd = record.fd.as_ref()?;
         let Some(executor) = self.identify.executor(record.pid, fd.as_fd()) else {
             self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
@@ -461,28 +563,56 @@ impl<I: Identify> Hold<I> {
         };
         // Marked before the answer: what the tool makes from here on is seen.
         self.first_key(round, true);
-        let followed = executor
+        let tool = executor
             .pidfd
-            .is_some_and(|pidfd| round.follow(executor.pid, pidfd, executor.known));
+            .and_then(|pidfd| round.follow(executor.pid, pidfd, executor.known));
         self.berth.count(round.tools.len());
         let fence = self.raise();
         let held = Held::Executing {
             identity: Box::new(executor.identity),
             fence,
-            followed,
+            followed: tool.is_some(),
         };
-        Some((held, executor.aside))
+        Some((held, tool, executor.aside))
     }
 
     /// Hands on who it is, and lets it go on. Returns whether the watching thread has
     /// to be woken for it: the records of an opening do so, before and after.
-    fn let_go(&self, held: Held<I::Identity>, record: &Record) -> bool {
-        let wakes = !matches!(held, Held::Opening { .. });
+    fn let_go(&mut self, mut flight: Flight<I::Identity>, round: &mut Round<I::Known>) -> bool {
+        let wakes = !matches!(flight.held, Held::Opening { .. });
+        if self.has_waited(flight.since) {
+            if let Held::Opening { identity, .. } = &mut flight.held
+                && self.identify.looks_back()
+            {
+                self.answer(&flight.record);
+                self.identify.look_back(identity);
+                self.hand_on(flight.held);
+                return wakes;
+            }
+            self.hand_on(flight.held);
+        } else {
+            // It may have been read while it ran another program, and waited again. Like
+            // whoever nobody read it is named by its records and the process table.
+            self.counters.unidentified.fetch_add(1, Ordering::Relaxed);
+            if let Some(token) = flight.tool {
+                round.forget(token);
+                self.berth.count(round.tools.len());
+            }
+        }
+        self.answer(&flight.record);
+        wakes
+    }
+
+    fn hand_on(&self, held: Held<I::Identity>) {
         if self.held.try_send(Box::new(held)).is_err() {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        self.answer(record);
-        wakes
+    }
+
+    /// Whether who was read of since then has been waiting until now. Whoever else lets
+    /// openers go closes the group, and ends this thread before it is opened again.
+    fn has_waited(&self, since: Since) -> bool {
+        self.deadline.is_unbroken(since) && self.permission.is_open() && !self.is_over()
     }
 
     fn answer(&self, record: &Record) {
@@ -500,7 +630,22 @@ impl<I: Identify> Hold<I> {
             return;
         }
         round.marked = wanted;
-        for dir in round.file_systems.iter().filter_map(Ground::open) {
+        round.astray |= !self.mark(&round.file_systems, wanted);
+        if !wanted && std::mem::take(&mut round.astray) {
+            // A mark that stays behind would wake us at every creation there, for ever.
+            // There are no others on file systems.
+            let _ = self.notification.unmark_all_file_systems();
+        }
+    }
+
+    /// Sets or takes off the temporary marks on these; whether all could be reached.
+    fn mark<'a>(&self, grounds: impl IntoIterator<Item = &'a Ground>, wanted: bool) -> bool {
+        let mut all_reached = true;
+        for ground in grounds {
+            let Some(dir) = ground.open() else {
+                all_reached = false;
+                continue;
+            };
             // Where it cannot be set, the scan of the new directory is what there is.
             let _ = if wanted {
                 self.notification.mark_file_system(dir.as_fd(), FIRST_KEY)
@@ -508,6 +653,7 @@ impl<I: Identify> Hold<I> {
                 self.notification.unmark_file_system(dir.as_fd(), FIRST_KEY)
             };
         }
+        all_reached
     }
 }
 
@@ -517,17 +663,15 @@ impl<K> Round<K> {
         self.tools.iter().any(|tool| now < tool.until)
     }
 
-    /// Follows a key tool to its end, if there is room.
-    fn follow(&mut self, pid: i32, pidfd: PidFd, known: Option<K>) -> bool {
+    /// Follows a key tool to its end, if there is room; returns its token.
+    fn follow(&mut self, pid: i32, pidfd: PidFd, known: Option<K>) -> Option<u64> {
         if self.tools.len() + self.untold.len() >= MAX_TOOLS {
-            return false;
+            return None;
         }
         let token = self.next;
         self.next += 1;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
-        if self.epoll.add(&pidfd, event).is_err() {
-            return false;
-        }
+        self.epoll.add(&pidfd, event).ok()?;
         self.tools.push(Tool {
             known,
             token,
@@ -535,6 +679,14 @@ impl<K> Round<K> {
             pidfd,
             until: Instant::now() + FIRST_KEY_TIME,
         });
-        true
+        Some(token)
+    }
+
+    /// Follows it no longer.
+    fn forget(&mut self, token: u64) -> Option<Tool<K>> {
+        let index = self.tools.iter().position(|tool| tool.token == token)?;
+        let tool = self.tools.swap_remove(index);
+        let _ = self.epoll.delete(&tool.pidfd);
+        Some(tool)
     }
 }

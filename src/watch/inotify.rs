@@ -17,7 +17,6 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::tree::{Held, Interest, Marker, Scope, Tree};
 use super::{Evidence, Notice, Problem, What};
-use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
 
 /// How many events wait at most; beyond it everything is scanned again.
@@ -77,7 +76,7 @@ impl Marker for Marks {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn unfollow(&mut self, _dir: BorrowedFd<'_>, _object: &ObjectId) {}
+    fn unfollow(&mut self, _file: BorrowedFd<'_>) {}
 
     fn settle(&mut self, _dir: BorrowedFd<'_>, _name: &std::ffi::OsStr) {}
 

@@ -11,6 +11,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::home::Home;
 use crate::sys::{ObjectId, PidFd};
@@ -27,6 +28,7 @@ pub mod inotify;
 pub mod loud;
 pub mod mounts;
 pub mod pattern;
+pub mod repeats;
 pub mod tree;
 
 /// How an event came to be known.
@@ -62,6 +64,17 @@ pub struct Writer {
     pub pid: i32,
     /// The process itself, unless it was gone when the record was read.
     pub pidfd: Option<PidFd>,
+    /// The record tells of one act alone ([`repeats`]).
+    pub once: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// Whether no later act of the process can be part of its record. Not known before
+    /// the queue has been read to its end.
+    #[must_use]
+    pub fn acted_once(&self) -> bool {
+        self.once.load(Ordering::Relaxed)
+    }
 }
 
 /// What was done to an entry of a watched directory.

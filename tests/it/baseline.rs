@@ -1,5 +1,8 @@
 //! What happened while the daemon did not watch, found by comparison.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, Ended};
@@ -31,6 +34,27 @@ fn compared(host: &Host) -> Daemon<'_> {
     let daemon = host.daemon().rule("any", &anything()).start();
     daemon.compared();
     daemon
+}
+
+/// The kernel tells of the closing alone.
+#[test]
+fn what_is_stored_through_a_mapping_is_found_when_the_file_is_closed() {
+    let host = host();
+    let daemon = compared(&host);
+    // To open it for writing and write nothing is no change.
+    host.sh(ANN, "touch .ssh/notes; : >> .ssh/notes").ok();
+    host.sh(ANN, "/run/it/tools/act map .ssh/notes").ok();
+    let notes = ANN.ssh("notes");
+    let found = daemon.line("change of the file", |line| {
+        line.is_alert_of(ANY) && line.is("file.path", &notes)
+    });
+    assert!(found.is("event.action", "modification"), "{found:?}");
+    assert!(found.is("ssh_keywatch.attribution.method", "none"));
+    assert_eq!(found.get("ssh_keywatch.attribution")["certain"], false);
+    assert!(found.text("event.reason").contains("through a mapping"));
+    let ended = daemon.stop();
+    assert_eq!(ended.paths(ANY), [notes]);
+    ended.assert_nothing_lost();
 }
 
 /// A run in which nothing happens.
@@ -204,6 +228,52 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_told_twice() {
     let alerts = ended.alerts(ANY);
     let shown: Vec<String> = alerts.iter().map(shown).collect();
     assert_eq!(ended.paths(ANY), made, "{shown:#?}");
+}
+
+#[test]
+fn what_a_limit_suppressed_is_told_after_a_kill() {
+    const LAST: &str = "11111111-2222-4333-8444-666666666666";
+    let host = host();
+    drop(run(&host));
+    let start = || {
+        let query = r#"file where event.action == "creation" and file.name != "last""#;
+        let few = rule(ANY, "A few", query).replace("max_signals = 100000", "max_signals = 3");
+        let last = rule(LAST, "The last", r#"file where file.name == "last""#);
+        let daemon = host.daemon().rule("any", &few).rule("last", &last).start();
+        daemon.compared();
+        daemon
+    };
+    let is_stored = |name: &str| {
+        let store = std::fs::read(host.path(STORE)).unwrap();
+        let path = ANN.ssh(name);
+        store
+            .windows(path.len())
+            .any(|part| part == path.as_bytes())
+    };
+    let daemon = start();
+    let script = "for n in $(seq 10 19); do echo $n > .ssh/file$n; done; echo > .ssh/last";
+    host.sh(ANN, script).ok();
+    daemon.alert(LAST, &ANN.ssh("last"));
+    let until = Instant::now() + SOON;
+    while !is_stored("last") {
+        assert!(Instant::now() < until, "it is not stored");
+        std::thread::yield_now();
+    }
+    assert!(!is_stored("file19"), "stored, and nobody was told");
+    daemon.kill();
+
+    let daemon = start();
+    let ended = daemon.stop();
+    let told: BTreeSet<String> = ended.paths(ANY).into_iter().collect();
+    assert_eq!((told.len(), ended.paths(ANY).len()), (6, 6), "{told:?}");
+    let suppressed = ended.log.iter().filter(|line| line.is_state("suppressed"));
+    let suppressed = only(suppressed.collect(), "word about suppression");
+    assert_eq!(suppressed.number("ssh_keywatch.suppressed.count"), Some(4));
+    // With that they are known.
+    let again = start().stop();
+    let suppressed = last_run(&again).into_iter();
+    let suppressed = suppressed.filter(|line| line.is_state("suppressed"));
+    assert_eq!((alerts(&again, ANY).len(), suppressed.count()), (0, 0));
 }
 
 #[test]

@@ -554,3 +554,41 @@ fn run_without_a_command_heeds_the_environment() {
     assert_eq!(process.end(SOON).code(), Some(0));
     assert!(host.path(log).exists());
 }
+
+#[test]
+fn who_reads_the_log_heeds_the_environment_and_says_which_log_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("other.json");
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ssh-keywatch"))
+            .args(args)
+            .env("SSH_KEYWATCH_LOG", &log)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let shown = log.to_str().unwrap();
+    let (code, said) = run(&["tail"]);
+    assert_eq!(code, Some(70), "{said}");
+    assert_has(&said, &[shown]);
+    for args in [
+        &["check", "--log"][..],
+        &["check", "--log", "/srv/nope.json"],
+    ] {
+        let (code, said) = run(args);
+        assert_eq!(code, Some(70), "{said}");
+        let named = args.get(2).unwrap_or(&shown);
+        assert_has(&said, &[named, "does not exist"]);
+    }
+    fs::write(&log, "{\"message\":\"before lines had numbers\"}\n").unwrap();
+    let (code, said) = run(&["check", "--log"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_has(&said, &[&format!("  {shown}: no line of 1 file")]);
+    assert_eq!(run(&["tail"]).0, Some(0));
+    // The variable names a log; it asks for no other check.
+    assert_has(
+        &run(&["check", "--config", "/srv/none.toml"]).1,
+        &["/srv/none.toml"],
+    );
+}

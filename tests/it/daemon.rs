@@ -161,25 +161,44 @@ impl Daemon<'_> {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Its marks on inodes: of which, and what they ask for (proc(5), `/proc/PID/fdinfo`).
+    /// Its marks on inodes: of which, and what they ask for.
     pub fn marks(&self) -> Vec<(u64, u64)> {
+        let marks = self.marks_on("ino:", ["ino:", "mask:"]);
+        marks.into_iter().map(|[ino, mask]| (ino, mask)).collect()
+    }
+
+    /// These fields of its marks that begin with `first` (proc(5), `/proc/PID/fdinfo`).
+    fn marks_on<const N: usize>(&self, first: &str, fields: [&str; N]) -> Vec<[u64; N]> {
         let infos = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
         // A descriptor may be closed meanwhile.
         let infos = infos.filter_map(|info| std::fs::read_to_string(info.unwrap().path()).ok());
+        let first = format!("fanotify {first}");
         let mut marks = Vec::new();
         for text in infos {
-            for mark in text
-                .lines()
-                .filter(|line| line.starts_with("fanotify ino:"))
-            {
-                let field = |name: &str| {
+            for mark in text.lines().filter(|line| line.starts_with(&first)) {
+                marks.push(fields.map(|name| {
                     let value = mark.split(' ').find_map(|word| word.strip_prefix(name));
                     u64::from_str_radix(value.unwrap(), 16).unwrap()
-                };
-                marks.push((field("ino:"), field("mask:")));
+                }));
             }
         }
         marks
+    }
+
+    /// Waits until the file systems that it has marked are as they should be: by device, as
+    /// the kernel counts them.
+    #[track_caller]
+    pub fn file_systems(&self, what: &str, is: impl Fn(&[u64]) -> bool) {
+        let until = Instant::now() + SOON;
+        loop {
+            let marks = self.marks_on("sdev:", ["sdev:"]);
+            let marked: Vec<u64> = marks.into_iter().map(|mark| mark[0]).collect();
+            if is(&marked) {
+                return;
+            }
+            assert!(Instant::now() < until, "{what}: {marked:x?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -255,7 +274,6 @@ impl Daemon<'_> {
         self.line("start", |document| document.is_state("start"))
     }
 
-    /// Ends it by SIGTERM, upon which it writes all it knows.
     /// Waits until the comparison at the start is over.
     #[track_caller]
     pub fn compared(&self) {
@@ -269,6 +287,7 @@ impl Daemon<'_> {
         assert!(done.is_some(), "{:#?}", self.stderr.so_far());
     }
 
+    /// Ends it by SIGTERM, upon which it writes all it knows.
     #[track_caller]
     pub fn stop(self) -> Ended {
         self.end(Signal::SIGTERM)

@@ -1,15 +1,26 @@
 //! The supervisor lets openers go when the answering thread does not.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ssh_keywatch::sys::fanotify::{PermissionGroup, Record, mask};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::Signal;
+use ssh_keywatch::queue;
+use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, Record, mask};
+use ssh_keywatch::sys::{PidFd, thread};
 use ssh_keywatch::watch::deadline::{Deadline, LIMIT, Overdue};
+use ssh_keywatch::watch::hold::{Counters, Executor, Held, Hold, Identify};
+use ssh_keywatch::watch::loud::Crowd;
+
+use crate::process::Process;
 
 /// A bound against hanging, far above the limit.
 const BOUND: Duration = Duration::from_secs(20);
@@ -36,7 +47,9 @@ impl Bench {
         let watch = deadline.watch(&group).unwrap();
         std::thread::spawn(move || {
             supervisor
-                .supervise(&supervised, &watch, |miss| tell.send(miss).unwrap())
+                .supervise(&supervised, &watch, |miss| {
+                    let _ = tell.send(miss);
+                })
                 .unwrap();
         });
         Self {
@@ -64,7 +77,7 @@ impl Bench {
         let seconds = PollTimeout::try_from(BOUND).unwrap();
         assert_eq!(poll(&mut fds, seconds), Ok(1), "nobody was held");
         let mut taken = None;
-        self.deadline.reading();
+        let _ = self.deadline.reading();
         self.group
             .read(&mut [0; 24], |record| taken = Some(record))
             .unwrap();
@@ -134,4 +147,244 @@ fn whoever_is_answered_in_time_is_no_miss() {
     bench.deadline.stop();
     // The supervisor ends without having told anything.
     assert!(bench.misses.recv_timeout(BOUND).is_err());
+}
+
+/// Where the answering thread stalls until whoever it is at has gone on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    /// Before it reads who that is.
+    Reading,
+    /// When it asks again whether that is sure.
+    Landing,
+    /// A while over each, and of touch(1) it is never sure.
+    Doubt,
+}
+
+/// Takes whoever it is asked for, for sure, whoever that is by now.
+struct Stalled {
+    /// The stall that is to come.
+    stall: Arc<Mutex<Option<Stall>>>,
+    /// Somebody was let go.
+    misses: Receiver<Overdue>,
+    asked: u32,
+}
+
+impl Stalled {
+    fn is_next(&self, at: Stall) -> bool {
+        *self.stall.lock().unwrap() == Some(at)
+    }
+
+    fn stall(&self, at: Stall) {
+        if self.is_next(at) {
+            *self.stall.lock().unwrap() = None;
+            while self.misses.try_recv().is_ok() {}
+            let miss = self.misses.recv_timeout(BOUND);
+            miss.expect("whoever it was at was not let go");
+        }
+    }
+}
+
+impl Identify for Stalled {
+    type Identity = i32;
+    type Known = ();
+
+    fn opener(&mut self, tid: i32) -> Option<i32> {
+        self.stall(Stall::Reading);
+        if self.is_next(Stall::Doubt) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(tid)
+    }
+
+    fn known(&mut self, (): &(), _: &PidFd) -> Option<i32> {
+        None
+    }
+
+    fn executor(&mut self, tid: i32, _: BorrowedFd<'_>) -> Option<Executor<i32, ()>> {
+        let pidfd = PidFd::open(tid).ok();
+        Some(Executor {
+            identity: self.opener(tid)?,
+            known: Some(()),
+            pid: tid,
+            pidfd,
+            aside: Box::new(|| {}),
+        })
+    }
+
+    fn is_sure(&mut self, tid: &mut i32) -> bool {
+        self.asked += 1;
+        if self.is_next(Stall::Doubt) {
+            let name = std::fs::read_to_string(format!("/proc/{tid}/comm"));
+            return !name.is_ok_and(|name| name == "touch\n");
+        }
+        // So many times it is asked at once; then it lands, be its time up or not.
+        if self.is_next(Stall::Landing) && self.asked <= 6 {
+            return false;
+        }
+        self.stall(Stall::Landing);
+        true
+    }
+}
+
+/// A bench with an answering thread.
+struct Answered {
+    bench: Bench,
+    held: queue::Receiver<Box<Held<i32>>>,
+    counters: Arc<Counters>,
+    stall: Arc<Mutex<Option<Stall>>>,
+    stop: Arc<AtomicBool>,
+    control: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Answered {
+    fn new() -> Self {
+        let mut bench = Bench::new();
+        let misses = std::mem::replace(&mut bench.misses, channel().1);
+        let (sender, held) = queue::bounded(100);
+        let wake = || {
+            let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+            Arc::new(EventFd::from_flags(flags).unwrap())
+        };
+        let (control, stop, stall) = (wake(), Arc::default(), Arc::default());
+        let counters = Arc::<Counters>::default();
+        let hold = Hold {
+            permission: Arc::clone(&bench.group),
+            notification: Arc::new(NotificationGroup::new().unwrap()),
+            identify: Stalled {
+                stall: Arc::clone(&stall),
+                misses,
+                asked: 0,
+            },
+            fence: None,
+            held: sender,
+            wake: wake(),
+            control: Arc::clone(&control),
+            stop: Arc::clone(&stop),
+            file_systems: channel().1,
+            counters: Arc::clone(&counters),
+            deadline: Arc::clone(&bench.deadline),
+            berth: Arc::default(),
+            loud: Arc::default(),
+            crowd: Crowd::default(),
+        };
+        let thread = Some(std::thread::spawn(move || {
+            // As in the daemon: else it is late on a busy host.
+            let _ = thread::real_time(1);
+            hold.run().unwrap();
+        }));
+        Self {
+            bench,
+            held,
+            counters,
+            stall,
+            stop,
+            control,
+            thread,
+        }
+    }
+
+    /// The answering thread stalls there, when `act` is held.
+    fn stalls(&self, at: Stall, act: impl FnOnce()) {
+        *self.stall.lock().unwrap() = Some(at);
+        act();
+        assert_eq!(*self.stall.lock().unwrap(), None, "nobody was held");
+    }
+
+    /// Makes a file, and says who did. The daemon's own threads are not asked for.
+    fn touch(&self, name: &str) -> i32 {
+        let path = self.bench.dir.path().join(name);
+        let mut toucher = Process::spawn(Command::new("touch").arg(path));
+        assert!(toucher.end(BOUND).success());
+        i32::try_from(toucher.pid()).unwrap()
+    }
+
+    /// What it has handed on before the next opener that it has answered itself: whoever
+    /// that is has been handed on by then.
+    fn told(&self) -> Vec<Held<i32>> {
+        let mut told = Vec::new();
+        for _ in 0..100 {
+            let last = self.touch("last");
+            let is_last = |held: &Held<i32>| matches!(held, Held::Opening { identity, .. } if **identity == last);
+            while let Ok(held) = self.held.try_recv() {
+                if is_last(&held) {
+                    return told;
+                }
+                told.push(*held);
+            }
+        }
+        panic!("it answers nobody; before that: {told:?}");
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        let _ = self.bench.group.close();
+        self.stop.store(true, Ordering::Release);
+        let _ = self.control.write(1);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// It goes on, runs another program, and that waits in its turn: whoever reads it then finds
+/// it asleep where it should be, and takes the one for the other.
+#[test]
+fn who_was_let_go_meanwhile_is_not_named() {
+    for at in [Stall::Reading, Stall::Landing] {
+        let answered = Answered::new();
+        answered.stalls(at, || {
+            answered.touch("first");
+        });
+        let told = answered.told();
+        assert!(told.is_empty(), "{at:?}: {told:?}");
+        let unidentified = answered.counters.unidentified.load(Ordering::Relaxed);
+        assert_eq!(unidentified, 1, "{at:?}");
+    }
+}
+
+/// However many others keep the answering thread busy.
+#[test]
+fn who_is_not_sure_does_not_wait_as_long_as_others_come() {
+    let answered = Answered::new();
+    *answered.stall.lock().unwrap() = Some(Stall::Doubt);
+    let dir = answered.bench.dir.path();
+    let mut others: Vec<Process> = (0..8)
+        .map(|number| {
+            let path = dir.join(number.to_string());
+            let mut other = Command::new("sh");
+            other.args(["-c", "while :; do : > $0; done"]).arg(path);
+            Process::spawn(&mut other)
+        })
+        .collect();
+    let path = dir.join("doubtful");
+    let mut toucher = Process::spawn(Command::new("touch").arg(path));
+    let status = toucher.end(BOUND);
+    for other in &mut others {
+        other.signal(Signal::SIGKILL);
+        other.end(BOUND);
+    }
+    assert!(status.success(), "it waited");
+}
+
+#[test]
+fn a_key_tool_that_was_let_go_meanwhile_is_not_followed() {
+    for at in [Stall::Reading, Stall::Landing] {
+        let answered = Answered::new();
+        let program = answered.bench.dir.path().join("tool");
+        std::fs::copy("/bin/true", &program).unwrap();
+        let marked = File::open(&program).unwrap();
+        let group = &answered.bench.group;
+        group
+            .mark_object(marked.as_fd(), mask::OPEN_EXEC_PERM)
+            .unwrap();
+        drop(marked);
+        answered.stalls(at, || {
+            let mut tool = Process::spawn(&mut Command::new(&program));
+            assert!(tool.end(BOUND).success());
+        });
+        let told = answered.told();
+        // As any file in the directory it can be held when it is opened, too.
+        let is_opening = |held: &Held<i32>| matches!(held, Held::Opening { .. });
+        assert!(told.iter().all(is_opening), "{at:?}: {told:?}");
+    }
 }

@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use crate::daemon::Daemon;
 use crate::document::{ANY, Document, any_creation};
 use crate::follow::Follow;
-use crate::host::{ANN, Host, PROGRAM, ROOT};
+use crate::host::{ANN, BOB, Host, PROGRAM, ROOT};
 use crate::process::SOON;
 
 const DISK: &str = "/srv/small";
@@ -66,11 +67,19 @@ impl Scene {
     }
 }
 
+/// As long as more comes: a slow machine takes its time for thousands of alerts.
 #[track_caller]
 fn wait_for(lines: &Follow<String>, part: &str) {
     let is = |line: &String| line.contains(part);
-    let seen = lines.wait(SOON, |lines| lines.iter().any(is).then_some(()));
-    assert!(seen.is_some(), "no {part:?} in {:#?}", lines.so_far());
+    let mut before = 0;
+    while lines
+        .wait(SOON, |lines| lines.iter().any(is).then_some(()))
+        .is_none()
+    {
+        let come = lines.so_far();
+        assert!(come.len() > before, "no {part:?} in {come:#?}");
+        before = come.len();
+    }
 }
 
 /// Each file of the log's alerts, and the ids it was told by.
@@ -162,4 +171,52 @@ fn a_full_disk_for_the_log_costs_no_alert_whenever_it_is_killed() {
 #[test]
 fn a_full_disk_for_the_log_and_the_baseline_costs_no_alert_whenever_it_is_killed() {
     killed_on_a_full_disk(true);
+}
+
+#[test]
+fn what_neither_the_log_nor_its_spool_had_room_for_is_told_though_it_changed_since() {
+    let scene = Scene::new(false);
+    // So many that none is only counted, however slow this machine is.
+    let config = "[watch]\nhome_events = 10000000\n";
+    scene.host.write("/etc/ssh-keywatch/config.toml", config);
+    let room = "mount -o remount,size=64m $1";
+    scene.host.sh(ROOT, room).args([DISK]).ok();
+    scene.host.sh(BOB, "mkdir -m 700 .ssh").ok();
+    let daemon = scene.start();
+    scene.fill();
+    // More than wait in memory for a log that cannot be written.
+    let many = "for n in $(seq 3000); do : > .ssh/many$n; done; : > .ssh/last";
+    scene.host.sh(BOB, many).ok();
+    wait_for(&daemon.stdout, &BOB.ssh("last"));
+    let list = ANN.ssh("authorized_keys");
+    scene.host.sh(ANN, "echo one > .ssh/authorized_keys").ok();
+    wait_for(&daemon.stdout, &list);
+    // No rule has a word for these; in the end, what was told in vain has been given up.
+    let begun = Instant::now();
+    for number in 0.. {
+        scene
+            .host
+            .sh(ANN, "echo '# x' >> .ssh/authorized_keys")
+            .ok();
+        let path = scene.make(&format!("id_{number}"));
+        wait_for(&daemon.stdout, &path);
+        if begun.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    scene.free();
+    wait_for(&daemon.stderr, "files are looked at again");
+    let alert = daemon.alert(ANY, &list);
+    assert!(
+        alert.is("ssh_keywatch.evidence", "baseline"),
+        "{}",
+        alert.brief()
+    );
+    let reason = alert.text("event.reason");
+    assert!(reason.contains("log could not be written"), "{reason}");
+    for path in scene.made.borrow().iter() {
+        daemon.alert(ANY, path);
+    }
+    let ended = daemon.stop();
+    assert_eq!(told(&ended.log)[list.as_str()].len(), 1, "told twice");
 }

@@ -278,6 +278,43 @@ fn a_daemon_that_gets_no_more_memory_keeps_nobody_waiting_and_loses_nothing() {
     daemon.kill();
 }
 
+/// Whoever owns a file may lease it (`F_SETLEASE` in fcntl(2)): who opens it then waits until
+/// the lease is given up, for 45 seconds at most. A record's file is opened for us, too.
+#[test]
+fn a_lease_keeps_nobody_else_waiting() {
+    let host = Host::on_disk();
+    host.sh(ROOT, "mkdir -m 700 .ssh").ok();
+    let daemon = start(&host);
+    // Until the daemon has let go of the new file it cannot be leased; once it has settled,
+    // nobody is held who opens it.
+    let script = "use Errno 'EPERM'; $SIG{IO} = 'IGNORE'; $refused = 0;
+        for (1 .. 5) {
+            open(F, '+>', \".ssh/leased$_\") or die;
+            1 until fcntl(F, 1024, 1);
+            if ($pid = fork) { waitpid($pid, 0); $refused++ if $? >> 8 == EPERM; next }
+            sysopen(G, \".ssh/leased$_\", 2048) or exit $!; # O_NONBLOCK
+            exit 0;
+        }
+        print $refused";
+    let leases = host.command("perl").args(["-e", script]);
+    let leases = leases.user(ANN).directory(ANN.home);
+    std::thread::scope(|scope| {
+        let leases = scope.spawn(move || leases.output_within(SOON));
+        // While it goes on, and afterwards.
+        let files = make(&host, ROOT, "meanwhile", 20);
+        assert_named(&daemon, &files);
+        let output = leases.join().unwrap();
+        assert!(output.status.success(), "kept waiting: {output:?}");
+        assert_ne!(output.stdout, "0", "nobody was held: {output:?}");
+    });
+    let files = make(&host, ROOT, "after", 5);
+    assert_named(&daemon, &files);
+    let ended = daemon.stop();
+    assert!(!ended.log.iter().any(|line| line.is_state("degraded")));
+    assert_eq!(overdue(&ended), 0);
+    ended.assert_nothing_lost();
+}
+
 #[test]
 fn what_is_no_file_stops_nothing() {
     let host = Host::on_disk();
@@ -288,8 +325,16 @@ fn what_is_no_file_stops_nothing() {
     for name in ["fifo", "link", "device", "socket"] {
         daemon.alert(ANY, &ANN.ssh(name));
     }
+    // Opened by others, too: this one waits for a writer.
+    let waiting = host.sh(ANN, "cat .ssh/fifo").spawn_silent();
+    host.sh(
+        ROOT,
+        "mknod /home/ann/.ssh/null c 1 3; : > /home/ann/.ssh/null",
+    )
+    .ok();
     let files = make(&host, ANN, "after", 3);
     assert_named(&daemon, &files);
+    assert!(!waiting.has_ended());
     daemon.stop().assert_nothing_lost();
 }
 

@@ -1,12 +1,15 @@
 //! Whoever opens a file waits for the daemon only while a new one is made, and
 //! never for one that has died.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup};
+use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, mask};
 
 use crate::document::{ANY, any_creation};
 use crate::host::{ANN, Host, ROOT, TOOLS};
@@ -295,9 +298,7 @@ fn a_key_tool_has_its_processor_for_itself() {
 /// that must be the group that people wait in.
 #[test]
 fn the_group_that_openers_wait_in_is_released_first() {
-    let low: Vec<_> = (0..8)
-        .map(|_| std::fs::File::open("/dev/null").unwrap())
-        .collect();
+    let low: Vec<_> = (0..8).map(|_| File::open("/dev/null").unwrap()).collect();
     let notification = NotificationGroup::new().unwrap();
     drop(low);
     let permission = PermissionGroup::above(&notification).unwrap();
@@ -306,7 +307,75 @@ fn the_group_that_openers_wait_in_is_released_first() {
     // Opened again, it has the same number.
     permission.close().unwrap();
     permission.reopen().unwrap();
+    assert!(permission.answered());
     assert_eq!(permission.as_fd().as_raw_fd(), first);
     let flags = nix::fcntl::fcntl(&permission, nix::fcntl::FcntlArg::F_GETFD).unwrap();
     assert_eq!(flags, nix::fcntl::FdFlag::FD_CLOEXEC.bits());
+}
+
+/// Directories that are found in between are not marked, or their openers would wait for
+/// a thread that has not begun.
+#[test]
+fn a_group_that_is_opened_again_holds_nobody_before_it_is_answered() {
+    let group = PermissionGroup::new().unwrap();
+    assert!(group.is_open() && !group.answered());
+    group.close().unwrap();
+    assert!(!group.is_open() && !group.answered());
+    group.reopen().unwrap();
+    assert!(!group.is_open());
+    assert!(group.answered() && group.is_open());
+    group.close().unwrap();
+    group.reopen().unwrap();
+    // By a thread that fails at once.
+    group.close().unwrap();
+    assert!(!group.answered() && !group.is_open());
+}
+
+/// The kernel opens the file of a record while the record is read. If that fails, it refuses
+/// the opener, and what is behind can be read.
+#[test]
+fn a_leased_file_keeps_the_reading_of_no_record_waiting() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh; echo > .ssh/free").ok();
+    let script = "open(F, '+>', '.ssh/leased') and fcntl(F, 1024, 1) or die; # F_SETLEASE, F_WRLCK
+        $SIG{IO} = 'IGNORE'; $| = 1; print \"leased\\n\"; <STDIN>";
+    let holder = host.command("perl").args(["-e", script]);
+    let mut holder = holder.user(ANN).directory(ANN.home).spawn_talking();
+    let mut said = [0; 7];
+    holder.stdout().read_exact(&mut said).unwrap();
+
+    let group = PermissionGroup::new().unwrap();
+    let dir = File::open(host.path(&ANN.ssh(""))).unwrap();
+    let marked = mask::OPEN_PERM | mask::EVENT_ON_CHILD;
+    group.mark_directory(dir.as_fd(), marked).unwrap();
+    // The one after the other.
+    let mut openers: Vec<Process> = ["leased", "free"]
+        .iter()
+        .map(|name| {
+            let opener = host.command("cat").args([ANN.ssh(name)]).user(ANN);
+            let opener = opener.spawn_silent();
+            assert_held(&opener);
+            opener
+        })
+        .collect();
+    let (read, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut fds = [PollFd::new(group.as_fd(), PollFlags::POLLIN)];
+        let mut answered = 0;
+        while answered == 0 && poll(&mut fds, PollTimeout::from(5000u16)) == Ok(1) {
+            // Room for one, as the answering thread has.
+            group
+                .read(&mut [0; 24], |record| {
+                    group.allow(record.fd.as_ref().unwrap().as_fd()).unwrap();
+                    answered += 1;
+                })
+                .unwrap();
+        }
+        read.send(answered).unwrap();
+    });
+    assert_eq!(done.recv_timeout(AT_ONCE), Ok(1));
+    assert!(openers[1].end(AT_ONCE).success());
+    assert_eq!(openers[0].end(AT_ONCE).code(), Some(1), "the price");
+    holder.close_stdin();
+    assert!(holder.end(AT_ONCE).success());
 }

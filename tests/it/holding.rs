@@ -50,6 +50,11 @@ fn a_stuck_answering_thread_stops_nobody_and_is_replaced() {
     let before = make("before");
     assert_eq!(before.text("ssh_keywatch.attribution.method"), "held");
 
+    // A key tool that runs, and asks where the key shall be.
+    let keygen = host.command("ssh-keygen").args(["-q", "-N", ""]);
+    let keygen = keygen.user(ANN).spawn_talking();
+    daemon.file_systems("homes", |marked| !marked.is_empty());
+
     let stopped = Stopped::thread(daemon.pid(), "hold");
     // Each is let go after a while; the third time in a row the group is closed.
     for number in 0..3 {
@@ -79,6 +84,9 @@ fn a_stuck_answering_thread_stops_nobody_and_is_replaced() {
 
     // The new thread answers while the former is still stuck.
     daemon.line("recovery", |line| line.is_state("recovered"));
+    // Nobody follows the key tool any more.
+    daemon.file_systems("none", <[u64]>::is_empty);
+    drop(keygen);
     let after = make("after");
     assert_eq!(after.text("ssh_keywatch.attribution.method"), "held");
     assert_eq!(after.get("ssh_keywatch.attribution.certain"), true);

@@ -22,7 +22,7 @@ pub const PROGRAM: &str = "/run/it/bin/ssh-keywatch";
 pub const TOOLS: &str = "/run/it/tools";
 
 /// Their sources, below `tests`.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "it/flush.c",
     "it/creator.c",
     "workload/act.c",
@@ -31,6 +31,7 @@ const PROGRAMS: [&str; 9] = [
     "workload/flood.c",
     "workload/pace.c",
     "workload/spawn.c",
+    "workload/stack.c",
     "workload/stall.c",
 ];
 

@@ -16,7 +16,7 @@ const SCRIPT: &str = "cc9a5f47-7b67-418f-8142-6884f29b0d06";
 const CLIENT: &str = "e8cc1052-93d4-4498-8dbf-d5d2148d5746";
 
 /// A home with two keys elsewhere, and an `authorized_keys` with one of them.
-fn host() -> Host {
+pub fn host() -> Host {
     let host = Host::new();
     host.sh(
         ANN,
@@ -145,6 +145,48 @@ fn what_belongs_to_the_server() {
             (SCRIPT, "/etc/ssh/sshrc"),
             (HOST_KEY, "/etc/ssh/ssh_host_ecdsa_key"),
             (HOST_KEY, "/etc/ssh/ssh_host_ed25519_key"),
+        ])
+    );
+}
+
+#[test]
+fn what_is_renamed_away_is_gone() {
+    let host = host();
+    host.sh(
+        ROOT,
+        "ssh-keygen -q -t rsa -b 2048 -N '' -f /etc/ssh/ssh_host_rsa_key
+         mkdir /etc/ssh/sshd_config.d
+         echo PermitRootLogin no | tee /etc/ssh/sshd_config /etc/ssh/sshd_config.d/hard.conf",
+    )
+    .ok();
+    let daemon = host.daemon().start();
+    host.sh(
+        ROOT,
+        "cd /etc/ssh
+         mv sshd_config.d/hard.conf sshd_config.d/hard.conf.off
+         mv sshd_config sshd_config.off
+         mv ssh_host_rsa_key oldkey
+         mv ~ann/.ssh/authorized_keys ~ann/.ssh/ak",
+    )
+    .ok();
+    let moved = ANN.ssh("ak");
+    let alert = daemon.alert(REMOVED, &moved);
+    let list = ANN.ssh("authorized_keys");
+    assert!(
+        alert.is("file.Ext.original.path", &list),
+        "{}",
+        alert.brief()
+    );
+    let undo = alert.get("ssh_keywatch.response.commands");
+    assert_eq!(undo[0], format!("mv -nT -- {moved} {list}"));
+    let ended = daemon.stop();
+    assert_eq!(
+        raised(&ended),
+        expected(&[
+            (SERVER, "/etc/ssh/sshd_config.d/hard.conf.off"),
+            (SERVER, "/etc/ssh/sshd_config.off"),
+            (HOST_KEY, "/etc/ssh/oldkey"),
+            (REMOVED, &moved),
         ])
     );
 }

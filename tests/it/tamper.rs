@@ -34,6 +34,7 @@ fn a_log_that_was_edited_cut_or_added_to_is_known() {
     }
     let (well, said) = check(&host);
     assert!(well && said.contains("each is as it was written"), "{said}");
+    assert!(said.starts_with(&format!("  {LOG}: ")), "{said}");
 
     let log = host.path(LOG);
     let good = fs::read_to_string(&log).unwrap();
@@ -129,7 +130,9 @@ fn a_run_that_was_cut_short_is_told_by_the_next_and_one_that_ended_is_not() {
     };
     host.daemon().start().stop();
     let daemon = host.daemon().start();
-    daemon.started();
+    // The baseline says that a run has begun before it is compared with, and is opened
+    // beside the watching: what is killed before that has not begun for it.
+    daemon.compared();
     daemon.kill();
     let daemon = host.daemon().start();
     let told = daemon.line("fault", |line| line.is("event.code", "run_cut_short"));

@@ -18,28 +18,19 @@ fn a_stopped_daemon_is_replaced_and_holds_nobody_for_long() {
 /// As `systemctl freeze` does it, and who saves a container's state.
 #[test]
 fn a_daemon_whose_cgroup_is_frozen_is_replaced_and_holds_nobody_for_long() {
-    // One of its own: containers that boot like these have those of units in common.
-    let name = format!("keywatch-frozen-{}", std::process::id());
-    let host = replaced(|host, pid| {
-        host.sh(&format!(
-            "above=$(findmnt --noheadings --output=TARGET --types=cgroup2 | head -n 1)
-             mkdir $above/{name}
-             echo {pid} > $above/{name}/cgroup.procs
-             echo 1 > $above/{name}/cgroup.freeze
-             until grep -q 'frozen 1' $above/{name}/cgroup.events; do sleep 0.01; done"
-        ))
-        .ok();
+    replaced(|host, _| {
+        let freeze = "top=$(findmnt --noheadings --output=TARGET --types=cgroup2 | head -n 1)
+                      unit=$top/system.slice/ssh-keywatch.service
+                      echo 1 > $unit/cgroup.freeze
+                      until grep -q 'frozen 1' $unit/cgroup.events; do sleep 0.01; done";
+        host.sh(freeze).ok();
     });
-    host.sh(&format!(
-        "rmdir $(findmnt --noheadings --output=TARGET --types=cgroup2 | head -n 1)/{name}"
-    ))
-    .ok();
 }
 
 /// What becomes of those who log in and make keys once `stop` has taken the daemon
 /// out of action.
 #[track_caller]
-fn replaced(stop: impl FnOnce(&Machine, u32)) -> Machine {
+fn replaced(stop: impl FnOnce(&Machine, u32)) {
     let host = Machine::boot();
     host.account("ann");
     host.dpkg(&package(None)).ok();
@@ -69,7 +60,6 @@ fn replaced(stop: impl FnOnce(&Machine, u32)) -> Machine {
         .sh("journalctl --output=cat --unit=ssh-keywatch")
         .text();
     assert!(said.contains("Watchdog timeout"), "{said}");
-    host
 }
 
 #[test]

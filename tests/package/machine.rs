@@ -25,15 +25,56 @@ const LIFE: Duration = Duration::from_secs(420);
 pub const LOG: &str = "/var/log/ssh-keywatch/alerts.json";
 pub const CONFIG: &str = "/etc/ssh-keywatch/config.toml";
 
+/// Calls `each` with a new cgroup of the name $1 for each hierarchy by which systemd
+/// knows its units.
+const CGROUPS: &str = r#"
+name=$1
+shift
+cgroups() {
+    while IFS=: read -r number kind path; do
+        case $number:$kind in
+        0:) top=$(findmnt --noheadings --output=TARGET --types=cgroup2 | head -n 1) ;;
+        *:name=systemd) top=$(findmnt --noheadings --output=TARGET --options=name=systemd | head -n 1) ;;
+        *) continue ;;
+        esac
+        [ -z "$top" ] || each "$top$path/$name"
+    done < /proc/self/cgroup
+}
+"#;
+/// Runs the command that follows the name in them.
+const ENTER: &str = r#"
+each() {
+    mkdir "$1"
+    entered="${entered:-} $1"
+}
+cgroups
+for cgroup in ${entered:-}; do echo $$ > "$cgroup/cgroup.procs"; done
+exec "$@"
+"#;
+/// Removes them once nobody is left in them.
+const LEAVE: &str = r#"
+each() {
+    for _ in $(seq 200); do
+        find "$1" -depth -type d -exec rmdir {} + 2> /dev/null || true
+        [ -e "$1" ] || return 0
+        sleep 0.05
+    done
+    echo "somebody stays in $1" >&2
+}
+cgroups
+"#;
+
 /// A running container. Its first process dies with the container's manager, which
 /// dies with the test's thread, at the end of [`LIFE`], or when this is dropped;
-/// and with its first process the kernel ends all others.
+/// and with its first process the kernel ends all others. It has cgroups of its own:
+/// in those of another one, systemd would take that one's processes for its units'.
 pub struct Machine {
     manager: Child,
     /// The container's first process.
     leader: Pid,
     guardian: Option<(Sender<()>, JoinHandle<()>)>,
     root: TempDir,
+    name: String,
 }
 
 /// What a command left behind.
@@ -70,8 +111,10 @@ impl Machine {
         let told = root.path().with_extension("notify");
         let socket = UnixDatagram::bind(&told).unwrap();
         let console = File::create(root.path().join("console")).unwrap();
-        let manager = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "systemd-nspawn", "--quiet"])
+        let manager = Command::new("sh")
+            .args(["-euc", &format!("{CGROUPS}{ENTER}"), "sh", &name])
+            .args(["setpriv", "--pdeathsig", "KILL", "--"])
+            .args(["systemd-nspawn", "--quiet"])
             .args(["--register=no", "--keep-unit", "--boot"])
             .args(["--notify-ready=yes", "--private-network"])
             .arg(format!("--machine={name}"))
@@ -84,12 +127,13 @@ impl Machine {
             .stdout(console.try_clone().unwrap())
             .stderr(console)
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot run setpriv and systemd-nspawn: {error}"));
+            .unwrap_or_else(|error| panic!("cannot run sh: {error}"));
         let mut machine = Self {
             guardian: Some(guard(Pid::from_raw(manager.id().cast_signed()))),
             manager,
             leader: Pid::from_raw(0),
             root,
+            name,
         };
         machine.wait_ready(&socket);
         fs::remove_file(&told).unwrap();
@@ -182,7 +226,13 @@ impl Machine {
     /// Logs in through sshd and runs a command there.
     #[track_caller]
     pub fn login(&self, name: &str, command: &str) -> Output {
-        self.sh(&login(name, command))
+        let mut output = self.sh(&login(name, command));
+        // Of a login that failed, or of a command that a signal ended, ssh says nothing.
+        if output.code == Some(255) {
+            let journal = self.sh("journalctl --no-pager --lines=60").stdout;
+            output.stderr += &journal;
+        }
+        output
     }
 
     /// A property of the unit.
@@ -276,6 +326,9 @@ impl Drop for Machine {
             drop(rest);
             let _ = thread.join();
         }
+        let _ = Command::new("sh")
+            .args(["-euc", &format!("{CGROUPS}{LEAVE}"), "sh", &self.name])
+            .status();
     }
 }
 

@@ -1,14 +1,18 @@
 /* Puts a file into place in one of many ways and is gone: the writers that are
  * hardest to name. Static, so that each lives as shortly as can be.
  *
- *   act [fork] [exec PROGRAM] HOW ARGUMENT...
+ *   act [fork] [refused PROGRAM] [exec PROGRAM | hand PROGRAM] HOW ARGUMENT...
  *
  * HOW is one of
  *   create PATH | append PATH           open(2), one line, exit
+ *   map PATH                            changes its first byte by a shared mapping
  *   uring PATH | uring-async PATH | uring-sqpoll PATH
  *                                       the same through io_uring
  *   mkdir-create DIR PATH               makes the directory first
  *   tmpfile DIR PATH                    O_TMPFILE and linkat(2)
+ *   tmpfile-hand DIR PROGRAM PATH       O_TMPFILE, and PROGRAM does linkat(2)
+ *   linkfd FD PATH                      what it does it with
+ *   mknod PATH | open-hand FROM PROGRAM PATH   opens FROM, and PROGRAM links it
  *   rename FROM PATH | link FROM PATH | symlink FROM PATH
  *   handle DIR PATH                     opens the directory by its handle
  *   leader PATH                         the first thread ends, another creates
@@ -18,7 +22,8 @@
  *   nothing
  *
  * With fork, a child does it that never calls exec. With exec, whoever did it
- * runs PROGRAM right after. A child's pid is told as "PID PATH", by one write(2)
+ * runs PROGRAM right after; with hand, PROGRAM appends to what was made. With
+ * refused, an exec of PROGRAM fails before. A child's pid is told as "PID PATH", by one write(2)
  * to standard output: the spawner knows all other pids itself.
  */
 #define _GNU_SOURCE
@@ -132,6 +137,35 @@ static void by_ring(const char *path, unsigned setup, unsigned char flags)
 		die("write by io_uring");
 }
 
+static void link_fd(const char *fd, const char *path)
+{
+	char self[64];
+	snprintf(self, sizeof self, "/proc/self/fd/%s", fd);
+	if (linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW))
+		die("linkat");
+}
+
+/* One argument may have 128 KiB (MAX_ARG_STRLEN, execve(2)): E2BIG. */
+static void be_refused(const char *program)
+{
+	static char large[256 * 1024];
+	memset(large, 'x', sizeof large - 1);
+	execl(program, program, large, NULL);
+	if (errno != E2BIG)
+		die("execl");
+}
+
+static void by_mapping(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char *text = mmap(0, 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (text == MAP_FAILED)
+		die("mmap");
+	*text ^= ' ';
+	if (munmap(text, 1) || close(fd))
+		die("close");
+}
+
 static int create(const char *path)
 {
 	return open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
@@ -178,12 +212,14 @@ static void in_memory(char **argv)
 static void act(char **argv)
 {
 	const char *how = argv[0], *a = argv[1], *b = a ? argv[2] : 0;
-	char self[64];
+	char number[16];
 	int fd;
 	if (!strcmp(how, "create")) {
 		put(create(a));
 	} else if (!strcmp(how, "append")) {
 		put(open(a, O_WRONLY | O_APPEND));
+	} else if (!strcmp(how, "map")) {
+		by_mapping(a);
 	} else if (!strcmp(how, "uring")) {
 		by_ring(a, 0, 0);
 	} else if (!strcmp(how, "uring-async")) {
@@ -197,9 +233,24 @@ static void act(char **argv)
 	} else if (!strcmp(how, "tmpfile")) {
 		fd = open(a, O_TMPFILE | O_WRONLY, 0600);
 		put(fd);
-		snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-		if (linkat(AT_FDCWD, self, AT_FDCWD, b, AT_SYMLINK_FOLLOW))
-			die("linkat");
+		snprintf(number, sizeof number, "%d", fd);
+		link_fd(number, b);
+	} else if (!strcmp(how, "tmpfile-hand")) {
+		fd = open(a, O_TMPFILE | O_WRONLY, 0600);
+		put(fd);
+		snprintf(number, sizeof number, "%d", fd);
+		execl(b, b, "linkfd", number, argv[3], NULL);
+		die("execl");
+	} else if (!strcmp(how, "linkfd")) {
+		link_fd(a, b);
+	} else if (!strcmp(how, "open-hand")) {
+		if (open(a, O_RDONLY | O_CLOEXEC) < 0)
+			die("open");
+		execl(b, b, "link", a, argv[3], NULL);
+		die("execl");
+	} else if (!strcmp(how, "mknod")) {
+		if (mknod(a, S_IFREG | 0600, 0))
+			die("mknod");
 	} else if (!strcmp(how, "unlink-create")) {
 		if (unlink(a))
 			die("unlink");
@@ -244,7 +295,7 @@ static void act(char **argv)
 
 int main(int argc, char **argv)
 {
-	const char *next = NULL;
+	const char *next = NULL, *hand = NULL;
 	argv++;
 	if (argc > 1 && !strcmp(*argv, "fork")) {
 		argv++;
@@ -262,13 +313,26 @@ int main(int argc, char **argv)
 			return 0;
 		}
 	}
+	if (*argv && !strcmp(*argv, "refused")) {
+		be_refused(argv[1]);
+		argv += 2;
+	}
 	if (*argv && !strcmp(*argv, "exec")) {
 		next = argv[1];
+		argv += 2;
+	} else if (*argv && !strcmp(*argv, "hand")) {
+		hand = argv[1];
 		argv += 2;
 	}
 	if (!*argv)
 		return 2;
 	act(argv);
+	if (hand) {
+		while (argv[1])
+			argv++;
+		execl(hand, hand, "append", *argv, NULL);
+		die("execl");
+	}
 	if (next) {
 		execl(next, next, "nothing", NULL);
 		die("execl");

@@ -7,7 +7,8 @@
  *   killed         its maker is killed while it makes it
  *   close-exec     its maker closes it and runs PROGRAM at once
  *   reuse          PREFIX.N-a is made by a process of this program, PREFIX.N-b
- *                  right after by PROGRAM under the same pid
+ *                  right after by PROGRAM under the same pid, which a third
+ *                  process of this program then has for a moment
  *   reuse-link     the same with link(2), from PREFIX.source
  *   args PATH      (alone) makes a file, while reading its arguments blocks
  *   forge PATH PROGRAM   (alone) says that it runs PROGRAM, and makes a file
@@ -154,6 +155,12 @@ static void reuse(const char *prefix, int i, int links)
 		return;
 	}
 	reap(second);
+	/* A third one that never ran what the second did. */
+	pid_t third = with_pid(first);
+	if (third == 0)
+		_exit(0);
+	if (third > 0)
+		reap(third);
 	printf("%d %s\n%d %s\n", first, a, second, b);
 }
 

@@ -40,6 +40,7 @@ fn report(facts: Facts) -> KeyReport {
         }),
         beside: None,
         change: None,
+        others_wrote: false,
         authorized_in: vec![],
     }
 }
@@ -99,6 +100,7 @@ fn list_report(added: usize, removed: usize) -> KeyReport {
     facts.list = Some(List {
         entries: entries.clone(),
         unreadable: 1,
+        rest: [0; 16],
         dropped: 0,
     });
     let mut report = report(facts);
@@ -120,6 +122,7 @@ fn with(report: &KeyReport) -> Document {
 /// Documents that together have every field of a key.
 pub(super) fn full() -> Vec<Document> {
     let mut known = list_report(40, 40);
+    known.others_wrote = true;
     for entry in &mut known.change.as_mut().unwrap().added {
         entry.hosts = Some("example.org".into());
     }
@@ -130,6 +133,7 @@ pub(super) fn full() -> Vec<Document> {
         inspection: Err("timeout"),
         beside: None,
         change: None,
+        others_wrote: false,
         authorized_in: vec![],
     };
     let reports = [full_private(), full_certificate(), known, unread];
@@ -222,6 +226,7 @@ fn a_file_that_was_not_read_says_why() {
         inspection: Err("timeout"),
         beside: None,
         change: None,
+        others_wrote: false,
         authorized_in: vec![],
     };
     assert_eq!(
@@ -238,6 +243,7 @@ fn rules_may_ask_for_every_field_of_a_key() {
     let mut known = full_certificate();
     known.inspection.as_mut().unwrap().pair = Some(Pair::Same);
     let mut hosts = list_report(1, 1);
+    hosts.others_wrote = true;
     let change = hosts.change.as_mut().unwrap();
     change.added[0].hosts = Some("h".into());
     change.removed[0].hosts = Some("h".into());
@@ -245,6 +251,7 @@ fn rules_may_ask_for_every_field_of_a_key() {
         inspection: Err("busy"),
         beside: None,
         change: None,
+        others_wrote: false,
         authorized_in: vec![],
     };
     let mut seen = std::collections::BTreeSet::new();
@@ -361,6 +368,12 @@ fn the_sentence_says_what_a_list_gained_and_lost() {
     assert_eq!(
         message(&list_report(0, 0), "modification"),
         format!("changed {path}")
+    );
+    let mut shared = list_report(3, 0);
+    shared.others_wrote = true;
+    assert_eq!(
+        message(&shared, "modification"),
+        format!("changed {path}, adding 3 keys (others may have written to it, too)")
     );
     let mut part = list_report(3, 0);
     part.inspection.as_mut().unwrap().whole = false;

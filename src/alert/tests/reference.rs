@@ -54,6 +54,7 @@ fn examples() -> Vec<Document> {
         count: 12,
         start: at(0),
         end: at(300_000_000),
+        window: 1,
     };
     let mut degraded = origin();
     degraded.degraded = vec!["no holds".into()];

@@ -137,6 +137,7 @@ fn the_same_word_has_the_same_id_and_no_other_has() {
             count: 12,
             start: at(0),
             end: at(1),
+            window: 1,
         };
         id(&suppressed(&told, at(2), origin))
     };
@@ -154,6 +155,7 @@ fn suppressed_alerts_are_told_with_their_reason() {
         count: 12,
         start: at(0),
         end: at(300_000_000),
+        window: 1,
     };
     let document = suppressed(&told, at(301_000_000), &origin());
     for (name, expected) in [

@@ -25,6 +25,14 @@ pub(super) fn run(log: Option<&Path>, config: &Config) -> Exit {
         .then(|| last_written(&daemon::log_head(&config.state.directory), log))
         .flatten();
     let checked = match check(log, written.as_ref()) {
+        Ok(checked) if checked.files.is_empty() => {
+            eprintln!(
+                "ssh-keywatch: the alert log {} does not exist, nor does one that was rotated; \
+                 name another with --log FILE",
+                escape_path(log)
+            );
+            return Exit::Internal;
+        }
         Ok(checked) => checked,
         Err(error) => {
             eprintln!(
@@ -49,6 +57,8 @@ pub(super) fn run(log: Option<&Path>, config: &Config) -> Exit {
 }
 
 struct Checked {
+    /// The log's own name.
+    log: String,
     files: Vec<String>,
     verifier: Verifier,
     flaws: Vec<Flaw>,
@@ -60,6 +70,7 @@ struct Checked {
 fn check(log: &Path, written: Option<&Link>) -> io::Result<Checked> {
     let pieces = history::named(log)?;
     let mut checked = Checked {
+        log: escape_path(log),
         files: Vec::new(),
         verifier: Verifier::default(),
         flaws: Vec::new(),
@@ -119,18 +130,19 @@ impl Checked {
         if self.more > 0 {
             writeln!(out, "! and {} more", self.more)?;
         }
+        let log = &self.log;
         let files = self.files.len();
         let plural = if files == 1 { "" } else { "s" };
         let Some((first, last)) = verifier.range() else {
             return writeln!(
                 out,
-                "  no line of {files} file{plural} has a number: nothing can be said"
+                "  {log}: no line of {files} file{plural} has a number: nothing can be said"
             );
         };
         let count = verifier.chained;
         write!(
             out,
-            "  {count} lines in {files} file{plural}, {first} to {last}"
+            "  {log}: {count} lines in {files} file{plural}, {first} to {last}"
         )?;
         if let Some((from, to)) = &verifier.times {
             write!(out, ", from {} to {}", printable(from), printable(to))?;

@@ -22,10 +22,14 @@ use crate::text::escape_path;
 const LIMIT: u64 = 256 << 20;
 
 /// What an alert says of who put a file where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// When (RFC 3339).
+    /// When (RFC 3339); of what a comparison found, when that was.
     pub(super) time: String,
+    /// Of what a comparison found: since when it can have happened, if that is known.
+    pub(super) since: Option<String>,
+    /// Of what a comparison found: until when it can have happened.
+    pub(super) until: Option<String>,
     /// `event.action`; the baseline only says who made the file or put it there.
     pub(super) action: Option<String>,
     /// The rule that alerted; none where the baseline says it.
@@ -40,14 +44,19 @@ pub(super) struct Origin {
     pub(super) method: Option<String>,
     /// Whether it is certain.
     pub(super) certain: bool,
-    fingerprint: Option<String>,
+    /// Of the key that it was then.
+    pub(super) fingerprint: Option<String>,
 }
 
 impl Origin {
     fn of(document: &Map<String, Value>) -> Option<Self> {
         let some = |name: &str| text(document, name).map(str::to_owned);
+        let is_found = text(document, "ssh_keywatch.evidence") == Some("baseline");
+        let found = |name: &str| some(name).filter(|_| is_found);
         Some(Self {
             time: some("@timestamp")?,
+            since: found("event.start"),
+            until: found("event.end"),
             action: Some(some("event.action")?),
             rule: Some(some("rule.name")?),
             executable: some("process.executable"),
@@ -65,6 +74,12 @@ impl Origin {
         matches!(self.action.as_deref(), None | Some("creation" | "rename"))
     }
 
+    /// Whether the name holds another key by now, with this fingerprint.
+    fn is_of_another(&self, now: Option<&str>) -> bool {
+        let prints = self.fingerprint.as_deref().zip(now);
+        prints.is_some_and(|(then, now)| then != now)
+    }
+
     pub(super) fn to_json(&self) -> Value {
         let source = if self.rule.is_some() {
             "alert_log"
@@ -74,6 +89,8 @@ impl Origin {
         let mut origin = json!({
             "source": source,
             "time": self.time,
+            "since": self.since,
+            "until": self.until,
             "action": self.action,
             "rule": self.rule,
             "executable": self.executable,
@@ -83,7 +100,9 @@ impl Origin {
             "certain": self.certain,
         });
         if let Value::Object(origin) = &mut origin {
-            origin.retain(|key, value| !value.is_null() || key != "rule" && key != "action");
+            origin.retain(|key, value| {
+                !value.is_null() || !matches!(key.as_str(), "since" | "until" | "rule" | "action")
+            });
         }
         origin
     }
@@ -161,6 +180,13 @@ impl Origins {
     /// It cannot be read.
     pub(super) fn remember(&mut self, state: &Path, items: &[Item]) -> Result<(), String> {
         let wanted: HashSet<&Path> = items.iter().map(|item| item.path.as_path()).collect();
+        // An alert of the key that had the name before tells nothing of this one.
+        let keys = items
+            .iter()
+            .filter(|item| matches!(item.what, What::Key { .. }));
+        let prints: HashMap<String, &str> = keys
+            .filter_map(|item| Some((escape_path(&item.path), item.fingerprint()?)))
+            .collect();
         let stored = daemon::stored(state, |path| wanted.contains(path));
         for (path, record) in stored.map_err(|error| error.to_string())? {
             let Some(made) = record.made else { continue };
@@ -169,11 +195,15 @@ impl Origins {
                 continue;
             }
             let path = escape_path(&path);
-            if self.files.get(&path).is_some_and(Origin::is_beginning) {
+            let now = prints.get(&path).copied();
+            let told = |known: &Origin| known.is_beginning() && !known.is_of_another(now);
+            if self.files.get(&path).is_some_and(told) {
                 continue;
             }
             let origin = Origin {
                 time: made.time,
+                since: None,
+                until: None,
                 action: None,
                 rule: None,
                 executable: made.executable,
@@ -239,13 +269,7 @@ impl Origins {
             return self.entries.get(&entry(item)?).cloned();
         }
         let origin = self.files.get(&escape_path(&item.path))?;
-        // The name may hold another key by now.
-        let other = origin
-            .fingerprint
-            .as_deref()
-            .zip(item.fingerprint())
-            .is_some_and(|(then, now)| then != now);
-        (!other).then(|| origin.clone())
+        (!origin.is_of_another(item.fingerprint())).then(|| origin.clone())
     }
 }
 
@@ -420,6 +444,73 @@ mod tests {
         // None is no error.
         let nowhere = dir.path().join("nowhere");
         origins.remember(&nowhere, &items).unwrap();
+    }
+
+    /// The key whose alert is in the log was replaced by one that no rule told of.
+    #[test]
+    fn an_alert_of_the_key_before_does_not_hide_what_the_baseline_knows() {
+        use crate::baseline::{Health, Made, Record, Store};
+
+        let dir = tempfile::tempdir().unwrap();
+        let text =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDN10vUUA50jhaILXX640/rWaCKUnA11AsVZpZtbB9Nk a\n";
+        let facts = examine(text.as_bytes(), Role::Other).unwrap();
+        let key = Item {
+            what: What::Key {
+                facts: Box::new(facts),
+                pair: None,
+                borrowed: false,
+            },
+            ..item("/id.pub")
+        };
+        let (store, _) = Store::open(&dir.path().join("baseline.redb"), Health::Sound).unwrap();
+        let record = Record {
+            made: Some(Made {
+                executable: Some("/bin/stored".to_owned()),
+                ..Made::default()
+            }),
+            ..Record::default()
+        };
+        let batch = [(Path::new("/id.pub"), Some(&record))];
+        store.apply(batch, true).unwrap();
+        drop(store);
+        let log = dir.path().join("log");
+        for (print, expected) in [
+            ("SHA256:old", "/bin/stored"),
+            (key.fingerprint().unwrap(), "/bin/told"),
+        ] {
+            let mut document: Value =
+                serde_json::from_str(&alert("/id.pub", "creation", "/bin/told")).unwrap();
+            document["ssh_keywatch"]["key"] = json!({"fingerprint": print});
+            std::fs::write(&log, format!("{document}\n")).unwrap();
+            let items = [key.clone()];
+            let mut origins = Origins::of(&log, &items).unwrap();
+            origins.remember(dir.path(), &items).unwrap();
+            let found = origins.find(&key).unwrap();
+            assert_eq!(found.executable.as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_a_comparison_found_was_made_in_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut document: Value = serde_json::from_str(&alert("/a", "creation", "")).unwrap();
+        document.as_object_mut().unwrap().remove("process");
+        document["event"]["start"] = "2026-11-24T01:00:00Z".into();
+        document["event"]["end"] = "2026-11-24T09:00:00Z".into();
+        // A loss has times, too; what was seen is of one moment.
+        for (evidence, since) in [
+            ("fanotify", None),
+            ("baseline", Some("2026-11-24T01:00:00Z")),
+        ] {
+            document["ssh_keywatch"]["evidence"] = evidence.into();
+            std::fs::write(&log, format!("{document}\n")).unwrap();
+            let origins = Origins::of(&log, &[item("/a")]).unwrap();
+            let origin = origins.find(&item("/a")).unwrap();
+            assert_eq!(origin.since.as_deref(), since, "{evidence}");
+            assert_eq!(origin.to_json().get("until").is_some(), since.is_some());
+        }
     }
 
     #[test]

@@ -199,7 +199,12 @@ fn remarks(item: &Item, origin: Option<&Origin>) -> Vec<(bool, String)> {
             .as_deref()
             .map_or_else(String::new, |user| format!(" of {user}"));
         let sure = if origin.certain { "" } else { " (not certain)" };
-        let remark = format!("{what} {} by {program}{user}{sure}", origin.time);
+        let when = match (&origin.since, &origin.until) {
+            (Some(since), Some(until)) => format!("between {since} and {until}"),
+            (None, Some(until)) => format!("before {until}"),
+            (_, None) => origin.time.clone(),
+        };
+        let remark = format!("{what} {when} by {program}{user}{sure}");
         remarks.push((false, printable(&remark).into_owned()));
     }
     remarks
@@ -331,6 +336,25 @@ mod tests {
              ! does not belong to id beside it\n    \
              - may log in by /home/bob/.ssh/authorized_keys\n"
         );
+    }
+
+    #[test]
+    fn when_nobody_saw_it_is_said_as_two_times() {
+        let item = item("/home/ann/.ssh/id.pub", "ann");
+        let mut origin = Origin {
+            time: "T3".to_owned(),
+            since: Some("T1".to_owned()),
+            until: Some("T2".to_owned()),
+            action: Some("creation".to_owned()),
+            ..Origin::default()
+        };
+        let last = |origin: &Origin| remarks(&item, Some(origin)).pop().unwrap().1;
+        let rest = "by a program that is not known (not certain)";
+        assert_eq!(last(&origin), format!("made between T1 and T2 {rest}"));
+        origin.since = None;
+        assert_eq!(last(&origin), format!("made before T2 {rest}"));
+        origin.until = None;
+        assert_eq!(last(&origin), format!("made T3 {rest}"));
     }
 
     #[test]

@@ -95,6 +95,34 @@ fn other() -> Value {
 }
 
 #[test]
+fn what_the_answers_leave_out_is_told() {
+    let directory = TempDir::new().unwrap();
+    let rule =
+        "[rule]\nrule_id = 'k'\nname = 'Mine'\ntype = 'query'\nseverity = 'low'\nquery = 'x'\n";
+    fs::write(directory.path().join("mine.toml"), rule).unwrap();
+    let directories = [directory.path().to_owned()];
+    let rules = RuleSet::load_with(&directories, false, Fields::Any).unwrap();
+    let exception = |rule: &str, more: &str| {
+        format!(
+            "[[exception]]\nrule = \"{rule}\"\nwhen = 'user.id == \"0\"'\nreason = \"r\"\n{more}"
+        )
+    };
+    let text = exception("nobody's", "") + &exception("*", "expires = 2020-01-01\n");
+    let config = config::Config::parse(&text, Path::new("c.toml")).unwrap();
+    let rules = rules.with_exceptions(&config.exceptions).unwrap();
+    let told = unasked(&rules, jiff::civil::date(2027, 3, 31));
+    let file = directory.path().join("mine.toml").display().to_string();
+    assert_eq!(
+        told,
+        [
+            format!("the rule Mine ({file}) is skipped: of type query; only eql rules run here"),
+            "the exception for nobody's does nothing: there is no such rule".to_owned(),
+            "the exception for * expired on 2020-01-01, and is ignored".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn documents_of_elastic_defend_one_a_line() {
     let replayed = replay(&format!("{}\n\n{}\n{}\n", other(), defend(), other()));
     assert_eq!(replayed.exit, Exit::Ok);

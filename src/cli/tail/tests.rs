@@ -575,6 +575,20 @@ fn follow_wakes_by_itself_and_ends_with_its_reader() {
 }
 
 #[test]
+fn a_full_disk_behind_standard_output_is_no_fault_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, lines([1])).unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut err = Vec::new();
+    let style = TerminalStyle::new(false);
+    let exit = print(&args(&[]), &log, style, full, &mut err);
+    assert_eq!(exit, Exit::Internal);
+    let said = String::from_utf8(err).unwrap();
+    assert!(said.starts_with("ssh-keywatch: cannot write: "), "{said}");
+}
+
+#[test]
 fn exit_codes_tell_nothing_found_from_nothing_there() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");

@@ -5,7 +5,7 @@ mod comparing;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,12 +15,12 @@ use super::look::Looker;
 use super::pending::Pending;
 use super::versions::Versions;
 use crate::alert::Unseen;
-use crate::baseline::{Meta, Record, Store};
+use crate::baseline::{Meta, Moment, Record, Store};
 use crate::daemon::Message;
 use crate::event::Action;
 use crate::event::flood::Budgets;
 use crate::queue;
-use crate::sink::Receipt;
+use crate::sink::{Promise, Receipt};
 
 /// How often the store says that the daemon lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -28,6 +28,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const SECOND_LOOK: Duration = Duration::from_secs(3);
 /// How many differences may wait for that.
 const MOST_DEFERRED: usize = 64 * 1024;
+/// Of more files that are owed than these it is not asked what they are called.
+const MOST_NAMED: usize = 1024;
 /// How many snapshots may wait, of all that is watched each.
 const MOST_LATER: usize = 8;
 /// How many looks at places may wait.
@@ -82,6 +84,39 @@ pub(super) enum Unfinished {
     Cut,
 }
 
+/// What was told in vain, or could not be told yet: nothing of it is stored before it
+/// has been looked at again and told.
+#[derive(Default)]
+pub(super) struct Owed {
+    paths: BTreeSet<PathBuf>,
+    /// Since when the log could not be written.
+    since: Option<SystemTime>,
+    /// More is owed than can be kept: nothing is stored before the next start.
+    all: bool,
+}
+
+impl Owed {
+    fn has(&self, path: &Path) -> bool {
+        self.all || self.paths.contains(path)
+    }
+
+    /// Whether a file that appeared where nothing was seen of it may be one of them that
+    /// went with its directory.
+    fn has_moved_to(&self, path: &Path) -> bool {
+        let name = path.file_name();
+        let is_named_so = |owed: &PathBuf| owed.file_name() == name;
+        self.paths.len() > MOST_NAMED || self.paths.iter().any(is_named_so)
+    }
+}
+
+/// Differences that were too many for their home: how many, and the line that will say
+/// so, before which they are not stored.
+#[derive(Default)]
+pub(super) struct Untold {
+    count: u64,
+    promise: Promise,
+}
+
 /// All that the thread has.
 pub(super) struct Books {
     pub(super) store: Store,
@@ -99,9 +134,7 @@ pub(super) struct Books {
     /// Stock is being taken.
     pub(super) is_stock: bool,
     pub(super) pending: Pending,
-    /// What was told, while the log could not be written, since this time.
-    pub(super) unlogged: BTreeSet<PathBuf>,
-    pub(super) unlogged_since: Option<SystemTime>,
+    pub(super) owed: Owed,
     pub(super) is_log_well: IsLogWell,
     pub(super) inbox: queue::Receiver<Task>,
     pub(super) later: VecDeque<Box<Snapshot>>,
@@ -120,8 +153,8 @@ pub(super) struct Books {
     pub(super) waiting: Arc<()>,
     /// What one home may have told of it.
     pub(super) budgets: Budgets,
-    /// How many differences were too many for that.
-    pub(super) untold: u64,
+    pub(super) home_events: Arc<AtomicU32>,
+    pub(super) untold: Untold,
     pub(super) dropped: Arc<AtomicU64>,
     pub(super) told_dropped: u64,
     /// The store cannot be written at present: when that was last tried.
@@ -224,8 +257,20 @@ impl Books {
             mut record,
             is_change,
             born,
-            receipt,
+            receipts,
         } = update;
+        let is_owed = self.owed.has(&path);
+        if let Some(from) = from {
+            if !self.owed.has(&from) {
+                self.pend(from, None, receipts.clone());
+            } else if !is_owed {
+                // It is looked for under the name that it has now.
+                return self.owe(path);
+            }
+        }
+        if is_owed {
+            return;
+        }
         if is_change && record.is_some() && self.is_unseen(&path, born) {
             return;
         }
@@ -236,10 +281,22 @@ impl Books {
         {
             record.made = known.made;
         }
-        if let Some(from) = from {
-            self.pend(from, None, receipt.clone());
+        self.pend(path, record, receipts);
+    }
+
+    /// Has nothing of it stored before it is told.
+    fn owe(&mut self, path: PathBuf) {
+        if self.owed.paths.len() < MOST_DEFERRED {
+            self.owed.paths.insert(path);
+            return;
         }
-        self.pend(path, record, receipt);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        if !std::mem::replace(&mut self.owed.all, true) {
+            let since = self.owed.since.map(Moment::from);
+            self.meta.since = self.meta.since.take().or(since);
+            self.unfinished = Unfinished::Cut;
+            self.set_meta();
+        }
     }
 
     /// Whether a file of which a change was seen was made in the gap, and nobody
@@ -264,12 +321,17 @@ impl Books {
 
     /// Stores what nobody is told of.
     fn note(&mut self, path: PathBuf, record: Option<Record>) {
-        self.pend(path, record, None);
+        self.pend(path, record, Vec::new());
     }
 
-    fn pend(&mut self, path: PathBuf, record: Option<Record>, receipt: Option<Receipt>) {
-        if !self.pending.put(path, record, receipt) {
+    fn pend(&mut self, path: PathBuf, record: Option<Record>, receipts: Vec<Receipt>) {
+        let owed = (!receipts.is_empty()).then(|| path.clone());
+        if !self.pending.put(path, record, receipts) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            // What becomes of its alerts is not known any more.
+            if let Some(path) = owed {
+                self.owe(path);
+            }
         }
     }
 
@@ -319,14 +381,10 @@ impl Books {
     fn write(&mut self) {
         let lost = self.pending.ask();
         if !lost.is_empty() {
-            self.unlogged_since.get_or_insert_with(SystemTime::now);
+            self.owed.since.get_or_insert_with(SystemTime::now);
         }
         for path in lost {
-            if self.unlogged.len() < MOST_DEFERRED {
-                self.unlogged.insert(path);
-            } else {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            self.owe(path);
         }
         let mut batch = self.pending.ripe().peekable();
         if batch.peek().is_none() {
@@ -350,25 +408,32 @@ impl Books {
 
     /// Has what was told in vain told again, once the log can be written.
     fn tell_unlogged(&mut self) {
-        if self.unlogged.is_empty() || !(self.is_log_well)() {
+        if self.owed.paths.is_empty() {
+            self.owed.since = None;
+            return;
+        }
+        if !self.pending.has_room() || !(self.is_log_well)() {
             return;
         }
         let window = Window {
             unseen: Unseen::Unlogged,
-            since: self.unlogged_since.take(),
+            since: self.owed.since,
             until: SystemTime::now(),
             twice: true,
         };
-        tracing::info!(
-            "{} files are looked at again: the log had no room for what was told of them",
-            self.unlogged.len()
-        );
-        let due = Instant::now();
-        for path in std::mem::take(&mut self.unlogged) {
+        let (due, mut count) = (Instant::now(), 0);
+        for path in &self.owed.paths {
             if self.deferred_paths.insert(path.clone()) {
+                count += 1;
+                let path = path.clone();
                 // First: they are sorted by when they are due.
                 self.deferred.push_front(Deferred { due, path, window });
             }
+        }
+        if count > 0 {
+            tracing::info!(
+                "{count} files are looked at again: the log had no room for what was told of them"
+            );
         }
     }
 
@@ -410,3 +475,6 @@ impl Books {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,13 +25,13 @@ pub(in crate::daemon) struct Found {
     pub(in crate::daemon) is_apart: bool,
 }
 
-/// What an event says of a file; `None` if that is nothing. The receipt is that
-/// of its alerts.
+/// What an event says of a file; `None` if that is nothing. The receipts are
+/// those of its alerts.
 pub(in crate::daemon) fn update(
     event: &Event<Attribution>,
     found: &Found,
     made: Made,
-    receipt: Option<Receipt>,
+    receipts: Vec<Receipt>,
 ) -> Option<Update> {
     let path = match &event.final_path {
         Some(FinalPath::Renamed(path)) => path,
@@ -71,7 +71,7 @@ pub(in crate::daemon) fn update(
             .metadata
             .as_ref()
             .and_then(|metadata| metadata.created().ok()),
-        receipt,
+        receipts,
     })
 }
 
@@ -80,7 +80,7 @@ pub(in crate::daemon) fn told(
     event: &Event<Attribution>,
     record: Record,
     made: Made,
-    receipt: Option<Receipt>,
+    receipts: Vec<Receipt>,
 ) -> Update {
     Update {
         path: event.path.clone(),
@@ -91,7 +91,7 @@ pub(in crate::daemon) fn told(
         }),
         is_change: event.action == Action::Modification,
         born: None,
-        receipt,
+        receipts,
     }
 }
 

@@ -34,6 +34,8 @@ pub(in crate::daemon) enum Cause {
     Moved,
     /// Something else is mounted there now.
     Remounted,
+    /// Files were closed after writing, and no writing was told of.
+    Closed,
 }
 
 /// What is watched at a moment.
@@ -110,8 +112,9 @@ pub(in crate::daemon) struct Update {
     pub(in crate::daemon) is_change: bool,
     /// When it was born, where the file system knows that.
     pub(in crate::daemon) born: Option<SystemTime>,
-    /// Of the alerts about it, before which it must not be stored.
-    pub(in crate::daemon) receipt: Option<Receipt>,
+    /// Of the alerts about it, and of the word about those that were suppressed,
+    /// before which it must not be stored.
+    pub(in crate::daemon) receipts: Vec<Receipt>,
 }
 
 /// What the log says of a file as it is.

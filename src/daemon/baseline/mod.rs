@@ -21,10 +21,10 @@ mod versions;
 mod tests;
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -66,11 +66,14 @@ pub(super) struct Parts {
     pub(super) is_log_well: IsLogWell,
     /// Where goes what is found.
     pub(super) messages: queue::Sender<Message>,
+    /// How many differences of one home are told (`watch.home_events`).
+    pub(super) home_events: Arc<AtomicU32>,
 }
 
 /// The thread, as the composition root has it.
 pub(super) struct Keeper {
     ledger: Ledger,
+    home_events: Arc<AtomicU32>,
     ending: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -94,6 +97,7 @@ impl Keeper {
         let (looker, patient) = (Looker::start()?, Looker::start()?);
         let ending = Arc::<AtomicBool>::default();
         let is_ending = Arc::clone(&ending);
+        let home_events = Arc::clone(&parts.home_events);
         let run = move || {
             let _movable = Movable::new();
             if let Some(books) = open(parts, [looker, patient], inbox, dropped, &is_ending) {
@@ -105,6 +109,7 @@ impl Keeper {
             .spawn(run)?;
         Ok(Self {
             ledger,
+            home_events,
             ending,
             thread,
         })
@@ -113,6 +118,11 @@ impl Keeper {
     /// A way to it.
     pub(super) fn ledger(&self) -> Ledger {
         self.ledger.clone()
+    }
+
+    /// So many differences of one home are told from now on.
+    pub(super) fn limit(&self, home_events: u32) {
+        self.home_events.store(home_events, Ordering::Relaxed);
     }
 
     /// Has all written that was told, and ends the thread.
@@ -237,8 +247,7 @@ fn open(
         store,
         meta,
         pending: pending::Pending::default(),
-        unlogged: BTreeSet::new(),
-        unlogged_since: None,
+        owed: books::Owed::default(),
         is_log_well: parts.is_log_well,
         inbox,
         later: VecDeque::new(),
@@ -251,8 +260,9 @@ fn open(
         patient,
         messages: parts.messages,
         waiting: Arc::default(),
-        budgets: Budgets::default(),
-        untold: 0,
+        budgets: Budgets::new(parts.home_events.load(Ordering::Relaxed)),
+        home_events: parts.home_events,
+        untold: books::Untold::default(),
         dropped,
         told_dropped: 0,
         failing: None,

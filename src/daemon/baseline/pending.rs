@@ -1,7 +1,7 @@
 //! Records that are not in the store yet.
 //!
-//! Owns the order of things: what was told is stored only when its alerts stand
-//! in the log for good. If one of them never will, the record is given up, so
+//! Owns the order of things: what was told is stored only when its alerts, or the
+//! word about those that were suppressed, stand in the log for good. If one of them never will, the record is given up, so
 //! that the file is found, and told, once more. Bounded in records and receipts.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,9 @@ use crate::sink::{Fate, Receipt};
 
 /// How long an update waits for others to be written with.
 const BATCH_TIME: Duration = Duration::from_millis(500);
+/// What waits longer than that is asked for less and less often, until this doubled
+/// time: a rule may say only after hours what it suppressed.
+const DOUBLED: u32 = 3;
 /// How many make a batch at once: redb's cache has room for what they change.
 const BATCH: usize = 512;
 /// How many may wait while the store or the log cannot be written.
@@ -33,6 +36,10 @@ pub(super) struct Pending {
     receipts: usize,
     /// When to look at them again.
     due: Option<Instant>,
+    /// How many came since they were last looked at.
+    fresh: usize,
+    /// How often they were since one came.
+    asked: u32,
 }
 
 impl Pending {
@@ -41,27 +48,35 @@ impl Pending {
         &mut self,
         path: PathBuf,
         record: Option<Record>,
-        receipt: Option<Receipt>,
+        receipts: Vec<Receipt>,
     ) -> bool {
         let is_new = !self.waiting.contains_key(&path);
         if is_new && self.waiting.len() >= MOST {
             return false;
         }
-        if receipt.is_some() && self.receipts >= MOST {
+        if !receipts.is_empty() && self.receipts >= MOST {
             // Not to be stored without it: the file is found again.
             self.give_up(&path);
             return false;
         }
-        self.receipts += usize::from(receipt.is_some());
-        let receipts = Vec::new();
         let waiting = self.waiting.entry(path);
-        let waiting = waiting.or_insert(Waiting {
+        let waiting = waiting.or_insert_with(|| Waiting {
             record: None,
-            receipts,
+            receipts: Vec::new(),
         });
         waiting.record = record;
-        waiting.receipts.extend(receipt);
-        self.due.get_or_insert_with(|| Instant::now() + BATCH_TIME);
+        for receipt in receipts {
+            // One stands for all that a rule suppressed in a while.
+            let is_it = |known: &Receipt| known.is(&receipt);
+            if !waiting.receipts.iter().any(is_it) {
+                waiting.receipts.push(receipt);
+                self.receipts += 1;
+            }
+        }
+        let soon = Instant::now() + BATCH_TIME;
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+        self.fresh += 1;
+        self.asked = 0;
         true
     }
 
@@ -74,6 +89,11 @@ impl Pending {
     /// What waits for a path.
     pub(super) fn get(&self, path: &Path) -> Option<&Waiting> {
         self.waiting.get(path)
+    }
+
+    /// Whether what was refused would find room by now.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len().max(self.receipts) <= MOST / 2
     }
 
     /// The files that are to be in the store.
@@ -90,13 +110,13 @@ impl Pending {
 
     /// Whether there is enough to be written, or time for it.
     pub(super) fn is_due(&self) -> bool {
-        self.waiting.len() >= BATCH && self.due.is_some()
-            || self.due.is_some_and(|due| due <= Instant::now())
+        self.fresh >= BATCH || self.due.is_some_and(|due| due <= Instant::now())
     }
 
     /// Asks the receipts. Gives the paths of what was told in vain.
     pub(super) fn ask(&mut self) -> Vec<PathBuf> {
         let mut lost = Vec::new();
+        self.asked = (self.asked + 1).min(DOUBLED + 1);
         for (path, waiting) in &mut self.waiting {
             let before = waiting.receipts.len();
             let is_lost = |receipt: &Receipt| receipt.fate() == Fate::Lost;
@@ -130,7 +150,9 @@ impl Pending {
 
     /// It is tried again with the next batch.
     pub(super) fn again(&mut self) {
-        self.due = (!self.waiting.is_empty()).then(|| Instant::now() + BATCH_TIME);
+        self.fresh = 0;
+        let pause = BATCH_TIME * (1 << self.asked.saturating_sub(1));
+        self.due = (!self.waiting.is_empty()).then(|| Instant::now() + pause);
     }
 }
 
@@ -151,16 +173,16 @@ mod tests {
         pending.put(
             "/told".into(),
             Some(Record::default()),
-            Some(receipt.clone()),
+            vec![receipt.clone()],
         );
-        pending.put("/untold".into(), Some(Record::default()), None);
+        pending.put("/untold".into(), Some(Record::default()), Vec::new());
         assert!(pending.ask().is_empty());
         assert_eq!(ripe(&pending), [Path::new("/untold")]);
         pending.stored();
         assert!(pending.get(Path::new("/untold")).is_none());
         first.keep();
         // What comes after it waits as well.
-        pending.put("/told".into(), None, None);
+        pending.put("/told".into(), None, Vec::new());
         assert!(pending.ask().is_empty());
         assert!(ripe(&pending).is_empty());
         second.keep();
@@ -171,7 +193,7 @@ mod tests {
 
         let receipt = Receipt::default();
         let (kept, lost) = (receipt.slip(), receipt.slip());
-        pending.put("/told".into(), Some(Record::default()), Some(receipt));
+        pending.put("/told".into(), Some(Record::default()), vec![receipt]);
         kept.keep();
         drop(lost);
         assert_eq!(pending.ask(), [Path::new("/told")]);
@@ -182,14 +204,44 @@ mod tests {
     #[test]
     fn receipts_are_bounded_and_what_is_beyond_is_not_stored() {
         let mut pending = Pending::default();
-        let receipt = Receipt::default();
-        let _slip = receipt.slip();
-        for _ in 0..MOST {
-            assert!(pending.put("/a".into(), None, Some(receipt.clone())));
+        let receipts = Receipt::default;
+        for number in 0..MOST {
+            let path = format!("/{}", number % 1024).into();
+            assert!(pending.put(path, None, vec![receipts()]));
         }
-        assert!(!pending.put("/b".into(), None, Some(receipt.clone())));
-        assert!(!pending.put("/a".into(), None, Some(receipt)));
-        assert_eq!(pending.receipts, 0);
-        assert!(pending.get(Path::new("/a")).is_none());
+        assert!(!pending.has_room());
+        assert!(!pending.put("/b".into(), None, vec![receipts()]));
+        assert!(!pending.put("/7".into(), None, vec![receipts()]));
+        assert_eq!(pending.receipts, MOST - MOST / 1024);
+        assert!(pending.get(Path::new("/7")).is_none());
+    }
+
+    #[test]
+    fn what_waits_for_long_costs_less_and_less() {
+        let mut pending = Pending::default();
+        let receipt = Receipt::default();
+        let slip = receipt.slip();
+        for number in 0..BATCH * 2 {
+            let path = PathBuf::from(format!("/{}", number % BATCH));
+            pending.put(path, Some(Record::default()), vec![receipt.clone()]);
+        }
+        assert_eq!(pending.receipts, BATCH, "one stands for all on a path");
+        assert!(pending.is_due(), "so many are a batch");
+        for doubled in [0, 1, 2, 3, 3] {
+            let asked = Instant::now();
+            assert!(pending.ask().is_empty());
+            pending.again();
+            assert!(!pending.is_due());
+            let (due, pause) = (pending.due().unwrap(), BATCH_TIME * (1 << doubled));
+            assert!(asked + pause <= due && due <= Instant::now() + pause);
+        }
+        // What comes meanwhile is not kept waiting for that.
+        pending.put("/new".into(), None, Vec::new());
+        assert!(pending.due().unwrap() <= Instant::now() + BATCH_TIME);
+        pending.ask();
+        assert_eq!(ripe(&pending), [Path::new("/new")]);
+        slip.keep();
+        pending.ask();
+        assert_eq!(ripe(&pending).len(), BATCH + 1);
     }
 }

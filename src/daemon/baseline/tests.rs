@@ -44,6 +44,7 @@ impl Place {
                 log: log.clone(),
                 is_log_well: Box::new(|| true),
                 messages: sender.clone(),
+                home_events: Arc::new(AtomicU32::new(5000)),
             };
             Keeper::start(parts).unwrap()
         };
@@ -122,7 +123,7 @@ fn after_a_loss_what_has_no_record_is_told_and_what_has_one_is_not() {
         record: Some(seen.record),
         is_change: true,
         born: None,
-        receipt: None,
+        receipts: Vec::new(),
     });
     let mut found = Vec::new();
     for _ in 0..3 {

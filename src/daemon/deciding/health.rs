@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Deciding, Said};
+use super::{Deciding, Lost, Said};
 use crate::alert::{self, Change, Loss, LossKind, Outcome, State};
 use crate::daemon::standing::Decided;
 use crate::event::flood::Flood;
 use crate::resolve::Attribution;
 use crate::rule::Suppressor;
-use crate::sink::ReportKind;
+use crate::sink::{Line, ReportKind};
 use crate::watch::Problem;
 
 /// The trouble that openers are not held.
@@ -221,6 +221,23 @@ impl Deciding {
                 reason: &report.message(),
             });
         }
+    }
+
+    /// Tells what another thread noticed.
+    pub(super) fn lost(&mut self, lost: Lost) {
+        tracing::warn!("{}", lost.reason);
+        self.standing.lost(lost.code, lost.count.unwrap_or(1));
+        let loss = Loss {
+            time: SystemTime::now(),
+            since: lost.since,
+            kind: lost.kind,
+            code: lost.code,
+            count: lost.count,
+            reason: &lost.reason,
+        };
+        let line = Line::new(alert::pipeline_error(&loss, &self.origin).into_map());
+        let promise = lost.promise.unwrap_or_default();
+        promise.keep(|receipt| self.fanout.send_for(&line, receipt));
     }
 
     pub(super) fn loss(&self, loss: &Loss<'_>) {

@@ -9,18 +9,20 @@ use serde_json::Value;
 
 use crate::alert::{Change, LossKind};
 use crate::daemon::baseline::Missed;
+use crate::daemon::keys::Left;
 use crate::daemon::standing::Decided;
 use crate::event::assemble::Assembled;
 use crate::event::flood::Flood;
 use crate::resolve::Attribution;
 use crate::rule::RuleSet;
+use crate::sink::Promise;
 use crate::watch::Problem;
 use crate::watch::deadline::Overdue;
 
 /// What the deciding thread is told.
 pub enum Message {
-    /// Something happened.
-    Event(Box<Assembled<Attribution>>),
+    /// Something happened; of a list of keys, how it was left.
+    Event(Box<Assembled<Attribution>>, Option<Box<Left>>),
     /// Something happened that nobody saw.
     Missed(Box<Missed>),
     /// So much was counted instead of told.
@@ -72,7 +74,7 @@ pub struct Said {
 }
 
 /// A loss that another thread noticed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Lost {
     /// A stable name.
     pub code: &'static str,
@@ -84,4 +86,6 @@ pub struct Lost {
     pub since: Option<SystemTime>,
     /// What it means.
     pub reason: String,
+    /// Of the line about it, if somebody waits for that.
+    pub promise: Option<Promise>,
 }

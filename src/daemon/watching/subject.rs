@@ -51,6 +51,17 @@ impl Subject for Attribution {
         self.confirmed_by(record)
     }
 
+    fn doubted(self, record: Self) -> Self {
+        self.doubted_by(&record)
+    }
+
+    fn unsure(self) -> Self {
+        Self {
+            certain: false,
+            ..self
+        }
+    }
+
     fn inferred(self, maker: &Self) -> Self {
         self.having_written(maker)
     }

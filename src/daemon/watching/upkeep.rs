@@ -21,6 +21,8 @@ use crate::watch::tree::Listing;
 const SETTLED: usize = 256;
 /// How often at most what came in floods is looked into.
 const SIFT_AGAIN: Duration = Duration::from_secs(60);
+/// So many files of a home that were closed are looked at in each round.
+const CLOSED: usize = 64;
 /// How often ended processes are forgotten.
 pub(super) const PRUNE: Duration = Duration::from_secs(1);
 /// How soon after a directory was moved the baseline follows, and how often at most.
@@ -110,6 +112,8 @@ impl Watching {
         // In a flood the queue may never be empty.
         self.look_on();
         self.sift();
+        let closed = self.assembler.closed_unwritten(CLOSED);
+        self.look_at_closed(closed);
         self.tell_losses();
     }
 
@@ -127,6 +131,23 @@ impl Watching {
             watch.tree_mut().unmute(&home);
             let first = self.flooded.get_or_insert(since);
             *first = since.min(*first);
+        }
+    }
+
+    /// Whether files that were closed after writing, though no writing was told of, are
+    /// what they were is for the baseline to find out.
+    fn look_at_closed(&self, paths: Vec<PathBuf>) {
+        let tree = self.inputs.source.tree();
+        let mut files = Listing::default();
+        for path in &paths {
+            if let (Some(directory), Some(name)) = (path.parent(), path.file_name())
+                && tree.is_known(path)
+            {
+                files.push(directory, name, 0);
+            }
+        }
+        if !files.is_empty() {
+            self.have_compared(Cause::Closed, SystemTime::now(), files, paths);
         }
     }
 
@@ -225,6 +246,7 @@ impl Watching {
             count: None,
             since,
             reason,
+            promise: None,
         }));
     }
 
@@ -257,6 +279,7 @@ impl Watching {
                 count: Some(count),
                 since: Some(since),
                 reason: reason.to_owned(),
+                promise: None,
             }));
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::watch::Writer;
+use crate::watch::hold::Found;
 
 #[derive(Clone, Debug, PartialEq)]
 struct Who {
@@ -35,6 +36,18 @@ impl Subject for Who {
     fn confirmed(self, record: Self) -> Self {
         record
     }
+    fn doubted(self, _record: Self) -> Self {
+        Self {
+            how: "doubted",
+            ..self
+        }
+    }
+    fn unsure(self) -> Self {
+        Self {
+            how: "unsure",
+            ..self
+        }
+    }
     fn inferred(self, _maker: &Self) -> Self {
         Self {
             how: "inferred",
@@ -57,7 +70,11 @@ fn change(what: What, path: &str, pid: i32) -> Change {
         home: Path::new("/home/ann").into(),
         object: Some(object(1)),
         moved: false,
-        writer: Some(Arc::new(Writer { pid, pidfd: None })),
+        writer: Some(Arc::new(Writer {
+            pid,
+            pidfd: None,
+            once: Arc::default(),
+        })),
         evidence: Evidence::Fanotify,
     }
 }
@@ -67,6 +84,8 @@ struct Bench {
     now: Instant,
     /// The process table knows the writer.
     certain: bool,
+    /// When it acted.
+    act: Option<Act>,
 }
 
 impl Bench {
@@ -75,6 +94,7 @@ impl Bench {
             assembler: Assembler::default(),
             now: Instant::now(),
             certain: false,
+            act: None,
         }
     }
 
@@ -84,8 +104,9 @@ impl Bench {
             _ if self.certain => "recorded",
             _ => "live",
         };
+        let time = SystemTime::UNIX_EPOCH;
         self.assembler
-            .take(change, SystemTime::UNIX_EPOCH, self.now, |change| Who {
+            .take(change, self.act, time, self.now, |change| Who {
                 pid: change.writer.as_ref().map_or(0, |writer| writer.pid),
                 how,
             });
@@ -106,6 +127,20 @@ impl Bench {
     }
 }
 
+/// An open that makes a file, by a program that has run for long.
+fn creating(path: &str) -> Opening {
+    Opening {
+        found: Found {
+            links: 1,
+            is_new: true,
+            is_empty: true,
+            path: Some(path.into()),
+        },
+        read: 500,
+        since: Some(100),
+    }
+}
+
 const CREATED: What = What::Created { again: false };
 
 #[test]
@@ -115,7 +150,9 @@ fn a_key_is_reported_once_when_it_is_closed_and_named_by_its_hold() {
         pid: 7,
         how: "held",
     };
-    bench.assembler.held(object(1), held, bench.now);
+    bench
+        .assembler
+        .held(object(1), creating("/h/id"), held, bench.now);
     bench.take(change(CREATED, "/h/id", 7));
     bench.take(change(What::Modified, "/h/id", 7));
     assert_eq!(bench.finished(), []);
@@ -137,7 +174,9 @@ fn a_hold_that_is_heard_of_after_the_record_still_names_the_maker() {
         pid: 7,
         how: "held",
     };
-    bench.assembler.held(object(1), held, bench.now);
+    bench
+        .assembler
+        .held(object(1), creating("/h/id"), held, bench.now);
     bench.assembler.flush();
     assert_eq!(
         bench.finished(),
@@ -152,10 +191,14 @@ fn a_hold_that_is_not_sure_gives_way_to_a_certain_record() {
         pid: 7,
         how: "held, unsure",
     };
-    bench.assembler.held(object(1), unsure.clone(), bench.now);
+    bench
+        .assembler
+        .held(object(1), creating("/h/id"), unsure.clone(), bench.now);
     bench.certain = true;
     bench.take(change(CREATED, "/h/id", 7));
-    bench.assembler.held(object(1), unsure.clone(), bench.now);
+    bench
+        .assembler
+        .held(object(1), creating("/h/id"), unsure.clone(), bench.now);
     bench.assembler.flush();
     assert_eq!(
         bench.finished(),
@@ -163,7 +206,9 @@ fn a_hold_that_is_not_sure_gives_way_to_a_certain_record() {
     );
     // Where nothing is certain, what was held says most.
     bench.certain = false;
-    bench.assembler.held(object(1), unsure, bench.now);
+    bench
+        .assembler
+        .held(object(1), creating("/h/id"), unsure, bench.now);
     bench.take(change(CREATED, "/h/id", 7));
     bench.assembler.flush();
     assert_eq!(
@@ -173,15 +218,233 @@ fn a_hold_that_is_not_sure_gives_way_to_a_certain_record() {
 }
 
 #[test]
+fn a_hold_names_the_maker_only_if_that_open_made_the_name() {
+    let found = |links, is_new| {
+        let mut opening = creating("/h/id");
+        (opening.found.links, opening.found.is_new) = (links, is_new);
+        opening
+    };
+    let ran_since = |since| Opening {
+        since,
+        ..creating("/h/id")
+    };
+    let made = || creating("/h/id");
+    let elsewhere = || creating("/h/other");
+    let act = |from, since| {
+        Some(Act {
+            from,
+            is_moment: true,
+            since,
+        })
+    };
+    let window = Some(Act {
+        is_moment: false,
+        ..act(200, Some(100)).unwrap()
+    });
+    let early = act(200, Some(100));
+    for (opening, act, by_hold, record) in [
+        (made(), None, "held", "live"),
+        (made(), early, "held", "live"),
+        // It has run another since, which did not open it by this name, but may have linked it.
+        (made(), act(200, Some(600)), "held", "live"),
+        (elsewhere(), early, "held", "live"),
+        (elsewhere(), act(200, Some(600)), "doubted", "live"),
+        (elsewhere(), act(200, Some(600)), "recorded", "recorded"),
+        (elsewhere(), act(200, None), "doubted", "live"),
+        (elsewhere(), None, "doubted", "live"),
+        // It ran another program when it may have made it.
+        (ran_since(Some(300)), early, "doubted", "live"),
+        (ran_since(None), early, "doubted", "live"),
+        (ran_since(Some(300)), window, "unsure", "live"),
+        (ran_since(Some(300)), window, "recorded", "recorded"),
+        (ran_since(Some(300)), early, "recorded", "recorded"),
+        (ran_since(Some(300)), act(400, Some(300)), "held", "live"),
+        // It was made after the hold, or long before, or had a name.
+        (made(), act(600, Some(100)), "live", "live"),
+        (elsewhere(), act(600, Some(550)), "live", "live"),
+        (found(1, false), early, "live", "live"),
+        (found(2, true), early, "live", "live"),
+        // A file without a name gets one later.
+        (found(0, true), early, "held", "live"),
+        (found(0, true), act(600, Some(500)), "held", "live"),
+        (found(0, true), act(600, Some(550)), "doubted", "live"),
+        (found(0, true), act(600, None), "doubted", "live"),
+        (found(0, true), None, "doubted", "live"),
+    ] {
+        let held = Who {
+            pid: 7,
+            how: "held",
+        };
+        for hold_first in [true, false] {
+            let mut bench = Bench::new();
+            bench.act = act;
+            bench.certain = record == "recorded";
+            let hold = |bench: &mut Bench| {
+                let now = bench.now;
+                let opening = opening.clone();
+                bench.assembler.held(object(1), opening, held.clone(), now);
+            };
+            if hold_first {
+                hold(&mut bench);
+            }
+            bench.take(change(CREATED, "/h/id", 7));
+            if !hold_first {
+                hold(&mut bench);
+            }
+            bench.assembler.flush();
+            let told = [(Action::Creation, "/h/id".to_owned(), by_hold)];
+            assert_eq!(bench.finished(), told, "{opening:?} {act:?} {hold_first}");
+        }
+    }
+}
+
+#[test]
+fn what_a_second_process_writes_is_an_event_of_its_own() {
+    let contents = |bench: &mut Bench| -> Vec<(Action, i32, Content)> {
+        let finished = bench.assembler.finished();
+        let brief = |done: Assembled<Who>| (done.event.action, done.event.writer.pid, done.content);
+        finished.map(brief).collect()
+    };
+    let modified = |pid| change(What::Modified, "/h/authorized_keys", pid);
+    let created = |pid| change(CREATED, "/h/authorized_keys", pid);
+
+    // What is linked there may hold anything, what open(2) has made holds nothing.
+    for (is_held, first, second) in [
+        (false, Content::Overwritten, Content::Shared),
+        (true, Content::Others, Content::Own),
+    ] {
+        for hold_first in [true, false] {
+            let mut bench = Bench::new();
+            let hold = |bench: &mut Bench| {
+                let held = Who {
+                    pid: 7,
+                    how: "held",
+                };
+                let now = bench.now;
+                bench
+                    .assembler
+                    .held(object(1), creating("/h/authorized_keys"), held, now);
+            };
+            if is_held && hold_first {
+                hold(&mut bench);
+            }
+            bench.take(created(7));
+            if is_held && !hold_first {
+                hold(&mut bench);
+            }
+            bench.take(modified(8));
+            bench.take(modified(8));
+            bench.assembler.flush();
+            assert_eq!(
+                contents(&mut bench),
+                [
+                    (Action::Creation, 7, first),
+                    (Action::Modification, 8, second),
+                ]
+            );
+        }
+    }
+    // What the opener itself has linked there just before is not empty either.
+    let mut bench = Bench::new();
+    let mut linked = creating("/h/authorized_keys");
+    linked.found.is_empty = false;
+    let held = Who {
+        pid: 7,
+        how: "held",
+    };
+    bench.assembler.held(object(1), linked, held, bench.now);
+    bench.take(created(7));
+    bench.take(modified(8));
+    bench.assembler.flush();
+    assert_eq!(contents(&mut bench)[0].2, Content::Overwritten);
+    let mut bench = Bench::new();
+    bench.take(modified(7));
+    bench.take(modified(8));
+    bench.assembler.flush();
+    assert_eq!(
+        contents(&mut bench),
+        [
+            (Action::Modification, 7, Content::Overwritten),
+            (Action::Modification, 8, Content::Shared),
+        ]
+    );
+    // The same process runs another program than it wrote with.
+    let ran_since = |since| {
+        Some(Act {
+            from: 0,
+            is_moment: false,
+            since,
+        })
+    };
+    for (first, second, events) in [
+        (Some(10), Some(20), 2),
+        (Some(10), Some(10), 1),
+        (Some(10), None, 1),
+        (None, Some(20), 1),
+    ] {
+        bench.act = ran_since(first);
+        bench.take(modified(7));
+        bench.act = ran_since(second);
+        bench.take(modified(7));
+        bench.assembler.flush();
+        assert_eq!(contents(&mut bench).len(), events, "{first:?} {second:?}");
+    }
+    // A shell makes the file, and what it becomes writes it.
+    bench.act = ran_since(Some(10));
+    bench.take(created(7));
+    bench.act = ran_since(Some(20));
+    bench.take(modified(7));
+    bench.assembler.flush();
+    assert_eq!(contents(&mut bench), [(Action::Creation, 7, Content::Own)]);
+}
+
+#[test]
+fn a_file_that_is_closed_without_a_word_of_writing_is_to_be_looked_at() {
+    let mut bench = Bench::new();
+    let closed = |name: &str| change(What::Closed, &format!("/h/{name}"), 7);
+    bench.take(change(CREATED, "/h/id", 7));
+    bench.take(closed("id"));
+    assert!(!bench.assembler.has_closed(), "its event waits");
+    for name in ["c", "a", "b", "a"] {
+        bench.take(closed(name));
+    }
+    assert!(bench.assembler.has_closed());
+    let names = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+    assert_eq!(
+        bench.assembler.closed_unwritten(2),
+        names(&["/h/a", "/h/b"])
+    );
+    assert_eq!(bench.assembler.closed_unwritten(2), names(&["/h/c"]));
+    assert!(!bench.assembler.has_closed());
+    for number in 0..2 * MAX_CLOSED {
+        bench.take(closed(&number.to_string()));
+    }
+    assert_eq!(
+        bench.assembler.closed_unwritten(usize::MAX).len(),
+        MAX_CLOSED
+    );
+    // What was counted in a flood was written to, for all we know.
+    bench.assembler.limit(1);
+    bench.take(change(CREATED, "/h/one", 7));
+    bench.take(change(CREATED, "/h/two", 7));
+    bench.take(closed("two"));
+    assert!(!bench.assembler.has_closed());
+}
+
+#[test]
 fn another_process_that_opens_the_new_file_is_not_its_maker() {
     let mut bench = Bench::new();
     let reader = Who {
         pid: 9,
         how: "held",
     };
-    bench.assembler.held(object(1), reader.clone(), bench.now);
+    bench
+        .assembler
+        .held(object(1), creating("/h/id"), reader.clone(), bench.now);
     bench.take(change(CREATED, "/h/id", 7));
-    bench.assembler.held(object(1), reader, bench.now);
+    bench
+        .assembler
+        .held(object(1), creating("/h/id"), reader, bench.now);
     bench.assembler.flush();
     assert_eq!(
         bench.finished(),

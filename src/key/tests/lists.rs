@@ -1,6 +1,6 @@
 //! Lists of keys, and what changed in them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
@@ -124,6 +124,59 @@ fn a_single_line_is_a_public_key_and_more_are_a_list() {
     }
 }
 
+/// sshd decodes base64 by `b64_pton()`, and reads a line as a string of C.
+#[test]
+fn base64_is_decoded_and_a_line_ends_as_in_sshd() {
+    let (kind, blob) = ED25519_LINE.split_once(' ').unwrap();
+    for space in ["\x0b", "\x0c", "\r", "\r\x0b\x0c"] {
+        let at = blob.len() / 2;
+        let text = format!("{kind} {}{space}{} c\n", &blob[..at], &blob[at..]);
+        let list = authorized(&text);
+        assert_eq!(list.entries.len(), 1, "{space:?}");
+        let identity = &list.entries[0].identity;
+        assert_eq!(identity.fingerprint.as_deref(), Some(ED25519_PRINT));
+    }
+    for (text, entries) in [
+        (format!("{ED25519_LINE}\0"), 1),
+        (format!("{ED25519_LINE}\0 c\0d\n{ED25519_LINE}"), 2),
+        (format!("{ED25519_LINE} c\0d"), 1),
+        (format!("\0{ED25519_LINE}"), 0),
+    ] {
+        let list = authorized(&text);
+        assert_eq!((list.entries.len(), list.unreadable), (entries, 0));
+    }
+}
+
+#[test]
+fn lines_that_are_no_entries_are_told_apart() {
+    let rest = |text: &str| authorized(text).rest;
+    assert_eq!(rest(ED25519_LINE), List::default().rest);
+    assert_eq!(rest("x\n"), rest(&format!("# c\n{ED25519_LINE}\nx\n")));
+    for other in ["y\n", "x\nx\n", "x\ny\n", ""] {
+        assert_ne!(rest("x\n"), rest(other), "{other:?}");
+    }
+    let mut known = known();
+    let path = Path::new("/root/.ssh/authorized_keys");
+    let list = authorized("x\n");
+    assert!(known.has_other_rest(path, &list));
+    known.learn(path, &list, None);
+    assert!(!known.has_other_rest(path, &list));
+    assert!(known.has_other_rest(path, &authorized("y\n")));
+    assert!(!known.has_other_rest(path, &authorized("")));
+}
+
+/// A home is what a list lies in.
+fn known() -> Known {
+    Known::new(|path| path.parent().unwrap().into())
+}
+
+fn list(entries: &[Entry]) -> List {
+    List {
+        entries: entries.to_vec(),
+        ..List::default()
+    }
+}
+
 fn entry(fingerprint: &str, options: &[&str]) -> Entry {
     Entry {
         identity: identity("ssh-ed25519", 256, fingerprint),
@@ -164,34 +217,81 @@ fn an_option_too_long_to_be_shown_is_still_compared() {
 
 #[test]
 fn what_was_known_is_compared_and_what_was_not_is_not() {
-    let mut known = Known::default();
+    let mut known = known();
     let path = Path::new("/root/.ssh/authorized_keys");
     let (a, b) = (entry("a", &[]), entry("b", &[]));
-    assert_eq!(known.learn(path, std::slice::from_ref(&a)), None);
-    let change = known.learn(path, &[a.clone(), b.clone()]).unwrap();
-    assert_eq!((change.added, change.removed), (vec![b.clone()], vec![]));
+    let both = list(&[a.clone(), b.clone()]);
+    assert_eq!(known.compare(path, &both), None);
+    known.note(path, &both, None);
+    assert_eq!(known.compare(path, &both), None, "noted against nothing");
+    known.learn(path, &list(&[a]), None);
+    // To compare is not to learn.
+    for _ in 0..2 {
+        let change = known.compare(path, &both).unwrap();
+        assert_eq!((change.added, change.removed), (vec![b.clone()], vec![]));
+    }
+    known.learn(path, &both, None);
+    assert!(known.compare(path, &both).unwrap().is_empty());
     assert_eq!(known.holders("b"), [path]);
     assert!(known.holders("c").is_empty());
-    assert_eq!(known.forget(path), Some(vec![a, b]));
+    assert_eq!(known.forget(path), Some(both.entries));
     assert_eq!(known.forget(path), None);
     assert!(known.holders("b").is_empty());
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
-    let mut known = Known::default();
-    let long: Vec<Entry> = (0..1000)
+fn what_was_only_noted_is_there_and_still_to_be_compared() {
+    let mut known = known();
+    let path = Path::new("/root/.ssh/authorized_keys");
+    let (a, b) = (entry("a", &[]), entry("b", &[]));
+    let both = list(&[a.clone(), b.clone()]);
+    let look = Look {
+        time: std::time::SystemTime::UNIX_EPOCH,
+        stamp: Some((1, 2, (3, 4))),
+    };
+    known.learn(path, &list(&[a]), None);
+    assert!(!known.is_noted(path) && known.looked(path).is_none());
+    known.note(path, &both, Some(look));
+    assert!(known.is_noted(path));
+    assert_eq!(known.looked(path), Some(look));
+    assert_eq!(known.holders("b"), [path]);
+    assert_eq!(known.compare(path, &both).unwrap().added, [b]);
+    assert_eq!(known.forget(path), Some(both.entries), "what it held");
+}
+
+#[test]
+fn what_is_remembered_is_bounded_for_each_home_and_for_all() {
+    let entries: Vec<Entry> = (0..500)
         .map(|number| entry(&format!("{number}{}", "x".repeat(1000)), &[]))
         .collect();
-    for number in 0..100 {
-        known.learn(Path::new(&format!("/{number}")), &long);
+    let long = list(&entries);
+    let print = entries[0].identity.fingerprint.as_deref().unwrap();
+    let mut known = known();
+    let path = |home: usize, name: usize| PathBuf::from(format!("/{home}/{name}"));
+    // Each home has a small one. One has as many long ones as it likes.
+    let small = list(&[entry("a", &[])]);
+    for home in 0..100 {
+        known.learn(&path(home, 0), &small, None);
     }
-    let kept = known.holders(long[0].identity.fingerprint.as_deref().unwrap());
-    assert!((5..20).contains(&kept.len()), "{}", kept.len());
-    assert!(kept.contains(&Path::new("/99")), "the newest stays");
+    for name in 1..100 {
+        known.learn(&path(0, name), &long, None);
+    }
+    let kept = known.holders(print);
+    assert!((3..10).contains(&kept.len()), "{}", kept.len());
+    assert!(kept.contains(&path(0, 99).as_path()), "the newest stays");
+    assert_eq!(known.holders("a").len(), 99, "others keep theirs");
+    // Many have a few: who has most gives.
+    for home in 1..50 {
+        for name in 1..3 {
+            known.learn(&path(home, name), &long, None);
+        }
+    }
+    let kept = known.holders(print).len();
+    assert!((15..40).contains(&kept), "{kept}");
+    let others = (50..100).all(|home| known.compare(&path(home, 0), &small).is_some());
+    assert!(others, "others keep theirs");
     // One that is too long alone is not kept at all, and not compared.
-    let path = Path::new("/long");
-    let longer: Vec<Entry> = (0..5).flat_map(|_| long.clone()).collect();
-    assert_eq!(known.learn(path, &longer), None);
-    assert_eq!(known.learn(path, &longer), None);
+    let longer = list(&[&*entries; 10].concat());
+    known.learn(&path(0, 0), &longer, None);
+    assert_eq!(known.compare(&path(0, 0), &longer), None);
 }

@@ -1,7 +1,7 @@
 //! Sessions in a `/proc` and a logind that are made up.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -235,21 +235,31 @@ fn a_container_is_one_whose_shim_is_not_known() {
 }
 
 #[test]
-fn a_control_group_is_read_of_the_same_process_only() {
+fn a_control_group_is_read_of_the_same_process_and_program_only() {
     let host = Host::new();
     host.process(FAR + 8, 100, &[], HEADING);
     let path = host.dir.path().join(format!("proc/{}/cgroup", FAR + 8));
     fs::write(path, "0::/system.slice/backup.service\n").unwrap();
+    let program = std::env::current_exe().unwrap();
+    let exe = host.dir.path().join(format!("proc/{}/exe", FAR + 8));
+    symlink(&program, exe).unwrap();
+    let program = fs::metadata(program).unwrap();
     let mut sessions = host.sessions();
-    let unit = |sessions: &mut Sessions, start| {
+    let unit = |sessions: &mut Sessions, start, inode| {
         let mut writer = over_ssh();
-        writer.process.as_mut().unwrap().start_ticks = start;
+        let process = writer.process.as_mut().unwrap();
+        process.start_ticks = start;
+        let image = process.image.as_mut().unwrap();
+        (image.device, image.inode) = (Some(program.dev()), Some(inode));
         sessions.of(&writer).placement.unit
     };
     let expected = Some("backup.service".to_owned());
-    assert_eq!(unit(&mut sessions, Some(100)), expected);
-    assert_eq!(unit(&mut sessions, Some(99)), None);
-    assert_eq!(unit(&mut sessions, None), None);
+    let own = program.ino();
+    assert_eq!(unit(&mut sessions, Some(100), own), expected);
+    assert_eq!(unit(&mut sessions, Some(99), own), None);
+    assert_eq!(unit(&mut sessions, None, own), None);
+    // Whatever it runs since may have opened a session.
+    assert_eq!(unit(&mut sessions, Some(100), own + 1), None);
 }
 
 #[test]

@@ -32,24 +32,25 @@ fn a_rule_raises_no_more_than_it_may_in_an_interval() {
     let mut verdict = |seconds| suppressor.admit(&rule, None, &keygen(), at(seconds));
     assert_eq!(verdict(0), Verdict::Raise);
     assert_eq!(verdict(59), Verdict::Raise);
-    assert_eq!(verdict(59), Verdict::Suppress);
-    assert_eq!(verdict(1), Verdict::Suppress, "out of order");
-    assert_eq!(verdict(-59), Verdict::Suppress, "before the first");
+    assert_eq!(verdict(59), Verdict::Suppress(1));
+    assert_eq!(verdict(1), Verdict::Suppress(1), "out of order");
+    assert_eq!(verdict(-59), Verdict::Suppress(1), "before the first");
     // The next window, which begins with its first alert.
     assert_eq!(verdict(60), Verdict::Raise);
     assert_eq!(verdict(119), Verdict::Raise);
-    assert_eq!(verdict(119), Verdict::Suppress);
-    let told = |count, start| Suppressed {
+    assert_eq!(verdict(119), Verdict::Suppress(4));
+    let told = |count, start, window| Suppressed {
         rule_id: "id".to_owned(),
         rule_name: "N".to_owned(),
         cause: Cause::MaxSignals(2, None),
         count,
         start: at(start),
         end: at(start + 60),
+        window,
     };
-    assert_eq!(suppressor.ended(at(119)), [told(3, 0)]);
+    assert_eq!(suppressor.ended(at(119)), [told(3, 0, 1)]);
     assert_eq!(suppressor.ended(at(119)), [], "told once");
-    assert_eq!(suppressor.ended(at(120)), [told(1, 60)]);
+    assert_eq!(suppressor.ended(at(120)), [told(1, 60, 4)]);
     assert_eq!(suppressor.total(), 4);
     // Nothing was suppressed in the third, so there is nothing to tell.
     assert_eq!(
@@ -76,7 +77,7 @@ fn rules_do_not_count_against_each_other_and_reloads_change_nothing() {
     let reloaded = rule("max_signals = 1");
     assert_eq!(
         suppressor.admit(&reloaded, None, &keygen(), at(1)),
-        Verdict::Suppress
+        Verdict::Suppress(1)
     );
 }
 
@@ -90,11 +91,11 @@ fn alike_alerts_are_one() {
         |document: Value, hours: i64| suppressor.admit(&rule, None, &document, at(hours * 3600));
     let args = |args: &[&str]| json!({"user": {"name": "a"}, "process": {"args": args}});
     assert_eq!(verdict(args(&["x", "y"]), 0), Verdict::Raise);
-    assert_eq!(verdict(args(&["x", "y"]), 1), Verdict::Suppress);
+    assert_eq!(verdict(args(&["x", "y"]), 1), Verdict::Suppress(1));
     assert_eq!(verdict(args(&["xy"]), 1), Verdict::Raise);
     // Missing in the same way is alike, too.
     assert_eq!(verdict(user("a"), 1), Verdict::Raise);
-    assert_eq!(verdict(user("a"), 1), Verdict::Suppress);
+    assert_eq!(verdict(user("a"), 1), Verdict::Suppress(2));
     assert_eq!(verdict(user("b"), 1), Verdict::Raise);
     assert_eq!(
         verdict(args(&["x", "y"]), 2),
@@ -134,8 +135,8 @@ fn what_lacks_a_field_can_be_raised_each_time() {
     assert_eq!(verdict(json!({}), 0), Verdict::Raise);
     assert_eq!(verdict(user("a"), 0), Verdict::Raise);
     // Without a duration the interval is the window.
-    assert_eq!(verdict(user("a"), 299), Verdict::Suppress);
-    assert_eq!(verdict(json!({}), 299), Verdict::Suppress, "max_signals");
+    assert_eq!(verdict(user("a"), 299), Verdict::Suppress(1));
+    assert_eq!(verdict(json!({}), 299), Verdict::Suppress(2), "max_signals");
     assert_eq!(verdict(user("a"), 300), Verdict::Raise);
     let causes = suppressor.finish();
     let causes: Vec<_> = causes
@@ -160,7 +161,7 @@ fn groups_are_bounded_and_more_of_them_are_raised() {
     assert_eq!(suppressor.admit(&rule, None, &extra, at(1)), Verdict::Raise);
     assert_eq!(
         suppressor.admit(&rule, None, &user("7"), at(1)),
-        Verdict::Suppress
+        Verdict::Suppress(1)
     );
     // There is room again when windows have ended.
     assert_eq!(
@@ -169,7 +170,7 @@ fn groups_are_bounded_and_more_of_them_are_raised() {
     );
     assert_eq!(
         suppressor.admit(&rule, None, &extra, at(300)),
-        Verdict::Suppress
+        Verdict::Suppress(2)
     );
     // Long values differ behind their beginning, too.
     let long = |end: &str| user(&("ä".repeat(4000) + end));
@@ -183,7 +184,7 @@ fn groups_are_bounded_and_more_of_them_are_raised() {
     );
     assert_eq!(
         suppressor.admit(&rule, None, &long("a"), at(300)),
-        Verdict::Suppress
+        Verdict::Suppress(3)
     );
 }
 

@@ -60,6 +60,11 @@ pub(super) fn proof(document: &Map<String, Value>) -> Option<String> {
     attribution(document)
 }
 
+/// Whether a comparison found it, rather than somebody who saw it.
+pub(super) fn is_found(document: &Map<String, Value>) -> bool {
+    text(document, "ssh_keywatch.evidence") == Some("baseline")
+}
+
 fn file(document: &Map<String, Value>) -> Option<String> {
     let mut out = text(document, "file.path")?.to_owned();
     if let Some(action) = text(document, "event.action") {
@@ -67,6 +72,9 @@ fn file(document: &Map<String, Value>) -> Option<String> {
     }
     if let Some(original) = text(document, "file.Ext.original.path") {
         let _ = write!(out, "  was {original}");
+    }
+    if let Some(target) = text(document, "file.target_path") {
+        let _ = write!(out, "  points to {target}");
     }
     Some(out)
 }
@@ -253,7 +261,11 @@ fn attribution(document: &Map<String, Value>) -> Option<String> {
         field(document, "ssh_keywatch.attribution.certain").and_then(Value::as_bool) == Some(true);
     let mut out = match method {
         "none" => {
-            return Some("none: the writer had gone before it could be identified".to_owned());
+            // Of what a comparison found nobody was to be identified.
+            let why = text(document, "event.reason")
+                .filter(|_| is_found(document))
+                .unwrap_or("the writer had gone before it could be identified");
+            return Some(format!("none: {why}"));
         }
         _ if certain => format!("{method}, certain"),
         _ => format!("{method}, NOT certain"),

@@ -100,6 +100,42 @@ fn an_uncertain_alert_says_so() {
 }
 
 #[test]
+fn what_a_comparison_found_says_when_it_can_have_been_and_why_nobody_saw_it() {
+    let mut document = sample();
+    let reason = "it happened while ssh-keywatch was not running, between A and B";
+    document["event"]["reason"] = reason.into();
+    document["event"]["start"] = "2026-11-24T01:00:00Z".into();
+    document["event"]["end"] = "2026-11-24T04:15:47Z".into();
+    document["ssh_keywatch"]["evidence"] = "baseline".into();
+    document["ssh_keywatch"]["attribution"] = json!({"method": "none", "certain": false});
+    let text = render(&document, &style(false));
+    let proof = format!("    proof     none: {reason}\n");
+    for row in [
+        "HIGH      SSH key made with ssh-keygen  (found 2 min ago)\n",
+        "    when      between 2026-11-24 01:00:00.000 +00:00 and 2026-11-24 04:15:47.000 +00:00\n",
+        &proof,
+    ] {
+        assert!(text.contains(row), "{row:?} is not in {text}");
+    }
+    document["event"].as_object_mut().unwrap().remove("start");
+    let text = render(&document, &style(false));
+    assert!(
+        text.contains("    when      before 2026-11-24 04:15:47.000 +00:00\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_symbolic_link_says_where_it_points() {
+    let mut document = sample();
+    document["file"]["type"] = "symlink".into();
+    document["file"]["target_path"] = "/srv/keys/zoë".into();
+    let text = render(&document, &style(false));
+    let row = "    file      /etc/ssh/ssh_host_rsa_key.Xa  (creation)  points to /srv/keys/zoë\n";
+    assert!(text.contains(row), "{text}");
+}
+
+#[test]
 fn state_and_loss_take_one_line() {
     for (kind, label) in [("state", "STATE   "), ("pipeline_error", "LOSS    ")] {
         let document = json!({"@timestamp": "2026-11-24T04:15:47Z", "message": "why",

@@ -83,6 +83,7 @@ impl Tree {
     /// The queue has been read to its end.
     pub fn emptied(&mut self) {
         self.briefs.clear(self.made + 1);
+        self.doubts.emptied();
     }
 
     /// A directory `name` was made in `node`, and is not there.

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::entries::Name;
+use super::leaving::Kind;
 use super::{NodeId, Tree};
 use crate::sys::ObjectId;
 use crate::sys::stat::Glance;
@@ -99,13 +100,15 @@ impl Tree {
         if let Some(node) = self.nodes.get_mut(&followed.node) {
             node.followed.retain(|other| other != object);
         }
-        if let Some(dir) = dir {
-            self.marker.unfollow(dir, object);
+        // ESTALE: the last of its names is gone, and the mark with it.
+        if let Some(file) = dir.and_then(|dir| object.open(dir).ok()) {
+            self.marker.unfollow(file.as_fd());
         }
     }
 
     /// A file is no longer called so.
     pub(super) fn left(&mut self, node: NodeId, name: &OsStr, object: &ObjectId) {
+        self.leaves(object, Kind::File);
         let followed = self.followed.get(object);
         if followed.is_some_and(|followed| followed.node == node && *followed.name == *name) {
             let dir = self.open(node);

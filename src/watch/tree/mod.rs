@@ -12,14 +12,18 @@
 
 mod brief;
 mod by_object;
+mod doubts;
 mod entries;
+mod leaving;
 mod links;
 mod listing;
+mod marks;
 mod mounted;
 mod muted;
 mod news;
 mod proper;
 mod remembered;
+mod roles;
 mod settling;
 mod soon;
 mod visit;
@@ -30,19 +34,23 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use self::brief::Briefs;
 use self::by_object::ByObject;
+use self::doubts::Doubts;
 use self::entries::Entries;
+use self::leaving::Leaving;
 use self::links::Followed;
 pub use self::listing::{Listing, digest};
+pub use self::marks::{Held, Interest, Marker};
 use self::mounted::Apart;
 pub use self::mounted::{Ground, Place};
 use self::muted::Heard;
+use self::roles::Role;
 use self::settling::Settling;
 use self::soon::Soon;
 use self::visit::open_root;
@@ -50,7 +58,7 @@ use super::beat::Beat;
 use super::home::{Home, Homes, Limits};
 use super::mounts::Mounts;
 use super::pattern::Pattern;
-use super::{Change, Evidence, Notice, Problem, What, Writer};
+use super::{Change, Notice, What, Writer};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
 
@@ -59,17 +67,6 @@ const MAX_DEPTH: usize = 64;
 /// How many entries are remembered in all; beyond it files are still reported,
 /// but a scan could report one again.
 const MAX_ENTRIES: usize = 1 << 18;
-
-/// What is to be told of a directory. Each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Interest {
-    /// Names that come and go in it.
-    Names,
-    /// What happens to the files in it.
-    Files,
-    /// Who opens them, too.
-    Opens,
-}
 
 /// Whether opens of the files in the directory with this path are asked for.
 pub type WantsOpens = Box<dyn Fn(&Path) -> bool + Send>;
@@ -88,17 +85,6 @@ pub struct Scope {
     pub stock: Option<RandomState>,
 }
 
-/// Whether the making of files in a directory is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// It is.
-    Yes,
-    /// It is not meant to be.
-    No,
-    /// It cannot be, for this reason.
-    Refused(Box<str>),
-}
-
 /// A directory that a pattern names, and how well it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Root<'a> {
@@ -108,54 +94,6 @@ pub struct Root<'a> {
     pub held: &'a Held,
     /// It has no marks for a while ([`Tree::mute`]).
     pub muted: bool,
-}
-
-/// Sets marks for a backend.
-pub trait Marker: Send {
-    /// Marks `dir`, which lies on this file system. A hold that cannot be had is a
-    /// success all the same.
-    ///
-    /// # Errors
-    /// The directory cannot be watched at all.
-    fn mark(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        ground: FileSystem,
-        path: &Path,
-        interest: Interest,
-    ) -> io::Result<Held>;
-
-    /// Opens in a marked directory are of no interest any more.
-    fn no_opens(&mut self, dir: BorrowedFd<'_>);
-
-    /// Takes the marks off, where the directory can still be reached.
-    fn unmark(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path);
-
-    /// Takes them off for a while: nothing is told of it until it is marked again.
-    fn mute(&mut self, dir: Option<BorrowedFd<'_>>, path: &Path, _interest: Interest) {
-        self.unmark(dir, path);
-    }
-
-    /// It is marked again: of what stood for the marks meanwhile nothing is left.
-    fn unmuted(&mut self, _dir: BorrowedFd<'_>) {}
-
-    /// A marked directory is known by another path now.
-    fn moved(&mut self, from: &Path, to: &Path, watched: bool);
-
-    /// The file is there and settled: opens of it shall not be held.
-    fn settle(&mut self, dir: BorrowedFd<'_>, name: &OsStr);
-
-    /// What is done to the file through any of its names shall be told.
-    ///
-    /// # Errors
-    /// It cannot be marked.
-    fn follow(&mut self, dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>;
-
-    /// No longer; `dir` is a directory of its file system.
-    fn unfollow(&mut self, dir: BorrowedFd<'_>, object: &ObjectId);
-
-    /// How the changes it leads to are known.
-    fn evidence(&self) -> Evidence;
 }
 
 /// Refers to a directory of the tree.
@@ -180,21 +118,6 @@ impl Hasher for Counted {
     fn write_u64(&mut self, number: u64) {
         // An odd number, so that each bit of a count moves many of the result.
         self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Role {
-    /// Patterns that lead through here, and how many of their components are done.
-    /// Of all homes the same, which have them together ([`Tree::shared`]).
-    waypoints: Arc<[(usize, usize)]>,
-    /// Files in it are reported.
-    watched: bool,
-}
-
-impl Role {
-    fn is_none(&self) -> bool {
-        self.waypoints.is_empty() && !self.watched
     }
 }
 
@@ -240,6 +163,8 @@ struct Known {
     /// The start has found it, and has not identified it yet: opens of it are held
     /// ([`Tree::settle_more`]).
     owed: bool,
+    /// In which reading of the queue a record told of it; 0: in none.
+    reading: u32,
 }
 
 /// What a visit does with the files it finds.
@@ -317,6 +242,8 @@ pub struct Tree {
     /// Links at places that a pattern names, which lead nowhere that can be watched.
     astray: HashMap<NodeId, BTreeSet<OsString>>,
     briefs: Briefs,
+    doubts: Doubts,
+    leaving: Leaving,
     settling: Settling,
 }
 
@@ -356,6 +283,8 @@ impl Tree {
             linked: 0,
             links_said: false,
             briefs: Briefs::default(),
+            doubts: Doubts::default(),
+            leaving: Leaving::default(),
             settling: Settling::default(),
         }
     }
@@ -392,83 +321,6 @@ impl Tree {
         Arc::clone(&self.beat)
     }
 
-    fn root_role(&self) -> Role {
-        Role {
-            waypoints: (0..self.patterns.len())
-                .filter(|index| self.patterns[*index].depth() > 0)
-                .map(|index| (index, 0))
-                .collect(),
-            watched: false,
-        }
-    }
-
-    /// Replaces what is watched; what is not wanted any more is let go, what is
-    /// newly wanted is marked and taken stock of.
-    pub fn set_scope(&mut self, scope: Scope, out: &mut Vec<Notice>) {
-        self.patterns = scope.patterns;
-        self.limit = scope.limit;
-        self.homes.set_limits(scope.homes);
-        self.opens = scope.opens;
-        self.limit_said = false;
-        let Some(root) = self.root else {
-            return;
-        };
-        let role = self.root_role();
-        self.retarget(root, &role, out);
-    }
-
-    /// Gives a node another role and brings its subtree in line.
-    fn retarget(&mut self, node: NodeId, role: &Role, out: &mut Vec<Notice>) {
-        let Some(entry) = self.nodes.get_mut(&node) else {
-            return;
-        };
-        let no_longer = !role.watched && entry.role.watched;
-        entry.role = role.clone();
-        let (fsid, was_base) = (entry.fsid(), entry.base);
-        let is_base = self.is_base(role);
-        self.count_base(fsid, was_base, is_base);
-        let Some(entry) = self.nodes.get_mut(&node) else {
-            return;
-        };
-        entry.base = is_base;
-        if no_longer {
-            self.remembered -= entry.entries.len();
-            if let Some(home) = &entry.home {
-                self.homes.give(home, 0, entry.entries.len());
-            }
-            entry.entries.clear();
-        }
-        let left = no_longer.then(|| std::mem::take(&mut entry.followed));
-        let path = entry.path.to_path_buf();
-        let children: Vec<(OsString, NodeId)> = entry
-            .children
-            .iter()
-            .map(|(name, child)| (name.to_owned(), *child))
-            .collect();
-        let dir = self.open(node);
-        if let Some(dir) = &dir {
-            if no_longer {
-                self.marker.unmark(Some(dir.as_fd()), &path);
-            }
-            for object in left.iter().flatten() {
-                self.unfollow(Some(dir.as_fd()), object);
-            }
-            self.follow_interest(node, dir.as_fd(), out);
-        }
-        self.leave_apart(node);
-        for (name, child) in children {
-            let role = self.child_role(node, &name);
-            if role.is_none() {
-                self.detach(child);
-            } else {
-                self.retarget(child, &role, out);
-            }
-        }
-        if let Some(dir) = dir {
-            self.scan(&dir, None, node, &Finds::Stock, out);
-        }
-    }
-
     /// How many directories are watched (waypoints not counted).
     #[must_use]
     pub fn watched(&self) -> usize {
@@ -492,6 +344,19 @@ impl Tree {
             }
         }
         listing
+    }
+
+    /// Whether a file is known to be there.
+    #[must_use]
+    pub fn is_known(&self, path: &Path) -> bool {
+        self.known_at(path).is_some()
+    }
+
+    /// The directory and the name of a file that is known to be there.
+    fn known_at<'p>(&self, path: &'p Path) -> Option<(NodeId, &'p OsStr)> {
+        let (node, name) = (self.by_path(path.parent()?)?, path.file_name()?);
+        let known = self.nodes.get(&node)?.entries.get(name);
+        known.map(|_| (node, name))
     }
 
     /// What is watched.
@@ -524,36 +389,6 @@ impl Tree {
         roots
     }
 
-    /// Sets every mark again, for a group that has lost them. Files that are
-    /// known come first: no open of them shall be held meanwhile.
-    pub fn mark_all_again(&mut self, out: &mut Vec<Notice>) {
-        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for node in nodes {
-            let Some(dir) = self.open(node) else { continue };
-            let entry = &self.nodes[&node];
-            if entry.muted {
-                continue;
-            }
-            if entry.role.watched {
-                for name in entry.entries.names() {
-                    self.marker.settle(dir.as_fd(), name);
-                }
-            }
-            self.mark_again(node, dir.as_fd(), out);
-        }
-    }
-
-    fn mark_again(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
-        let path = self.nodes[&node].path.to_path_buf();
-        let interest = self.interest(&path, self.nodes[&node].role.watched);
-        if let Some(held) = self.mark(dir, None, &path, interest, out)
-            && let Some(node) = self.nodes.get_mut(&node)
-        {
-            node.held = held;
-            node.interest = interest;
-        }
-    }
-
     /// The directory with this identity.
     #[must_use]
     pub fn by_object(&self, object: &ObjectId) -> Option<NodeId> {
@@ -574,79 +409,6 @@ impl Tree {
             }
         }
         Some(node)
-    }
-
-    /// Whether a directory with this role is a home, or where homes are made.
-    fn is_base(&self, role: &Role) -> bool {
-        role.waypoints.iter().any(|(pattern, done)| {
-            let depth = self.patterns[*pattern].depth();
-            *done > 0 && (*done + 1 == depth || *done + 2 == depth)
-        })
-    }
-
-    /// The file has settled: opens of it shall not be held any more.
-    pub fn settle(&mut self, path: &Path, out: &mut Vec<Notice>) {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return;
-        };
-        // A mark on what is not remembered would have no bound.
-        if let Some(node) = self.by_path(parent)
-            && self.nodes[&node].entries.get(name).is_some()
-            && let Some(dir) = self.open(node)
-        {
-            self.marker.settle(dir.as_fd(), name);
-            let fsid = self.nodes[&node].fsid();
-            if let Ok(Some(sight)) = self.mounts.sight(dir.as_fd(), None, name, fsid) {
-                self.follow_file(dir.as_fd(), node, name, sight.glance, sight.object, out);
-            }
-        }
-    }
-
-    fn child_role(&self, node: NodeId, name: &OsStr) -> Role {
-        let Some(parent) = self.nodes.get(&node) else {
-            return Role::default();
-        };
-        let mut watched = parent.role.watched && !parent.linked;
-        let mut waypoints = Vec::new();
-        for (index, done) in parent.role.waypoints.iter() {
-            let pattern = &self.patterns[*index];
-            if pattern.matches(*done, name) {
-                if done + 1 == pattern.depth() {
-                    watched = true;
-                } else {
-                    waypoints.push((*index, done + 1));
-                }
-            }
-        }
-        Role {
-            waypoints: if waypoints.is_empty() {
-                Arc::default()
-            } else {
-                waypoints.into()
-            },
-            watched,
-        }
-    }
-
-    /// The same role, with the waypoints of the directory before if they are equal.
-    fn shared(&mut self, mut role: Role) -> Role {
-        if role.waypoints == self.waypoints {
-            role.waypoints = Arc::clone(&self.waypoints);
-        } else if !role.waypoints.is_empty() {
-            self.waypoints = Arc::clone(&role.waypoints);
-        }
-        role
-    }
-
-    /// Whether a pattern names this entry, or leads through it.
-    fn is_named(&self, node: NodeId, name: &OsStr) -> bool {
-        self.nodes.get(&node).is_some_and(|parent| {
-            parent
-                .role
-                .waypoints
-                .iter()
-                .any(|(index, done)| self.patterns[*index].matches(*done, name))
-        })
     }
 
     fn child(&self, node: NodeId, name: &OsStr, object: Option<&ObjectId>) -> Option<NodeId> {
@@ -710,65 +472,6 @@ impl Tree {
         for node in std::mem::take(&mut self.unscanned) {
             if let Some(dir) = self.open(node) {
                 self.scan(&dir, None, node, &Finds::News(Finder::nobody()), out);
-            }
-        }
-    }
-
-    /// What is to be told of a directory with this path.
-    fn interest(&self, path: &Path, watched: bool) -> Interest {
-        if !watched {
-            Interest::Names
-        } else if (self.opens)(path) {
-            Interest::Opens
-        } else {
-            Interest::Files
-        }
-    }
-
-    /// Marks a directory anew if its path or its role asks for something else.
-    fn follow_interest(&mut self, node: NodeId, dir: BorrowedFd<'_>, out: &mut Vec<Notice>) {
-        let Some(entry) = self.nodes.get_mut(&node) else {
-            return;
-        };
-        let former = entry.interest;
-        let (path, watched) = (entry.path.to_path_buf(), entry.role.watched);
-        let interest = self.interest(&path, watched);
-        if former == Interest::Opens && interest == Interest::Files {
-            // Without a moment in which the directory has no mark.
-            self.marker.no_opens(dir);
-            if let Some(entry) = self.nodes.get_mut(&node) {
-                entry.interest = interest;
-            }
-        } else if former != interest {
-            self.mark_again(node, dir, out);
-        }
-    }
-
-    fn mark(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        ground: Option<FileSystem>,
-        path: &Path,
-        interest: Interest,
-        out: &mut Vec<Notice>,
-    ) -> Option<Held> {
-        let ground = ground.map_or_else(|| FileSystem::of(dir), Ok);
-        match ground.and_then(|ground| self.marker.mark(dir, ground, path, interest)) {
-            Ok(held) => {
-                if let Held::Refused(reason) = &held {
-                    out.push(Notice::Problem(Problem::Unheld {
-                        path: path.to_owned(),
-                        reason: reason.to_string(),
-                    }));
-                }
-                Some(held)
-            }
-            Err(error) => {
-                out.push(Notice::Problem(Problem::Unwatched {
-                    path: path.to_owned(),
-                    reason: error.to_string(),
-                }));
-                None
             }
         }
     }

@@ -50,7 +50,7 @@ pub struct Place {
 
 /// A directory on a file system that homes lie on. It is opened when it is
 /// needed, for what is open cannot be unmounted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ground {
     path: PathBuf,
     linked: bool,

@@ -152,7 +152,11 @@ impl Tree {
     ) {
         let name = &*self.proper(node, name, object.as_ref());
         if let Some(child) = self.child(node, name, object.as_ref()) {
-            self.detach(child);
+            if object.as_ref() == Some(&self.nodes[&child].id) {
+                self.gone(child);
+            } else {
+                self.detach(child);
+            }
         }
         self.briefs.remove(object.as_ref());
         self.no_longer_apart(node, name);
@@ -188,6 +192,8 @@ impl Tree {
             .and_then(|(node, name)| self.child(node, name, object.as_ref()))
             .or_else(|| object.as_ref().and_then(|object| self.by_object(object)));
         if let Some(child) = child {
+            // They are moved with it, of which no record tells.
+            let files = self.files_below(child);
             let role = to.map(|(node, name)| self.child_role(node, name));
             match (to, role) {
                 (Some((node, name)), Some(role)) if role == self.nodes[&child].role => {
@@ -202,9 +208,26 @@ impl Tree {
                             self.relabel(child, node, name, out);
                         }
                     }
+                    for file in files {
+                        let now = self.nodes.get(&file.node);
+                        let Some(now) = now.map(|node| node.path.join(&file.name)) else {
+                            continue;
+                        };
+                        if now != file.path {
+                            let from = Some(file.path);
+                            let what = What::Renamed { from };
+                            self.report(file.node, what, now, file.object, writer.clone(), out);
+                        }
+                    }
                     return;
                 }
-                _ => self.detach_at(child, to),
+                _ => {
+                    for file in files {
+                        let (what, writer) = (What::Deleted, writer.clone());
+                        self.report(file.node, what, file.path, file.object, writer, out);
+                    }
+                    self.detach_at(child, to);
+                }
             }
         }
         // What it took the place of: a link that leads elsewhere, an empty directory.
@@ -225,6 +248,10 @@ impl Tree {
         let from_watched = self.watched_end(from);
         let to_watched = self.watched_end(to);
         let mut known = None;
+        // What came and went at once may be back, and then is not where it went.
+        let is_doubtful = from_watched
+            .as_ref()
+            .is_some_and(|(node, name, _)| self.is_young(*node, name));
         if let Some((node, name, _)) = &from_watched {
             known = self.forget(*node, name, object.as_ref());
         }
@@ -233,6 +260,13 @@ impl Tree {
             .or_else(|| to.and_then(|(node, name)| self.object_at(node, name)));
         if let Some((node, name, path)) = to_watched {
             self.remember(node, name, object.clone(), out);
+            if is_doubtful {
+                self.doubt(node, name);
+            }
+            let known = self.nodes.get(&node).and_then(|it| it.entries.get(name));
+            if let Some(object) = known.and_then(|known| known.object.clone()) {
+                self.stays(&object);
+            }
             let from = from_watched.map(|(_, _, path)| path);
             let what = What::Renamed { from };
             self.report(node, what, path, object, writer.clone(), out);
@@ -279,7 +313,8 @@ impl Tree {
 
     /// The directory itself was deleted.
     pub fn gone(&mut self, node: NodeId) {
-        self.detach(node);
+        // Its marks went with it.
+        self.let_go(node, None);
     }
 
     /// The directory itself was moved. What its parents tell is enough, but a

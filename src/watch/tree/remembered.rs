@@ -3,14 +3,45 @@
 //! Owns which are remembered, and that no home has more of them than it may; a name that
 //! sshd or ssh looks for is remembered in any case. Must not decide what is told.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use super::{Known, MAX_ENTRIES, NodeId, Tree};
 use crate::sys::ObjectId;
 use crate::watch::home::{Limit, is_looked_for};
 use crate::watch::{Notice, Problem};
 
+/// A file below a directory that is moved.
+pub(super) struct Below {
+    pub(super) node: NodeId,
+    pub(super) name: OsString,
+    pub(super) path: PathBuf,
+    pub(super) object: Option<ObjectId>,
+}
+
 impl Tree {
+    /// The files that are known in a watched directory and below it: where each lies, its
+    /// name, its path, and its identity.
+    pub(super) fn files_below(&self, node: NodeId) -> Vec<Below> {
+        let mut files = Vec::new();
+        let mut left = vec![node];
+        while let Some(id) = left.pop() {
+            let Some(node) = self.nodes.get(&id) else {
+                continue;
+            };
+            left.extend(node.children.iter().map(|(_, child)| *child));
+            if node.role.watched {
+                files.extend(node.entries.iter().map(|(name, known)| Below {
+                    node: id,
+                    name: name.to_owned(),
+                    path: node.path.join(name),
+                    object: known.object.clone(),
+                }));
+            }
+        }
+        files
+    }
+
     /// Remembers an entry as reported; says whether it was so before.
     pub(super) fn remember(
         &mut self,
@@ -19,11 +50,13 @@ impl Tree {
         object: Option<ObjectId>,
         out: &mut Vec<Notice>,
     ) -> bool {
+        let reading = self.doubts.reading();
         let Some(entry) = self.nodes.get_mut(&id) else {
             return false;
         };
         if let Some(known) = entry.entries.get_mut(name) {
             let again = known.reported && known.object == object;
+            let is_young = known.reading == reading;
             let other = (known.object != object)
                 .then(|| known.object.clone())
                 .flatten();
@@ -31,8 +64,12 @@ impl Tree {
                 object,
                 reported: true,
                 owed: false,
+                reading,
             };
             if let Some(other) = other {
+                if is_young {
+                    self.doubt(id, name);
+                }
                 self.left(id, name, &other);
             }
             return again;
@@ -41,6 +78,7 @@ impl Tree {
             object,
             reported: true,
             owed: false,
+            reading,
         };
         if !self.keep(id, name, known) {
             self.at_limit(id, Limit::Files, out);
@@ -87,18 +125,28 @@ impl Tree {
         }));
     }
 
+    /// Forgets an entry that a record tells to be gone; gives what it was.
     pub(super) fn forget(
         &mut self,
         id: NodeId,
         name: &OsStr,
         object: Option<&ObjectId>,
     ) -> Option<ObjectId> {
-        let node = self.nodes.get_mut(&id)?;
-        let known = node.entries.get(name)?;
+        let known = self.nodes.get(&id)?.entries.get(name)?;
         // A late record of an object that has been replaced meanwhile.
         if object.is_some() && known.object.is_some() && known.object.as_ref() != object {
             return None;
         }
+        if self.is_young(id, name) {
+            self.doubt(id, name);
+        }
+        self.erase(id, name)
+    }
+
+    /// Forgets an entry that is not there.
+    pub(super) fn erase(&mut self, id: NodeId, name: &OsStr) -> Option<ObjectId> {
+        let node = self.nodes.get_mut(&id)?;
+        node.entries.get(name)?;
         self.remembered -= 1;
         if let Some(home) = &node.home {
             self.homes.give(home, 0, 1);

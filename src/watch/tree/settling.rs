@@ -92,6 +92,7 @@ impl Tree {
             object: object.clone(),
             reported: false,
             owed: true,
+            reading: 0,
         };
         if self.keep(node, name, known) {
             self.take_stock_of(node, name, seen);
@@ -206,7 +207,7 @@ pub(super) mod tests {
             Ok(())
         }
 
-        fn unfollow(&mut self, _: BorrowedFd<'_>, _: &ObjectId) {}
+        fn unfollow(&mut self, _: BorrowedFd<'_>) {}
 
         fn evidence(&self) -> Evidence {
             Evidence::Fanotify

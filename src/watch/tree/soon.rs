@@ -72,6 +72,11 @@ impl Soon {
         self.found += 1;
     }
 
+    /// Whether this turn may find more.
+    pub(super) fn has_room(&self) -> bool {
+        self.found < FINDS
+    }
+
     /// The directory is let go.
     pub(super) fn remove(&mut self, node: NodeId) {
         self.waiting.remove(&node);
@@ -110,6 +115,7 @@ impl Tree {
     /// There is something in the queue.
     pub fn busy(&mut self) {
         self.soon.busy.get_or_insert_with(Instant::now);
+        self.let_most_leave();
     }
 
     /// Nothing has come while what was in the queue was worked off.
@@ -189,7 +195,7 @@ impl Tree {
     /// Whether looks wait ([`Tree::look_on`]).
     #[must_use]
     pub fn has_looks(&self) -> bool {
-        !self.soon.waiting.is_empty()
+        !self.soon.waiting.is_empty() || !self.doubts.is_empty() || !self.leaving.is_empty()
     }
 
     /// Goes on with looks that wait, for a moment.
@@ -197,8 +203,10 @@ impl Tree {
         let until = Instant::now() + SLICE;
         self.soon.until = Some(until);
         self.soon.found = 0;
+        self.make_sure(until, out);
+        self.let_leave(usize::MAX, Some(until));
         while Instant::now() < until
-            && self.soon.found < FINDS
+            && self.soon.has_room()
             && let Some((id, look)) = self.soon.next()
         {
             let Some(dir) = self.open(id) else {

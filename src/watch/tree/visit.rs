@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, fstat};
 use rustix::fs::{FileType, RawDir};
 
 use super::entries::Entries;
+use super::leaving::{AT_ONCE, Kind};
 use super::listing::digest;
 use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
@@ -287,6 +288,7 @@ impl Tree {
                     object: object.clone(),
                     reported: false,
                     owed: false,
+                    reading: 0,
                 };
                 if is_known || self.keep(node, name, known) {
                     self.marker.settle(dir, name);
@@ -310,6 +312,7 @@ impl Tree {
                         object,
                         reported: false,
                         owed: false,
+                        reading: 0,
                     };
                     self.marker.settle(dir, name);
                     return;
@@ -342,17 +345,26 @@ impl Tree {
 
     /// Lets go of a directory and all below it.
     pub(super) fn detach(&mut self, node: NodeId) {
-        self.detach_at(node, None);
+        let dir = self.open(node).or_else(|| self.reach(node));
+        self.let_go(node, dir);
     }
 
     /// Lets go of a directory that is at `place` now, and all below it.
     pub(super) fn detach_at(&mut self, node: NodeId, place: Option<(NodeId, &OsStr)>) {
-        let root = place
-            .and_then(|(parent, name)| {
-                let parent = self.open(parent)?;
-                self.look_into(parent.as_fd(), name)
-            })
-            .or_else(|| self.open(node));
+        let there = place.and_then(|(parent, name)| {
+            let parent = self.open(parent)?;
+            let there = self.look_into(parent.as_fd(), name)?;
+            let id = ObjectId::of(there.as_fd()).ok()?;
+            (id == self.nodes.get(&node)?.id).then_some(there)
+        });
+        match there {
+            Some(dir) => self.let_go(node, Some(dir)),
+            None => self.detach(node),
+        }
+    }
+
+    /// Lets go of a directory that could be opened, or could not, and all below it.
+    pub(super) fn let_go(&mut self, node: NodeId, dir: Option<OwnedFd>) {
         let Some(entry) = self.nodes.get(&node) else {
             return;
         };
@@ -365,7 +377,8 @@ impl Tree {
         {
             parent.children.remove(&name);
         }
-        let mut left = vec![(node, root)];
+        let mut left = vec![(node, dir)];
+        let mut number = 0;
         while let Some((node, dir)) = left.pop() {
             let Some(entry) = self.nodes.remove(&node) else {
                 continue;
@@ -378,7 +391,13 @@ impl Tree {
                 self.homes.give(home, 1, entry.entries.len());
             }
             for object in &entry.followed {
-                self.unfollow(dir.as_ref().map(AsFd::as_fd), object);
+                self.unfollow(None, object);
+                self.leaves(object, Kind::Followed);
+            }
+            for (_, known) in entry.entries.iter() {
+                if let Some(object) = &known.object {
+                    self.leaves(object, Kind::File);
+                }
             }
             self.by_object.remove(&entry.id, node);
             if self.root == Some(node) {
@@ -388,8 +407,18 @@ impl Tree {
                 .unmark(dir.as_ref().map(AsFd::as_fd), &entry.path);
             self.leave_apart(node);
             for (name, child) in entry.children.iter() {
-                let dir = dir.as_ref();
-                let child_dir = dir.and_then(|dir| self.look_into(dir.as_fd(), name));
+                let Some(id) = self.nodes.get(child).map(|child| child.id.clone()) else {
+                    continue;
+                };
+                number += 1;
+                let near = dir.as_ref().filter(|_| number <= AT_ONCE);
+                let child_dir = near.and_then(|dir| {
+                    let by_handle = id.open(dir.as_fd()).ok();
+                    by_handle.or_else(|| self.look_into(dir.as_fd(), name))
+                });
+                if child_dir.is_none() {
+                    self.leaves(&id, Kind::Directory);
+                }
                 left.push((*child, child_dir));
             }
         }

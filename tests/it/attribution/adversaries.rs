@@ -145,6 +145,84 @@ fn key_tools_that_are_not_what_they_were() {
     }
 }
 
+/// Processes of a key tool whose exec failed, or that run another program by now.
+#[test]
+fn key_tools_that_never_ran_or_ran_before() {
+    const TOOLS: &str = r#"key_tools = ["/run/it/tools/other", "/home/ann/env"]"#;
+    const ENV: &str = "[ -e ~/env ] || cp /usr/bin/env ~";
+    let new = |name, command: &str| Case::new(name, ACT, command).demand(Demand::RightOrAmbiguous);
+    let source = "stage/$c.$i";
+    let cases = [
+        new(
+            "refused-link",
+            &format!("$T/act refused $T/other link {source} $p"),
+        )
+        .staged(),
+        new(
+            "refused-rename",
+            &format!("$T/act refused $T/other rename {source} $p"),
+        )
+        .staged()
+        .action("rename"),
+        new("refused-create", "$T/act refused $T/other create $p").demand(Demand::Right),
+        new("tool-runs-link", &format!("~/env $T/act link {source} $p"))
+            .prepared(&format!("{ENV}; echo staged > {source}")),
+        new(
+            "tool-runs-rename",
+            &format!("~/env $T/act rename {source} $p"),
+        )
+        .prepared(&format!("{ENV}; echo staged > {source}"))
+        .action("rename"),
+    ];
+    let count = runs(super::RUNS);
+    for load in [Load::Idle, Load::Busy] {
+        measure_with(&Host::on_disk(), TOOLS, &cases, load, count);
+    }
+}
+
+/// A name that one program makes and the next one of the same process opens, and the
+/// other way round.
+#[test]
+fn programs_that_open_what_another_has_made() {
+    let new = |name, program, command: &str| {
+        Case::new(name, program, command).demand(Demand::RightOrAmbiguous)
+    };
+    let cases = [
+        new(
+            "link-opened",
+            ACT,
+            "$T/act hand $T/other link stage/$c.$i $p",
+        )
+        .staged(),
+        new("mknod-opened", ACT, "$T/act hand $T/other mknod $p"),
+        new(
+            "tmpfile-linked",
+            OTHER,
+            "$T/act tmpfile-hand ~/.ssh $T/other $p",
+        ),
+        new(
+            "opened-linked",
+            OTHER,
+            "$T/act open-hand ~/.ssh/$c.$i-old $T/other $p",
+        )
+        .prepared("echo old > ~/.ssh/$c.$i-old"),
+        new(
+            "made-linked",
+            OTHER,
+            "$T/act create $p-new; $T/act open-hand $p-new $T/other $p",
+        ),
+    ];
+    let count = runs(super::RUNS);
+    for (load, watch) in [
+        (Load::Idle, ""),
+        (Load::Busy, ""),
+        (Load::Idle, r#"hold = "all""#),
+        (Load::Busy, r#"hold = "all""#),
+    ] {
+        measure_with(&Host::on_disk(), watch, &cases, load, count);
+    }
+}
+
 /// Openers whose `/proc` entry is not where it is looked for first.
 #[test]
 fn openers_in_unusual_places() {

@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use super::any_change;
 use crate::daemon::Daemon;
 use crate::document::{ANY, Document, SEED, any_creation};
-use crate::host::{ANN, Host, ROOT, User};
+use crate::host::{ANN, Host, ROOT, TOOLS, User};
 
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 const KEYGEN: &str = "/usr/bin/ssh-keygen";
@@ -56,6 +57,22 @@ fn assert_is(alert: &Document, program: &str, image: &str, known: Option<&str>) 
     assert_eq!(below("known_as"), tool, "{shown}");
 }
 
+/// Each of these programs is possible, and none is named.
+#[track_caller]
+fn assert_is_open(alert: &Document, program: &str, never: &str) {
+    let attribution = alert.get("ssh_keywatch.attribution");
+    let shown = format!("{} {attribution}", alert.brief());
+    assert_eq!(attribution["certain"], false, "{shown}");
+    assert_eq!(alert.text("process.executable"), "", "{shown}");
+    let candidates = attribution["candidates"].as_array().into_iter().flatten();
+    let candidates: Vec<_> = candidates
+        .map(|candidate| candidate["executable"].as_str().unwrap())
+        .collect();
+    // On a busy machine what ran before is possible, too.
+    assert!(candidates.contains(&program), "{shown}");
+    assert!(!candidates.contains(&never), "{shown}");
+}
+
 #[track_caller]
 fn assert_hash(alert: &Document, expected: &str) {
     assert_eq!(
@@ -86,7 +103,7 @@ fn a_program_mounted_over_ssh_keygen_is_foreign() {
 }
 
 #[test]
-fn a_program_that_says_it_is_ssh_keygen_is_named_by_its_own_path() {
+fn a_program_that_says_it_is_ssh_keygen_is_not_believed() {
     let host = Host::on_disk();
     let script = "unshare -Ur $T/adversary forge $p /usr/bin/ssh-keygen";
     let daemon = start(&host);
@@ -108,6 +125,70 @@ fn a_program_that_says_it_is_ssh_keygen_is_named_by_its_own_path() {
     assert_hash(&made, &sha256(&host, own));
     // It is not alerted as what it is not.
     assert_eq!(ended.paths(SEED), [""; 0]);
+}
+
+/// Nor if it lies, on a file system of its own, at the inode number of what it claims to be.
+#[test]
+fn an_inode_number_makes_no_program_another() {
+    let host = Host::new();
+    host.sh(ROOT, "cp /usr/bin/ssh-keygen /run/tool").ok();
+    let daemon = start(&host);
+    host.sh(ANN, "cp /usr/bin/ssh-keygen tool").ok();
+    // What the one is called by where it is mapped can be asked for; the other lies where
+    // a file server may be.
+    for (tool, is_known) in [("/run/tool", true), ("/home/ann/tool", false)] {
+        let path = ANN.ssh(if is_known { "known" } else { "unknown" });
+        let script = "exec unshare -Urm sh -ec 'mount -t tmpfs none /mnt
+            perl -e \"do { unlink q(/mnt/evil); open F, q(>), q(/mnt/evil); close F }
+                while ((stat q(/mnt/evil))[1] < (stat q($2))[1])\"
+            test $(stat -c %i /mnt/evil) = $(stat -c %i $2)
+            cat $0/adversary > /mnt/evil
+            chmod +x /mnt/evil
+            exec /mnt/evil forge $1 $2'";
+        host.sh(ANN, &format!("{script} {TOOLS} {path} {tool}"))
+            .ok();
+        let made = daemon.alert(ANY, &path);
+        if !made.is("ssh_keywatch.attribution.method", "held") {
+            assert_eq!(
+                made.text("process.executable"),
+                "/mnt/evil",
+                "{}",
+                made.brief()
+            );
+        } else if is_known {
+            assert_is(&made, "/mnt/evil", "replaced", None);
+            let claimed = made.text("ssh_keywatch.attribution.claimed_executable");
+            assert_eq!(claimed, tool, "{}", made.brief());
+        } else {
+            assert_is_open(&made, "/mnt/evil", KEYGEN);
+        }
+    }
+}
+
+/// Nor does it become what it maps: its own code is on its stack, in no file.
+#[test]
+fn a_program_that_no_file_is_mapped_for_cannot_choose_its_name() {
+    let host = Host::on_disk();
+    host.sh(ANN, "mkdir -m 700 .ssh").ok();
+    let daemon = host.daemon().rule("any", &any_change()).start();
+    // READ_IMPLIES_EXEC, with which nothing is told of its stack.
+    for personality in ["0", "0x400000"] {
+        let [moved, made] = ["moved", "made"].map(|name| ANN.ssh(&format!("{name}{personality}")));
+        let script = format!(
+            "echo x > from
+             /run/it/tools/stack {personality} ~/odd {KEYGEN} ~/from {moved} {made}"
+        );
+        host.sh(ANN, &script).ok();
+        // It is held as it makes the one, and gone when the other is told.
+        assert_is_open(&daemon.alert(ANY, &made), "/home/ann/odd", KEYGEN);
+        let moved = daemon.alert(ANY, &moved);
+        let shown = moved.brief();
+        let certain = moved.get("ssh_keywatch.attribution.certain");
+        assert_eq!(certain, false, "{shown}");
+        let named = moved.text("process.executable");
+        assert!(["", "/home/ann/odd"].contains(&named), "{shown}");
+    }
+    assert_eq!(daemon.stop().paths(SEED), [""; 0]);
 }
 
 #[test]
@@ -175,4 +256,58 @@ fn without_the_process_table_a_loader_is_known_by_its_arguments() {
     let made = alert(&host, ANN, &script);
     let loader = fs::canonicalize(LOADER).unwrap();
     assert_is(&made, loader.to_str().unwrap(), "same", Some("arguments"));
+}
+
+#[test]
+fn a_passphrase_is_hidden_whatever_ssh_keygen_is_called() {
+    let host = Host::on_disk();
+    host.sh(ANN, "mkdir -m 700 .ssh; cp /usr/bin/ssh-keygen kgen")
+        .ok();
+    let daemon = host.daemon().rule("any", &any_creation()).start();
+    for (name, program) in [
+        ("copy", "./kgen"),
+        ("loaded", &format!("{LOADER} /usr/bin/ssh-keygen")),
+        ("own", "ssh-keygen"),
+    ] {
+        let script = format!("{program} -q -t ed25519 -N s3cret -f .ssh/{name}; true");
+        host.sh(ANN, &script).ok();
+        let alert = daemon.alert(ANY, &ANN.ssh(name));
+        let args = alert.get("process.args").to_string();
+        assert!(args.contains("(hidden)"), "{args}");
+    }
+    let ended = daemon.stop();
+    let log = ended.log.iter().map(|line| line.0.to_string());
+    let shown = ended.stdout.iter().cloned();
+    for line in log.chain(shown).chain(ended.stderr.iter().cloned()) {
+        assert!(!line.contains("s3cret"), "{line}");
+    }
+}
+
+/// The same file is not the same exec: between the two the parent became another user's.
+#[test]
+fn a_parent_that_runs_its_program_again_as_another_user_is_told_as_it_was() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    let [first, second] = ["first", "second"].map(|name| ANN.ssh(name));
+    let script = format!(
+        "cp /etc/hostname {first}
+         exec setpriv --reuid={} --clear-groups sh -c 'cp /etc/hostname {second}; :'",
+        ANN.id
+    );
+    host.command("sh").args(["-c", &script]).ok();
+    let mut parents = Vec::new();
+    for (path, user) in [(first, "root"), (second, ANN.name)] {
+        let made = daemon.alert(ANY, &path);
+        let shown = format!("{} {}", made.brief(), made.get("process.parent"));
+        parents.push(made.number("process.parent.pid"));
+        assert_eq!(made.text("process.parent.user.name"), user, "{shown}");
+        // They are read a moment later, unless it has run something else by then.
+        if let Some(args) = made.get("process.parent.args").as_array() {
+            let is_first = args
+                .iter()
+                .any(|arg| arg.as_str().unwrap().contains("setpriv"));
+            assert_eq!(is_first, user == "root", "{shown}");
+        }
+    }
+    assert_eq!(parents[0], parents[1]);
 }

@@ -229,7 +229,14 @@ impl Tally {
                 self.ambiguous += 1;
             }
             None if !certain => self.unknown += 1,
-            _ => self.wrong += 1,
+            _ => {
+                self.wrong += 1;
+                // Shown before all others.
+                self.mistakes.truncate(SHOWN - 1);
+                self.mistakes
+                    .insert(0, format!("WRONG: {} {}", truth.pid, alert.0));
+                return;
+            }
         }
         self.mistake(format!("{} {} {attribution}", truth.pid, alert.brief()));
     }

@@ -153,13 +153,13 @@ fn a_dot_ssh_that_is_led_elsewhere_again_and_again() {
     )
     .ok();
     made_by(&host, &daemon, ANN, &ANN.ssh("c"));
-    // To what is not there yet, through another link. That it is there now nothing
-    // tells; but a change of mounts makes it look.
-    host.sh(
-        ANN,
-        "ln -s later way; ln -sfn way .ssh; mkdir later; echo > later/key",
-    )
-    .ok();
+    // To what is not there yet, through another link.
+    host.sh(ANN, "ln -s later way; ln -sfn way .ssh").ok();
+    // Records come in their order: with this one that link has been looked at.
+    made_by(&host, &daemon, ROOT, "/etc/ssh/after");
+    // That it is there now nothing tells; but a change of mounts makes it look.
+    host.sh(ANN, "mkdir made; echo > made/key; mv made later")
+        .ok();
     host.sh(ROOT, "mkdir /srv/any; mount -t tmpfs any /srv/any")
         .ok();
     compared(&daemon, &ANN.ssh("key"), "creation");

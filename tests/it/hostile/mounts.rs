@@ -1,7 +1,14 @@
 //! What is mounted at watched paths, and taken away from there.
 
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use nix::sys::signal::Signal;
+
 use super::{assert_untold, compared, made, start};
+use crate::document::ANY;
 use crate::host::{ANN, BOB, Host, ROOT};
+use crate::process::SOON;
 
 /// A file system with a key list of ann's, mounted at /srv/other.
 const OTHER: &str = "mkdir -p /srv/other; mount -t tmpfs -o mode=755 other /srv/other
@@ -34,7 +41,7 @@ fn a_file_system_over_dot_ssh_and_away_again() {
     let ended = daemon.stop();
     assert_untold(&ended, "away");
     let covered = ANN.ssh("covered");
-    ended.alert(crate::document::ANY, &covered);
+    ended.alert(ANY, &covered);
     ended.assert_nothing_lost();
 }
 
@@ -57,7 +64,7 @@ fn a_home_that_is_mounted_while_it_runs() {
     compared(&daemon, "/home/late/.ssh/meanwhile", "creation");
     made(&host, &daemon, "/home/late/.ssh/last");
     let ended = daemon.stop();
-    ended.alert(crate::document::ANY, "/home/late/.ssh/authorized_keys");
+    ended.alert(ANY, "/home/late/.ssh/authorized_keys");
     ended.assert_nothing_lost();
 }
 
@@ -77,7 +84,7 @@ fn another_file_system_over_all_homes() {
         .ok();
     compared_or_seen(&daemon, &BOB.ssh("other"));
     let ended = daemon.stop();
-    let bobs = ended.alerts(crate::document::ANY);
+    let bobs = ended.alerts(ANY);
     let early: Vec<_> = bobs
         .iter()
         .filter(|alert| alert.is("file.path", &BOB.ssh("mine")))
@@ -89,7 +96,7 @@ fn another_file_system_over_all_homes() {
 /// It may have been made before or after the daemon saw what is mounted.
 #[track_caller]
 fn compared_or_seen(daemon: &crate::daemon::Daemon<'_>, path: &str) {
-    daemon.alert(crate::document::ANY, path);
+    daemon.alert(ANY, path);
 }
 
 #[test]
@@ -123,6 +130,58 @@ fn mounts_elsewhere_are_none_of_our_business() {
     .ok();
     made(&host, &daemon, &ANN.ssh("new"));
     let ended = daemon.stop();
-    assert_eq!(ended.paths(crate::document::ANY), [ANN.ssh("new")]);
+    assert_eq!(ended.paths(ANY), [ANN.ssh("new")]);
     ended.assert_nothing_lost();
+}
+
+/// The device of the file system at `path`, as the kernel counts them.
+fn device(host: &Host, path: &str) -> u64 {
+    let device = std::fs::metadata(host.path(path)).unwrap().dev();
+    u64::from(libc::major(device)) << 20 | u64::from(libc::minor(device))
+}
+
+/// While a key tool runs whole file systems are marked, to see the first key of an account.
+#[test]
+fn a_file_system_that_is_covered_while_a_key_tool_runs_keeps_no_mark() {
+    let host = Host::new();
+    host.sh(ROOT, OTHER).ok();
+    let daemon = start(&host);
+    // It asks where the key shall be.
+    let keygen = host.command("ssh-keygen").args(["-q", "-N", ""]).user(ANN);
+    let mut keygen = keygen.spawn_talking();
+    let under = device(&host, "/home");
+    daemon.file_systems("homes", |marked| marked.contains(&under));
+    host.sh(ROOT, "mount --move /srv/other /home").ok();
+    keygen.signal(Signal::SIGKILL);
+    keygen.end(SOON);
+    daemon.file_systems("none", <[u64]>::is_empty);
+    daemon.stop();
+}
+
+/// A first key where something has just been mounted.
+#[test]
+fn a_home_that_is_mounted_while_a_key_tool_runs() {
+    let host = Host::new();
+    let homes = "mkdir -p /srv/homes; mount -t tmpfs -o mode=755 homes /srv/homes
+        mkdir /srv/homes/ann; chown ann: /srv/homes/ann";
+    host.sh(ROOT, homes).ok();
+    let daemon = start(&host);
+    // It asks where the key shall be.
+    let keygen = ["-q", "-t", "ed25519", "-N", ""];
+    let keygen = host.command("ssh-keygen").args(keygen).user(ANN);
+    let mut keygen = keygen.spawn_talking();
+    let (under, over) = (device(&host, "/home"), device(&host, "/srv/homes"));
+    daemon.file_systems("homes", |marked| marked.contains(&under));
+    host.sh(ROOT, "mount --move /srv/homes /home").ok();
+    daemon.file_systems("new ones", |marked| marked.contains(&over));
+    keygen.stdin().write_all(b"\n").unwrap();
+    assert!(keygen.end(SOON).success());
+    let alert = daemon.alert(ANY, &ANN.ssh("id_ed25519"));
+    let shown = alert.brief();
+    let pid = Some(keygen.pid().into());
+    assert_eq!(alert.number("process.pid"), pid, "{shown}");
+    let certain = alert.get("ssh_keywatch.attribution.certain");
+    assert_eq!(certain, true, "{shown}");
+    daemon.file_systems("none", <[u64]>::is_empty);
+    daemon.stop().assert_nothing_lost();
 }

@@ -9,11 +9,12 @@ use std::ffi::OsStr;
 use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    Books, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, SECOND_LOOK, Unfinished, Window,
+    Books, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, SECOND_LOOK, Unfinished, Untold, Window,
 };
 use crate::alert::{Gap, LossKind, Unseen};
 use crate::baseline::{Record, Stat};
@@ -23,7 +24,7 @@ use crate::daemon::baseline::ledger::{Cause, Missed, Polled, Since, Snapshot, To
 use crate::daemon::baseline::look::Seen;
 use crate::daemon::baseline::versions::Versions;
 use crate::daemon::deciding::Lost;
-use crate::event::assemble::Assembled;
+use crate::event::assemble::{Assembled, Content};
 use crate::event::{Event, Evidence};
 use crate::key::Entry;
 use crate::resolve::Attribution;
@@ -34,6 +35,8 @@ use crate::watch::pattern::Pattern;
 const TICK: Duration = Duration::from_millis(20);
 /// How many differences may wait to be decided.
 const MOST_TOLD: usize = 1024;
+/// So many that are not told one by one are told as a number, at once.
+const MOST_UNTOLD: u64 = 8192;
 /// How many names are looked at in one go.
 const CHUNK: usize = 256;
 
@@ -109,7 +112,7 @@ impl Books {
             (Cause::Start, None) => {
                 tracing::info!("took stock of {count} files: changes are told from now on");
             }
-            (Cause::Moved, _) => tracing::debug!("the baseline has {count} files"),
+            (Cause::Moved | Cause::Closed, _) => tracing::debug!("the baseline has {count} files"),
             _ => tracing::info!("compared {count} files with the baseline: {told} differences"),
         }
         self.meta.watched = Some(watched);
@@ -139,29 +142,19 @@ impl Books {
                 until,
                 twice: true,
             }),
+            Cause::Closed => Some(Window {
+                unseen: Unseen::Mapped,
+                since: None,
+                until,
+                twice: true,
+            }),
             Cause::Moved => None,
         }
     }
 
     /// The gap is over once nothing of it is left to be looked at.
     pub(super) fn finish(&mut self) {
-        let untold = std::mem::take(&mut self.untold);
-        if untold > 0 {
-            let reason = format!(
-                "{untold} files in homes with a great many differ from what was known of them, \
-                 and are not told one by one"
-            );
-            let lost = Lost {
-                code: "baseline_flood",
-                kind: LossKind::Dropped,
-                count: Some(untold),
-                since: None,
-                reason,
-            };
-            if self.messages.try_send(Message::Lost(lost)).is_err() {
-                self.untold = untold;
-            }
-        }
+        self.tell_untold();
         if self.failing.is_some() && self.unfinished == Unfinished::No {
             self.unfinished = Unfinished::Unwritten;
         }
@@ -229,7 +222,7 @@ impl Books {
             }
             self.drain(Duration::ZERO);
         }
-        if self.untold > 0 {
+        if self.untold.count > 0 {
             self.finish();
         }
     }
@@ -330,7 +323,9 @@ impl Books {
         window: Option<Window>,
     ) -> bool {
         let Some(window) = window else {
-            if !self.deferred_paths.contains(&path) {
+            if difference == Difference::Appeared && self.owed.has_moved_to(&path) {
+                self.owe(path);
+            } else if !self.deferred_paths.contains(&path) && !self.owed.has(&path) {
                 self.note(path, now.map(|now| now.record));
             }
             return false;
@@ -346,12 +341,7 @@ impl Books {
                 .is_some_and(|changed| changed >= window.until)
         });
         let waits = window.twice && (is_young || window.unseen != Unseen::NotRunning);
-        if waits && self.deferred.len() < MOST_DEFERRED {
-            if !self.deferred_paths.insert(path.clone()) {
-                return false;
-            }
-            let due = Instant::now() + SECOND_LOOK;
-            self.deferred.push_back(Deferred { due, path, window });
+        if waits && self.put_off(path.clone(), window) {
             return false;
         }
         self.tell(path, difference, now, window);
@@ -361,7 +351,8 @@ impl Books {
     /// Whether the log says that it was told before the last end; then it is
     /// stored, which it was not.
     fn is_alerted(&mut self, path: &Path, difference: Difference, now: Option<&Seen>) -> bool {
-        let Some(since) = self.since else {
+        // Of what is owed the log says something at most, and not all.
+        let Some(since) = self.since.filter(|_| !self.owed.paths.contains(path)) else {
             return false;
         };
         let alerted = self
@@ -386,7 +377,7 @@ impl Books {
             record,
             is_change: difference == Difference::Changed,
             born: None,
-            receipt: None,
+            receipts: Vec::new(),
         });
         true
     }
@@ -436,9 +427,11 @@ impl Books {
                 }
                 self.tell(path, difference, Some(now), window);
             } else if let Some(known) = self.known(&path)
-                && let Some(path) = self.looker.gone(vec![(path, known)]).pop()
+                && let Some(path) = self.looker.gone(vec![(path.clone(), known)]).pop()
             {
                 self.tell(path, Difference::Gone, None, window);
+            } else if self.failing.is_none() {
+                self.owed.paths.remove(&path);
             }
             if self.ending {
                 return;
@@ -453,10 +446,9 @@ impl Books {
     fn tell(&mut self, path: PathBuf, difference: Difference, now: Option<Seen>, window: Window) {
         let difference = self.since_told(&path, difference, now.as_ref());
         let home = home::of(&path);
+        self.budgets.limit(self.home_events.load(Ordering::Relaxed));
         if !self.budgets.take(&home, &path, Instant::now()) {
-            self.untold += 1;
-            self.note(path, now.map(|now| now.record));
-            return;
+            return self.leave_untold(&home, path, now, window);
         }
         let gap = Gap {
             unseen: window.unseen,
@@ -465,6 +457,68 @@ impl Books {
         };
         let place = (home, path);
         self.hand_on(place, difference, now, Some(gap), None, !window.twice);
+    }
+
+    /// Of what is too much for its home, that it was is told, and then it is known. A
+    /// name that is looked for waits until it can be told itself.
+    fn leave_untold(&mut self, home: &Home, path: PathBuf, now: Option<Seen>, window: Window) {
+        if home::is_looked_for(home, &path) {
+            // A place that is polled is looked at again in any case.
+            if window.twice {
+                self.owe(path.clone());
+                self.put_off(path, window);
+            }
+            return;
+        }
+        self.untold.count += 1;
+        let receipt = self.untold.promise.receipt();
+        let record = now.map(|now| now.record);
+        if !self.pending.put(path, record, vec![receipt]) {
+            // The next comparison finds it.
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.untold.count >= MOST_UNTOLD {
+            self.tell_untold();
+        }
+    }
+
+    /// Has it looked at again soon; says whether there was room for that.
+    fn put_off(&mut self, path: PathBuf, window: Window) -> bool {
+        if self.deferred.len() >= MOST_DEFERRED {
+            return false;
+        }
+        if self.deferred_paths.insert(path.clone()) {
+            let due = Instant::now() + SECOND_LOOK;
+            self.deferred.push_back(Deferred { due, path, window });
+        }
+        true
+    }
+
+    /// Tells how much was not told one by one.
+    fn tell_untold(&mut self) {
+        let Untold { count, promise } = std::mem::take(&mut self.untold);
+        if count == 0 {
+            return;
+        }
+        let reason = format!(
+            "{count} files in homes with a great many differ from what was known of them, \
+             and are not told one by one"
+        );
+        let lost = Lost {
+            code: "baseline_flood",
+            kind: LossKind::Dropped,
+            count: Some(count),
+            since: None,
+            reason,
+            promise: Some(promise),
+        };
+        if let Err(TrySendError::Full(Message::Lost(Lost {
+            promise: Some(promise),
+            ..
+        }))) = self.messages.try_send(Message::Lost(lost))
+        {
+            self.untold = Untold { count, promise };
+        }
     }
 
     fn hand_on(
@@ -476,7 +530,7 @@ impl Books {
         told: Option<Told>,
         once: bool,
     ) {
-        let known = self.known(&path);
+        let (known, owed) = (self.known(&path), path.clone());
         let before = match difference {
             Difference::Appeared => Some(Vec::new()),
             Difference::Changed | Difference::Gone => {
@@ -505,6 +559,7 @@ impl Books {
             assembled: Assembled {
                 home: Some(home),
                 ticket: None,
+                content: Content::Own,
                 object: now.and_then(|now| now.object),
                 event: Event {
                     sequence: 0,
@@ -523,7 +578,11 @@ impl Books {
         let mut message = Message::Missed(Box::new(missed));
         loop {
             match self.messages.try_send(message) {
-                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                Ok(()) => {
+                    self.owed.paths.remove(&owed);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => return,
                 Err(TrySendError::Full(full)) => message = full,
             }
             // It may be waiting for room in our own queue.

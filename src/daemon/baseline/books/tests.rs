@@ -1,0 +1,309 @@
+//! What is stored, and what is told first: the books without their thread.
+
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tempfile::{TempDir, tempdir};
+
+use super::*;
+use crate::daemon::baseline::ledger::Ledger;
+use crate::daemon::baseline::{Parts, Probe, open};
+use crate::queue::Receiver;
+use crate::watch::pattern::Pattern;
+use crate::watch::tree::Listing;
+
+struct Place {
+    dir: TempDir,
+    books: Books,
+    messages: Receiver<Message>,
+    is_log_well: Arc<AtomicBool>,
+    _ledger: Ledger,
+}
+
+impl Place {
+    /// Books that know these files.
+    fn new(names: &[&str]) -> Self {
+        let dir = tempdir().unwrap();
+        let (sender, messages) = queue::bounded(100);
+        let (ledger, inbox, dropped) = Ledger::new();
+        let is_log_well = Arc::<AtomicBool>::default();
+        let is_well = Arc::clone(&is_log_well);
+        let parts = Parts {
+            probe: Probe::none(),
+            key: RandomState::new(),
+            directory: dir.path().to_owned(),
+            log: dir.path().join("log"),
+            is_log_well: Box::new(move || is_well.load(Ordering::Relaxed)),
+            messages: sender,
+            home_events: Arc::new(AtomicU32::new(5000)),
+        };
+        let lookers = [Looker::start().unwrap(), Looker::start().unwrap()];
+        let books = open(parts, lookers, inbox, dropped, &AtomicBool::new(false)).unwrap();
+        let mut place = Self {
+            dir,
+            books,
+            messages,
+            is_log_well,
+            _ledger: ledger,
+        };
+        for name in names {
+            place.write(name, "then");
+            place.happened(name, &[]);
+        }
+        place.books.write();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn seen(&self, name: &str) -> Option<Record> {
+        let seen = self.books.looker.read(vec![self.path(name)]).pop();
+        seen.map(|(_, seen)| seen.record)
+    }
+
+    fn stored(&self, name: &str) -> Option<Record> {
+        self.books.store.get(&self.path(name)).unwrap()
+    }
+
+    /// The update of an event, with the receipts of its alerts.
+    fn happened(&mut self, name: &str, receipts: &[Receipt]) {
+        self.renamed(None, name, receipts);
+    }
+
+    fn renamed(&mut self, from: Option<&str>, name: &str, receipts: &[Receipt]) {
+        let update = Update {
+            path: self.path(name),
+            from: from.map(|from| self.path(from)),
+            record: self.seen(name),
+            is_change: false,
+            born: None,
+            receipts: receipts.to_vec(),
+        };
+        self.books.update(update);
+    }
+
+    /// The same, and the log had no room for its alert.
+    fn told_in_vain(&mut self, name: &str) {
+        let receipt = Receipt::default();
+        drop(receipt.slip());
+        self.happened(name, &[receipt]);
+        self.books.write();
+    }
+
+    /// What is told once the log has room again.
+    fn made_up_for(&mut self) -> Vec<(PathBuf, Action)> {
+        self.is_log_well.store(true, Ordering::Relaxed);
+        self.books.tell_unlogged();
+        self.books.second_looks();
+        let mut told = Vec::new();
+        for message in std::iter::from_fn(|| self.messages.try_recv().ok()) {
+            let Message::Missed(missed) = message else {
+                panic!("another message");
+            };
+            assert_eq!(missed.gap.unwrap().unseen, Unseen::Unlogged);
+            let event = missed.assembled.event;
+            told.push((event.path, event.action));
+        }
+        told.sort_by(|one, other| one.0.cmp(&other.0));
+        told
+    }
+
+    /// Compares these with what was known before the start. Gives what is told one by
+    /// one, and the number of what is not, with the promise of its line.
+    fn compare(&mut self, names: &[&str]) -> (Vec<PathBuf>, Option<(u64, Promise)>) {
+        let pattern = Pattern::literal(self.dir.path()).unwrap();
+        self.books.meta.watched = Some(vec![pattern.to_string()]);
+        let mut files = Listing::default();
+        for name in names {
+            files.push(self.dir.path(), name.as_ref(), 0);
+        }
+        self.books.compare(Snapshot {
+            places: Vec::new(),
+            apart: Vec::new(),
+            cause: Cause::Start,
+            // Long after: no record of them can be on its way.
+            until: SystemTime::now() + Duration::from_secs(3600),
+            files,
+            patterns: vec![pattern],
+        });
+        self.told()
+    }
+
+    fn told(&self) -> (Vec<PathBuf>, Option<(u64, Promise)>) {
+        let (mut told, mut counted) = (Vec::new(), None);
+        for message in std::iter::from_fn(|| self.messages.try_recv().ok()) {
+            match message {
+                Message::Missed(missed) => told.push(missed.assembled.event.path),
+                Message::Lost(lost) => counted = lost.count.zip(lost.promise),
+                _ => panic!("another message"),
+            }
+        }
+        (told, counted)
+    }
+}
+
+#[test]
+fn what_was_told_in_vain_is_told_again_though_it_changed_since() {
+    let mut place = Place::new(&["list", "other"]);
+    let then = place.stored("list").unwrap();
+    place.write("list", "a key");
+    place.told_in_vain("list");
+    // No rule has anything to say of this, or of another file.
+    place.write("list", "a key # x");
+    place.happened("list", &[]);
+    place.write("other", "now");
+    place.happened("other", &[]);
+    // An alert about something else in it does not make up for the first one.
+    place.write("list", "a key # y");
+    place.happened("list", &[Receipt::default()]);
+    place.books.write();
+    assert_eq!(place.stored("list"), Some(then));
+    assert_eq!(place.stored("other"), place.seen("other"));
+    place.books.tell_unlogged();
+    place.books.second_looks();
+    assert!(place.messages.try_recv().is_err(), "the log is full");
+
+    let path = place.path("list");
+    assert_eq!(place.made_up_for(), [(path, Action::Modification)]);
+    place.happened("list", &[Receipt::default()]);
+    place.books.write();
+    assert_eq!(place.stored("list"), place.seen("list"));
+    assert_eq!(place.made_up_for(), [], "once");
+}
+
+#[test]
+fn what_was_told_in_vain_is_told_under_the_name_that_it_got_since() {
+    let mut place = Place::new(&["known"]);
+    place.write("new", "a key");
+    place.told_in_vain("new");
+    fs::rename(place.path("new"), place.path("newer")).unwrap();
+    place.renamed(Some("new"), "newer", &[]);
+    // And over one that was known.
+    place.write("other", "a key");
+    place.told_in_vain("other");
+    fs::rename(place.path("other"), place.path("known")).unwrap();
+    place.renamed(Some("other"), "known", &[]);
+    place.books.write();
+    let told = [
+        (place.path("known"), Action::Modification),
+        (place.path("newer"), Action::Creation),
+    ];
+    assert_eq!(place.made_up_for(), told);
+}
+
+#[test]
+fn what_was_told_in_vain_and_moved_with_its_directory_is_told_where_it_is() {
+    let mut place = Place::new(&["known"]);
+    fs::create_dir(place.path("one")).unwrap();
+    place.write("one/key", "a key");
+    place.told_in_vain("one/key");
+    fs::rename(place.path("one"), place.path("two")).unwrap();
+    fs::rename(place.path("known"), place.path("two/known")).unwrap();
+    let mut files = Listing::default();
+    for name in ["key", "known"] {
+        files.push(&place.path("two"), name.as_ref(), 0);
+    }
+    place.books.compare(Snapshot {
+        places: Vec::new(),
+        apart: Vec::new(),
+        cause: Cause::Moved,
+        until: SystemTime::now(),
+        files,
+        patterns: Vec::new(),
+    });
+    assert_eq!(place.stored("two/known"), place.seen("two/known"));
+    let path = place.path("two/key");
+    assert_eq!(place.made_up_for(), [(path, Action::Creation)]);
+}
+
+#[test]
+fn what_no_longer_differs_is_not_told_and_kept_again() {
+    let mut place = Place::new(&[]);
+    place.write("brief", "a key");
+    place.told_in_vain("brief");
+    fs::remove_file(place.path("brief")).unwrap();
+    place.happened("brief", &[]);
+    assert_eq!(place.made_up_for(), []);
+    place.write("brief", "another");
+    place.happened("brief", &[]);
+    place.books.write();
+    assert_eq!(place.stored("brief"), place.seen("brief"));
+}
+
+#[test]
+fn of_more_than_can_be_owed_nothing_is_stored() {
+    let mut place = Place::new(&["list"]);
+    let then = place.stored("list");
+    for number in 0..=MOST_DEFERRED {
+        place.books.owe(format!("/srv/{number}").into());
+    }
+    assert_eq!(place.books.owed.paths.len(), MOST_DEFERRED);
+    place.write("list", "a key");
+    place.happened("list", &[]);
+    place.books.write();
+    assert_eq!(place.stored("list"), then);
+    place.books.finish();
+    assert_eq!(place.books.unfinished, Unfinished::Cut);
+}
+
+#[test]
+fn what_is_too_much_for_its_home_is_known_when_its_number_is_told() {
+    let mut place = Place::new(&[]);
+    place.books.home_events.store(1, Ordering::Relaxed);
+    let names = ["one", "two", "three"];
+    for name in names {
+        place.write(name, "now");
+    }
+    let (told, counted) = place.compare(&names);
+    assert_eq!(told, [place.path("one")]);
+    let (count, promise) = counted.unwrap();
+    assert_eq!(count, 2);
+    place.books.write();
+    assert_eq!(place.stored("two"), None, "nobody was told");
+    let mut line = None;
+    promise.keep(|receipt| line = Some(receipt.slip()));
+    place.books.write();
+    assert_eq!(place.stored("two"), None, "it is on its way");
+    line.unwrap().keep();
+    place.books.write();
+    for name in ["two", "three"] {
+        assert_eq!(place.stored(name), place.seen(name));
+    }
+}
+
+#[test]
+fn what_is_looked_for_and_too_much_for_its_home_is_told_later() {
+    const LIST: &str = "authorized_keys";
+    let mut place = Place::new(&[]);
+    let path = place.path(LIST);
+    let home = crate::watch::home::of(&path);
+    while place.books.budgets.take(&home, &path, Instant::now()) {}
+    place.write(LIST, "a key");
+    let (told, counted) = place.compare(&[LIST]);
+    assert!(told.is_empty() && counted.is_none(), "{told:?}");
+    // No rule has a word for this.
+    place.write(LIST, "a key # x");
+    place.happened(LIST, &[]);
+    place.books.write();
+    assert_eq!(place.stored(LIST), None);
+    let again = |place: &mut Place| {
+        for deferred in &mut place.books.deferred {
+            deferred.due = Instant::now();
+        }
+        place.books.second_looks();
+        place.told().0
+    };
+    assert!(again(&mut place).is_empty(), "nothing is left for it yet");
+    place.books.budgets = Budgets::new(1);
+    place.books.home_events.store(1, Ordering::Relaxed);
+    assert_eq!(again(&mut place), [path]);
+}
