@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::resolve::proc::open_cached;
 use crate::resolve::slow::{Pool, Size};
-use crate::resolve::{Attribution, Image, KnownAs, KnownBy, Process};
+use crate::resolve::{Attribution, Image, ImageState, KnownAs, KnownBy, Process};
 use crate::sys::handle::FileSystem;
 use crate::sys::open::open_regular;
 
@@ -242,13 +242,11 @@ fn open_image(kept: Option<OwnedFd>, pid: i32, image: &Image) -> Option<OwnedFd>
 }
 
 /// Whether `image` is the file that stands at `path`. The process table names a
-/// file on overlay and btrfs by another device than stat(2) does, without a
-/// major part: there the path must agree.
+/// file on overlay and btrfs by another device than stat(2) does: there the path
+/// must lead to it.
 fn is(image: &Image, version: Version, path: &Path) -> bool {
-    image.inode == Some(version.inode)
-        && image.device.is_some_and(|device| {
-            device == version.device || (libc::major(device) == 0 && image.path == path)
-        })
+    let is_there = image.state == Some(ImageState::Same) && image.path == path;
+    image.inode == Some(version.inode) && (image.device == Some(version.device) || is_there)
 }
 
 fn is_same(one: Version, other: Version) -> bool {

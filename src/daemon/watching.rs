@@ -400,8 +400,10 @@ impl Watching {
                             found,
                             read: identity.read,
                             since: self.resolver.runs_since(&identity),
+                            is_gone: false,
                         };
-                        let writer = self.resolver.opening(*identity);
+                        let mut writer = self.resolver.opening(*identity);
+                        writer.program.since = opening.since;
                         self.assembler.held(object, opening, writer, Instant::now());
                     }
                     hold::Held::Executing {

@@ -347,6 +347,7 @@ impl<W: Subject> Assembler<W> {
             What::Opened => self.opened(change, time, now, attribute),
             What::Renamed { from } => {
                 let from = from.clone();
+                self.name_is_gone(&change);
                 if let Some(from) = &from {
                     let to = change.path.clone();
                     self.finish(from, Some(FinalPath::Renamed(to)));
@@ -359,6 +360,7 @@ impl<W: Subject> Assembler<W> {
                 }
             }
             What::Deleted => {
+                self.name_is_gone(&change);
                 self.finish(&change.path, None);
                 let admitted = self.admit(Action::Deletion, &change, time, now, attribute);
                 if let Some((ticket, attribute)) = admitted {
@@ -504,6 +506,14 @@ impl<W: Subject> Assembler<W> {
         let pending = self.wait(Action::Creation, change, time, now, pid, writer, ticket);
         pending.act = act;
         pending.was_empty = was_empty;
+    }
+
+    /// The object has lost a name.
+    fn name_is_gone(&mut self, change: &Change) {
+        let hold = change.object.as_ref().and_then(|it| self.holds.get_mut(it));
+        if let Some(hold) = hold {
+            hold.opening.is_gone = true;
+        }
     }
 
     /// The hold of the object, if its opener is who the record names.

@@ -385,13 +385,6 @@ impl ProcTable {
         self.table.who(pid, fate, window, moments, once)
     }
 
-    /// Since when process `id` ran what it ran when the records were read.
-    #[must_use]
-    pub fn began(&self, id: Id) -> Option<Time> {
-        self.table
-            .since(id, self.clock.read_ended.saturating_add(table::SKEW))
-    }
-
     /// The table.
     #[must_use]
     pub fn table(&self) -> &Table {
@@ -641,11 +634,13 @@ fn seeds() -> io::Result<Vec<Seed>> {
                 inode: file.inode,
             })
         });
+        let status = process.status();
         seeds.push(Seed {
             pid: process.pid,
             parent: stat.ppid,
             birth: from_ticks(stat.starttime),
             program,
+            is_roots: status.is_ok_and(|status| (status.ruid, status.euid) == (0, 0)),
             name: stat.comm.into(),
         });
     }

@@ -97,6 +97,9 @@ pub struct Seed {
     pub birth: Time,
     /// What it runs.
     pub program: Option<Program>,
+    /// Its real and effective user is root of the host: nobody else can have made it be
+    /// shown as what it does not run.
+    pub is_roots: bool,
     /// Its `comm`.
     pub name: OsString,
 }
@@ -141,8 +144,10 @@ impl Table {
     }
 
     /// Takes what `/proc` shows after a loss. What is not among the seeds has ended. What
-    /// `/proc` calls a program by is for that program to choose (`PR_SET_MM_MAP`), and
-    /// anybody can make records be lost: it confirms what was seen, and tells nothing new.
+    /// `/proc` calls a program by is for that program to choose (`PR_SET_MM_MAP`), in a
+    /// user namespace of its user's or by sharing its memory with a process in one, and
+    /// anybody can make records be lost: of root's it confirms what was seen, and tells
+    /// nothing new. What others run is open until their next exec.
     pub fn repair(&mut self, seeds: Vec<Seed>, began: Time, done: Time) {
         self.take_stock(seeds, false, began, done);
     }
@@ -159,7 +164,7 @@ impl Table {
             {
                 let is_over = match known.phases.last().map(|phase| &phase.running) {
                     Some(Running::Known(known)) => {
-                        let shown = seed.program.as_ref();
+                        let shown = seed.program.as_ref().filter(|_| seed.is_roots);
                         !shown.is_some_and(|shown| known.is_shown_as(shown))
                     }
                     Some(Running::Unfiled | Running::Unknown) => false,

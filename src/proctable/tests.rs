@@ -19,6 +19,7 @@ fn shown(pid: i32, birth: Time, path: &str) -> Seed {
         parent: 1,
         birth: birth * US,
         program: Some(program(path)),
+        is_roots: true,
         name: "x".into(),
     }
 }
@@ -89,7 +90,7 @@ impl Bench {
         let path = |program: &std::sync::Arc<Program>| program.path.to_str().unwrap().to_owned();
         match self.0.who(pid, fate, window, moments.as_deref(), once) {
             Verdict::Unknown => vec!["unknown".into()],
-            Verdict::One(_, program) => vec![path(&program)],
+            Verdict::One(_, program, _) => vec![path(&program)],
             Verdict::Several(_, programs) => programs
                 .iter()
                 .map(path)
@@ -337,6 +338,7 @@ fn what_no_file_was_mapped_for_is_not_the_file_that_it_maps() {
         parent: 10,
         birth: 100 * US,
         program: Some(program("/usr/bin/ssh-keygen")),
+        is_roots: true,
         name: "evil".into(),
     };
     bench.0.repair(vec![seed], 600 * US, 601 * US);
@@ -361,6 +363,17 @@ fn the_same_program_twice_is_one() {
     bench.fork(20, 10, 100);
     bench.exec(20, "/bin/sh", 200);
     assert_eq!(bench.who(20, Fate::Alive, (50, 300)), ["/bin/sh"]);
+    // But which of the two it was is only known of a moment: they may have been called
+    // otherwise, and by another user.
+    let since = |from: Time, until: Time| {
+        let (from, until) = (from * US, until * US);
+        match bench.0.who(20, Fate::Alive, Window { from, until }, None, false) {
+            Verdict::One(_, _, since) => since.map(|since| since / US),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(since(50, 300), None);
+    assert_eq!((since(110, 150), since(250, 300)), (Some(100), Some(200)));
 }
 
 #[test]
@@ -487,6 +500,16 @@ fn after_a_loss_proc_confirms_what_was_seen_and_tells_nothing_new() {
     // It may have been an exec that was lost: the next one is seen.
     bench.exec(20, "/bin/mv", 1600);
     assert_eq!(bench.who(20, Fate::Alive, (1610, 1700)), ["/bin/mv"]);
+    // What it ran before is as easily said: only root's is not for others to choose.
+    let mut bench = moved();
+    bench.take(0, 700, What::Lost(3));
+    let users = |pid, birth, path| Seed {
+        is_roots: false,
+        ..shown(pid, birth, path)
+    };
+    let seeds = vec![users(10, 1, "/bin/sh")];
+    bench.0.repair(seeds, 900 * US, 1000 * US);
+    assert_eq!(bench.who(10, Fate::Alive, (1010, 1100)), ["unknown"]);
     // At the start there is nothing else to go by.
     let mut bench = Bench::default();
     bench

@@ -103,7 +103,9 @@ impl Attribution {
     }
 
     /// Together with a `record` that is certain: what was read during a hold that
-    /// could not be made sure holds if it is of the same process and program.
+    /// could not be made sure holds if it is of the same process and exec: the same
+    /// file may be run again, with other arguments, and by another that has made it
+    /// another user's.
     #[must_use]
     pub fn confirmed_by(mut self, record: Self) -> Self {
         let (Some(process), Some(known)) = (&mut self.process, &record.process) else {
@@ -112,7 +114,9 @@ impl Attribution {
         let mut images = process.image.iter().chain(&self.candidates);
         let known_image = known.image.as_ref();
         let image = images.find(|image| same_file(Some(image), known_image));
-        let (Some(image), true) = (image.cloned(), is_same_process(process, known)) else {
+        let is_same_exec =
+            is_same_process(process, known) && self.program.since == record.program.since;
+        let (Some(image), true) = (image.cloned(), is_same_exec) else {
             return record;
         };
         process.image = Some(image);

@@ -15,7 +15,7 @@ use self::recorded::Recorded;
 use super::attribution::same_file;
 use super::identify::{Identifier, Identity};
 use super::tabled::Claim;
-use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts, tabled};
+use super::{Attribution, ImageState, Method, Process, ProgramFacts, tabled};
 use crate::proctable::{self, ProcTable, Time};
 use crate::sys::PidFd;
 use crate::watch::Writer;
@@ -331,13 +331,15 @@ impl Resolver {
         match tabled::claim(table, process, seen) {
             Claim::Stands => {}
             Claim::False(mut images) if images.len() == 1 => {
-                let claimed = process.image.take();
-                attribution.program.claimed = claimed.map(|image| image.path);
-                process.image = images.pop().map(|image| Image {
+                let claimed = process.image.take().map(|image| image.path);
+                process.image = images.pop();
+                if let (Some(image), Some(claimed)) = (&mut process.image, claimed)
+                    && image.path != claimed
+                {
                     // Not what `/proc/PID/exe` leads to.
-                    state: Some(ImageState::Replaced),
-                    ..image
-                });
+                    image.state = Some(ImageState::Replaced);
+                    attribution.program.claimed = Some(claimed);
+                }
             }
             // Which one it was then is not known.
             Claim::False(images) => {

@@ -24,12 +24,13 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         Some(_) => Life::Ended,
         None => Life::Reaped,
     };
-    let (id, program, candidates) = match table.who(writer.pid, life, writer.acted_once()) {
+    let verdict = table.who(writer.pid, life, writer.acted_once());
+    let (id, program, since, candidates) = match verdict {
         Verdict::Unknown => return None,
-        Verdict::One(id, program) => (Some(id), Some(program), Vec::new()),
+        Verdict::One(id, program, since) => (Some(id), Some(program), since, Vec::new()),
         // One that is known and others that are not: a living one is better read.
         Verdict::Several(_, programs) if programs.len() == 1 && life == Life::Alive => return None,
-        Verdict::Several(id, programs) => (id, None, programs),
+        Verdict::Several(id, programs) => (id, None, None, programs),
     };
     // Of several processes with one pid neither's ids are known.
     let known = id.and_then(|id| table.table().get(id, Time::MAX));
@@ -46,7 +47,7 @@ pub(super) fn attribute(table: &ProcTable, writer: &Writer) -> Option<Attributio
         ancestors: Vec::new(),
         candidates: candidates.iter().map(|program| image(program)).collect(),
         program: ProgramFacts {
-            since: id.and_then(|id| table.began(id)),
+            since,
             ..ProgramFacts::default()
         },
     })
@@ -179,39 +180,43 @@ pub(super) enum Claim {
 
 /// What is to be thought of the image of `process`, which was `seen` to run then.
 pub(super) fn claim(table: &ProcTable, process: &Process, seen: Option<Time>) -> Claim {
-    weigh(table, process, seen).unwrap_or(Claim::Stands)
-}
-
-fn weigh(table: &ProcTable, process: &Process, seen: Option<Time>) -> Option<Claim> {
-    let claimed = process.image.as_ref().filter(|it| it.inode.is_some())?;
-    let birth = proctable::from_ticks(process.start_ticks?);
+    let (Some(claimed), Some(ticks)) = (&process.image, process.start_ticks) else {
+        return Claim::Stands;
+    };
+    let birth = proctable::from_ticks(ticks);
     let table = table.table();
-    let (programs, complete) = match seen {
-        Some(seen) => {
-            let id = table.find_at(process.pid, birth, seen)?;
-            let program = table.get(id, seen)?.program;
-            // What was lost may have been an exec.
-            let complete = table.since(id, seen).is_some();
-            (program.into_iter().collect(), complete)
-        }
-        None => (
-            table.programs(table.find(process.pid, birth)?)?,
-            // It may have run nothing so far.
-            true,
-        ),
+    let (programs, complete) = if let Some(seen) = seen {
+        let id = table.find_at(process.pid, birth, seen);
+        let Some((id, known)) = id.and_then(|id| Some((id, table.get(id, seen)?))) else {
+            // Forgotten meanwhile, as many others have ended.
+            return Claim::Open(Vec::new());
+        };
+        // What was lost may have been an exec.
+        let complete = table.since(id, seen).is_some();
+        (known.program.into_iter().collect(), complete)
+    } else {
+        let id = table.find(process.pid, birth);
+        let Some(programs) = id.and_then(|id| table.programs(id)) else {
+            return Claim::Stands;
+        };
+        // It may have run nothing so far.
+        (programs, true)
     };
     let likeness = programs.iter().map(|program| likeness(claimed, program));
     let best = likeness.max().unwrap_or(Likeness::Unsure);
     if best == Likeness::Same {
-        return None;
+        return Claim::Stands;
     }
     let mut images: Vec<Image> = programs.iter().map(|program| image(program)).collect();
     images.dedup();
-    Some(if best == Likeness::Other && complete {
+    // A file system that a user serves need not let us ask what a file is (fuse(4)). What
+    // was mapped has an identity all the same.
+    let is_nameless = claimed.inode.is_none() && images.len() == 1;
+    if (best == Likeness::Other || is_nameless) && complete {
         Claim::False(images)
     } else {
         Claim::Open(images)
-    })
+    }
 }
 
 /// Since when, at the latest, `process` ran what it ran at `time`.
@@ -266,17 +271,21 @@ fn likeness(image: &Image, program: &Program) -> Likeness {
         return Likeness::Unsure;
     };
     let mapped = (program.device, program.inode);
-    // Overlay and btrfs, whose numbers have no major part, give a file other numbers in
-    // a mapping.
-    let numbers = if (device, inode) == mapped || libc::major(device) != 0 {
-        Some((device, inode))
-    } else {
-        numbers_of_mappings(image)
-    };
-    match numbers {
+    match as_mapped(image, (device, inode), mapped) {
         Some(numbers) if numbers == mapped => Likeness::Same,
         None if program.inode == inode || program.path == image.path => Likeness::Unsure,
         _ => Likeness::Other,
+    }
+}
+
+/// By which numbers the kernel calls a file of stat(2) where it is mapped, if that can be
+/// told: `mapped` are the ones in question. Overlay and btrfs, whose numbers have no major
+/// part, have others there.
+fn as_mapped(image: &Image, file: (u64, u64), mapped: (u64, u64)) -> Option<(u64, u64)> {
+    if file == mapped || libc::major(file.0) != 0 {
+        Some(file)
+    } else {
+        numbers_of_mappings(image)
     }
 }
 
@@ -337,7 +346,15 @@ fn place(image: &mut Image) {
     };
     let here = cached_identity(&image.path);
     let bytes = image.path.as_os_str().as_bytes();
-    if here.is_some_and(|here| (here.device, here.inode) == (device, inode)) {
+    let numbers = here.and_then(|here| {
+        let found = Image {
+            device: Some(here.device),
+            inode: Some(here.inode),
+            ..image.clone()
+        };
+        as_mapped(&found, (here.device, here.inode), (device, inode))
+    });
+    if numbers == Some((device, inode)) {
         image.state = Some(ImageState::Same);
     } else if let Some(bare) = bytes.strip_suffix(DELETED) {
         image.state = Some(if bytes.starts_with(b"/memfd:") {
@@ -347,10 +364,9 @@ fn place(image: &mut Image) {
         });
         image.path = PathBuf::from(OsString::from_vec(bare.to_vec()));
     } else if let Some(here) = here {
-        // The kernel names a file system by another number than stat(2) does
-        // on overlay and btrfs; their numbers have no major part.
-        let comparable = libc::major(device) != 0 || here.inode != inode;
-        image.state = comparable.then_some(ImageState::Replaced);
+        // Where the numbers of what is here cannot be had, it may be the same file.
+        let is_other = numbers.is_some() || here.inode != inode;
+        image.state = is_other.then_some(ImageState::Replaced);
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Opening {
     pub read: u64,
     /// Since when it ran what it ran then; `None` if that is not known.
     pub since: Option<u64>,
+    /// A name of the object was taken away meanwhile: another act can have made it again.
+    pub is_gone: bool,
 }
 
 /// When a change was made, as far as the process table knows, in the same time.
@@ -73,9 +75,11 @@ impl Opening {
     /// `path` is the name that the record tells of, `act` what is known of it; nothing
     /// without a process table.
     fn made(&self, path: &Path, act: Option<&Act>) -> Made {
-        // Until the record was read.
-        let has_run_no_other =
-            act.is_some_and(|act| act.since.is_some_and(|since| since <= self.read));
+        // From the hold until the record was read, or the other way round.
+        let has_run_no_other = act.is_some_and(|act| {
+            let since = act.since.filter(|since| *since <= self.read);
+            since.is_some() && since == self.since
+        });
         // Else it may have been opened by its one name, and have got the other later.
         let is_its_name = self.found.path.as_deref() == Some(path);
         let is_later = act.is_some_and(|act| act.from > self.read);
@@ -83,6 +87,7 @@ impl Opening {
             // Its name came afterwards (`O_TMPFILE`, linkat(2)).
             0 if has_run_no_other => Made::Held,
             0 => Made::Perhaps,
+            1 if self.is_gone && !has_run_no_other => Made::Perhaps,
             1 if self.found.is_new && !is_later => match act {
                 _ if !is_its_name && !has_run_no_other => Made::Perhaps,
                 Some(act) if self.since.is_none_or(|since| since > act.from) => {

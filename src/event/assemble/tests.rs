@@ -138,6 +138,7 @@ fn creating(path: &str) -> Opening {
         },
         read: 500,
         since: Some(100),
+        is_gone: false,
     }
 }
 
@@ -228,6 +229,14 @@ fn a_hold_names_the_maker_only_if_that_open_made_the_name() {
         since,
         ..creating("/h/id")
     };
+    let with_since = |links, since| Opening {
+        since,
+        ..found(links, true)
+    };
+    let gone = || Opening {
+        is_gone: true,
+        ..creating("/h/id")
+    };
     let made = || creating("/h/id");
     let elsewhere = || creating("/h/other");
     let act = |from, since| {
@@ -266,8 +275,14 @@ fn a_hold_names_the_maker_only_if_that_open_made_the_name() {
         (found(2, true), early, "live", "live"),
         // A file without a name gets one later.
         (found(0, true), early, "held", "live"),
-        (found(0, true), act(600, Some(500)), "held", "live"),
+        (found(0, true), act(600, Some(100)), "held", "live"),
         (found(0, true), act(600, Some(550)), "doubted", "live"),
+        // Another program of the process opened it than the one that has linked it.
+        (with_since(0, Some(300)), early, "doubted", "live"),
+        // Its name was taken away after the hold, perhaps for another to make it.
+        (gone(), early, "held", "live"),
+        (gone(), act(200, Some(600)), "doubted", "live"),
+        (gone(), None, "doubted", "live"),
         (found(0, true), act(600, None), "doubted", "live"),
         (found(0, true), None, "doubted", "live"),
     ] {

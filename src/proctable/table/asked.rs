@@ -36,8 +36,9 @@ pub struct Window {
 pub enum Verdict {
     /// The table does not say.
     Unknown,
-    /// No other process and no other program is possible.
-    One(Id, Arc<Program>),
+    /// No other process and no other program is possible; since when it ran that, unless
+    /// it may have been run again meanwhile.
+    One(Id, Arc<Program>, Option<Time>),
     /// Several programs are possible, or one that is known and others that are
     /// not; the process, if it is only one.
     Several(Option<Id>, Vec<Arc<Program>>),
@@ -131,6 +132,7 @@ impl Table {
             complete &= newest.exit.is_some() || newest.birth > until;
         }
         let mut programs: Vec<Arc<Program>> = Vec::new();
+        let mut begun: Vec<Time> = Vec::new();
         for (_, known) in &possible {
             complete &= known.known_since <= from;
             for (index, phase) in known.phases.iter().enumerate() {
@@ -140,6 +142,7 @@ impl Table {
                 }
                 match &phase.running {
                     Running::Known(program) => {
+                        begun.push(self.known_from(known, phase));
                         if !programs.contains(program) {
                             programs.push(Arc::clone(program));
                         }
@@ -156,7 +159,10 @@ impl Table {
         };
         match (only, programs.as_slice()) {
             (_, []) => Verdict::Unknown,
-            (Some(id), [program]) if complete => Verdict::One(id, Arc::clone(program)),
+            (Some(id), [program]) if complete => {
+                let since = begun.pop().filter(|_| begun.is_empty());
+                Verdict::One(id, Arc::clone(program), since)
+            }
             _ => Verdict::Several(only, programs),
         }
     }
@@ -283,9 +289,14 @@ impl Table {
     pub fn since(&self, id: Id, time: Time) -> Option<Time> {
         let known = self.generations.get(&id)?;
         let phase = known.phases.iter().rev().find(|phase| phase.from <= time)?;
-        // What was lost before may have been an exec.
-        let since = self.complete_since.max(known.known_since).max(phase.from);
+        let since = self.known_from(known, phase);
         (since <= time).then_some(since)
+    }
+
+    /// Since when it is known of a process that it ran this: what was lost before may have
+    /// been an exec.
+    fn known_from(&self, known: &Generation, phase: &Phase) -> Time {
+        self.complete_since.max(known.known_since).max(phase.from)
     }
 
     /// When the last process that had `pid` by `time` began to run what it ran then;
