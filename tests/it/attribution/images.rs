@@ -127,6 +127,15 @@ fn a_program_that_says_it_is_ssh_keygen_is_not_believed() {
     assert_eq!(ended.paths(SEED), [""; 0]);
 }
 
+/// Makes /mnt/evil, on a file system of its own, at the inode number of `$2`, with the
+/// content of `$3`.
+const AT_ITS_NUMBER: &str = "mount -t tmpfs none /mnt
+    perl -e \"do { unlink q(/mnt/evil); open F, q(>), q(/mnt/evil); close F }
+        while ((stat q(/mnt/evil))[1] < (stat q($2))[1])\"
+    test $(stat -c %i /mnt/evil) = $(stat -c %i $2)
+    cat $3 > /mnt/evil
+    chmod +x /mnt/evil";
+
 /// Nor if it lies, on a file system of its own, at the inode number of what it claims to be.
 #[test]
 fn an_inode_number_makes_no_program_another() {
@@ -138,15 +147,13 @@ fn an_inode_number_makes_no_program_another() {
     // a file server may be.
     for (tool, is_known) in [("/run/tool", true), ("/home/ann/tool", false)] {
         let path = ANN.ssh(if is_known { "known" } else { "unknown" });
-        let script = "exec unshare -Urm sh -ec 'mount -t tmpfs none /mnt
-            perl -e \"do { unlink q(/mnt/evil); open F, q(>), q(/mnt/evil); close F }
-                while ((stat q(/mnt/evil))[1] < (stat q($2))[1])\"
-            test $(stat -c %i /mnt/evil) = $(stat -c %i $2)
-            cat $0/adversary > /mnt/evil
-            chmod +x /mnt/evil
-            exec /mnt/evil forge $1 $2'";
-        host.sh(ANN, &format!("{script} {TOOLS} {path} {tool}"))
-            .ok();
+        let script =
+            format!("exec unshare -Urm sh -ec '{AT_ITS_NUMBER}\nexec /mnt/evil forge $1 $2'");
+        host.sh(
+            ANN,
+            &format!("{script} - {path} {tool} {TOOLS}/adversary"),
+        )
+        .ok();
         let made = daemon.alert(ANY, &path);
         if !made.is("ssh_keywatch.attribution.method", "held") {
             assert_eq!(
@@ -163,6 +170,30 @@ fn an_inode_number_makes_no_program_another() {
             assert_is_open(&made, "/mnt/evil", KEYGEN);
         }
     }
+}
+
+/// Nor if it is mounted over that, and is gone when it is told of.
+#[test]
+fn nor_does_one_that_is_mounted_over_what_has_its_inode_number() {
+    let host = Host::on_disk();
+    host.sh(ANN, "mkdir -m 700 .ssh; echo x > from").ok();
+    host.sh(ROOT, "cp /usr/bin/ssh-keygen /run/tool").ok();
+    let daemon = host.daemon().rule("any", &any_change()).start();
+    let path = ANN.ssh("key");
+    let script = format!(
+        "exec unshare -Urm sh -ec '{AT_ITS_NUMBER}
+         mount --bind /mnt/evil $2
+         exec $2 rename from $1' - {path} /run/tool {TOOLS}/act"
+    );
+    host.sh(ANN, &script).ok();
+    let made = daemon.alert(ANY, &path);
+    assert_is(&made, "/run/tool", "replaced", None);
+    // The file itself is gone with its namespace; of what is there, nothing is told.
+    let hash = made.text("process.hash.sha256").to_owned();
+    assert!(
+        hash.is_empty() || hash == sha256(&host, "/run/it/tools/act"),
+        "{hash}"
+    );
 }
 
 /// Nor does it become what it maps: its own code is on its stack, in no file.
