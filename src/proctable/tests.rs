@@ -367,7 +367,10 @@ fn the_same_program_twice_is_one() {
     // otherwise, and by another user.
     let since = |from: Time, until: Time| {
         let (from, until) = (from * US, until * US);
-        match bench.0.who(20, Fate::Alive, Window { from, until }, None, false) {
+        match bench
+            .0
+            .who(20, Fate::Alive, Window { from, until }, None, false)
+        {
             Verdict::One(_, _, since) => since.map(|since| since / US),
             other => panic!("{other:?}"),
         }

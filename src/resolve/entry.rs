@@ -135,7 +135,7 @@ pub fn entry<'a>(writer: &'a Attribution, placement: &Placement) -> Option<Entry
     };
     for index in 1..=ancestors.len() {
         let ancestor = at(index);
-        let Some(mut kind) = kind_of(ancestor, placement) else {
+        let Some(mut kind) = kind_of(&ancestors[index - 1..], placement) else {
             continue;
         };
         // A session's sshd has the user's ids, and is the same program.
@@ -149,7 +149,7 @@ pub fn entry<'a>(writer: &'a Attribution, placement: &Placement) -> Option<Entry
         }
         let mut through: Vec<_> = (0..=leader)
             .map(at)
-            .filter(|process| is_run_by_root(process) && is_named(process, &THROUGH))
+            .filter(|process| is_roots(process) && is_named(process, &THROUGH))
             .collect();
         through.reverse();
         let gate = ancestors[leader..]
@@ -165,8 +165,9 @@ pub fn entry<'a>(writer: &'a Attribution, placement: &Placement) -> Option<Entry
     None
 }
 
-/// What `process` lets in, if it is such a one.
-fn kind_of(process: &Process, placement: &Placement) -> Option<Kind> {
+/// What the first of a lineage lets in, if it is such a one.
+fn kind_of(lineage: &[Process], placement: &Placement) -> Option<Kind> {
+    let process = lineage.first()?;
     if process.pid == 1 {
         return Some(if placement.is_service() {
             Kind::Unit
@@ -175,8 +176,8 @@ fn kind_of(process: &Process, placement: &Placement) -> Option<Kind> {
         });
     }
     let name = name(process)?;
-    if is_run_by_root(process)
-        && let Some(kind) = gate(name)
+    if let Some(kind) = gate(name)
+        && is_run_by_root(lineage)
     {
         return Some(kind);
     }
@@ -212,14 +213,33 @@ fn directory_of(process: &Process) -> Option<&Path> {
     process.image.as_ref()?.path.parent()
 }
 
-/// What has ended has no ids any more; a program that is installed for all is
-/// taken for it then.
-fn is_run_by_root(process: &Process) -> bool {
-    if let Some(credentials) = &process.credentials {
+/// What has ended has no ids any more. Everybody can run the installed `cron`, and have it do
+/// what he likes (`LD_PRELOAD`): it is taken for one of root's where root's made it, or
+/// another of these that is one.
+fn is_run_by_root(lineage: &[Process]) -> bool {
+    let Some((process, above)) = lineage.split_first() else {
+        return false;
+    };
+    if process.credentials.is_some() {
+        return is_roots(process);
+    }
+    let is_made_by_root = above.first().is_some_and(|maker| {
+        is_roots(maker) || name(maker).and_then(gate).is_some() && is_run_by_root(above)
+    });
+    is_made_by_root && is_installed(process)
+}
+
+/// Whether its ids are known, and root's are among them.
+fn is_roots(process: &Process) -> bool {
+    process.credentials.as_ref().is_some_and(|credentials| {
         // atd lays the effective id of root down for as long as it waits.
         let ids = [&credentials.effective_user, &credentials.real_user];
-        return ids.iter().any(|user| user.id == 0);
-    }
+        ids.iter().any(|user| user.id == 0)
+    })
+}
+
+/// Whether its program is one for all.
+fn is_installed(process: &Process) -> bool {
     let image = process.image.as_ref();
     let is_here = image.is_some_and(|image| image.state == Some(super::ImageState::Same));
     let system = [

@@ -286,6 +286,7 @@ impl Identifier {
             let (entry, parent) = found.unzip();
             let _ = around.send(Around {
                 parent,
+                read: proctable::now(),
                 parent_args: Some(args),
                 cgroup: None,
             });
@@ -321,6 +322,7 @@ impl Identifier {
                 stat.and_then(|stat| parent(&proc, Some(stat.parent), Some(stat.start_ticks)));
             let _ = around.send(Around {
                 parent: parent.map(|(_, parent)| parent),
+                read: proctable::now(),
                 parent_args: None,
                 cgroup,
             });
@@ -358,6 +360,8 @@ struct Aside {
 pub struct Around {
     /// Its parent.
     pub parent: Option<Process>,
+    /// When that had been read.
+    pub read: Time,
     /// At exec: the arguments of its parent.
     pub parent_args: Option<Answer<Option<Vec<OsString>>>>,
     /// At open: its control groups.

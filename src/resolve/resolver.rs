@@ -118,11 +118,14 @@ impl Resolver {
         let waited = self.waited.entry(user(&process)).or_default();
         let due = begun + AROUND_TIME.min(PATIENCE.saturating_sub(*waited));
         let around = around.and_then(|answer| answer.until(due));
-        let (mut parent, cgroup) = around.map_or((None, None), |it| (it.parent, it.cgroup));
-        if let Some(answer) = cgroup {
-            process.cgroup = answer.until(due).flatten();
+        let mut parent = None;
+        let mut parent_read = read;
+        if let Some(around) = around {
+            (parent, parent_read) = (around.parent, around.read);
+            process.cgroup = around.cgroup.and_then(|answer| answer.until(due)?);
         }
         *waited += begun.elapsed().saturating_sub(QUICK);
+        parent = self.as_maker(&mut process, parent, parent_read);
         self.foresee(&process);
         if let Some(image) = &mut process.image {
             self.identifier.place(image, namespace);

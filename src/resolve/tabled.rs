@@ -119,22 +119,30 @@ pub(super) fn runs_now_since(table: &mut ProcTable, process: &Process) -> Option
     runs_since(table, process, Time::MAX)
 }
 
-/// The process that made `child`, if the table knows.
-pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<(Id, Known)> {
-    let birth = proctable::from_ticks(child.start_ticks?);
-    let id = table.table().find(child.pid, birth)?;
-    table.table().parent(id)
+/// The process that made another.
+pub(super) struct Maker {
+    pub(super) id: Id,
+    /// As what it was then.
+    pub(super) known: Known,
+    /// Since when it ran what it ran then, if that is known.
+    pub(super) began: Option<Time>,
 }
 
-/// Since when process `id` ran what it ran when it made `child`, if that is known, and
-/// whether it runs that still.
-pub(super) fn began(table: &ProcTable, id: Id, child: &Process) -> (Option<Time>, bool) {
-    let birth = child.start_ticks.map(proctable::from_ticks);
-    let child = birth.and_then(|birth| table.table().find(child.pid, birth));
-    let birth = child.and_then(|child| table.table().get(child, Time::MAX));
-    let began = birth.and_then(|child| table.table().since(id, child.birth));
-    let is_over = began.is_some() && table.table().since(id, Time::MAX) != began;
-    (began, !is_over)
+impl Maker {
+    /// Whether it ran at `time` what it ran then, as far as is known.
+    pub(super) fn ran_that(&self, table: &ProcTable, time: Time) -> bool {
+        self.began.is_none() || table.table().since(self.id, time) == self.began
+    }
+}
+
+/// Who made `child`, if the table knows.
+pub(super) fn parent(table: &ProcTable, child: &Process) -> Option<Maker> {
+    let birth = proctable::from_ticks(child.start_ticks?);
+    let table = table.table();
+    let child = table.find(child.pid, birth)?;
+    let (id, known) = table.parent(child)?;
+    let began = table.since(id, table.get(child, Time::MAX)?.birth);
+    Some(Maker { id, known, began })
 }
 
 /// What process `id`, which lives, runs now; `None` where that is not sure.
@@ -278,6 +286,17 @@ fn likeness(image: &Image, program: &Program) -> Likeness {
     }
 }
 
+/// The image of a process that ran, as far as is `known`, this: what `/proc` says where that
+/// is the same file, for it may have another path by now.
+pub(super) fn vetted(image: Option<Image>, known: &Known) -> Option<Image> {
+    let Some(program) = known.program.as_deref() else {
+        return image;
+    };
+    image
+        .filter(|image| likeness(image, program) == Likeness::Same)
+        .or_else(|| Some(self::image(program)))
+}
+
 /// By which numbers the kernel calls a file of stat(2) where it is mapped, if that can be
 /// told: `mapped` are the ones in question. Overlay and btrfs, whose numbers have no major
 /// part, have others there.
@@ -401,6 +420,24 @@ mod tests {
         assert_eq!(of_disk(Path::new("/moved"), disk, 7), Likeness::Same);
         assert_eq!(of_disk(&path, other, 7), Likeness::Other);
         assert_eq!(of_disk(&path, disk, 8), Likeness::Other);
+        // An ancestor is called what it ran, whatever it says, and where that is by now.
+        let known = |program: Option<Program>| Known {
+            pid: 7,
+            parent_pid: 1,
+            birth: 0,
+            ended: false,
+            name: OsString::new(),
+            program: program.map(Arc::new),
+        };
+        let ran = known(Some(program(Path::new("/moved"), disk, 7)));
+        assert_eq!(vetted(Some(image(disk, 7)), &ran), Some(image(disk, 7)));
+        for said in [Some(image(disk, 8)), Some(image(other, 7)), None] {
+            let told = vetted(said, &ran).unwrap();
+            assert_eq!((told.device, told.inode), (Some(disk), Some(7)));
+            assert_eq!(told.path, Path::new("/moved"));
+        }
+        let said = Some(image(disk, 8));
+        assert_eq!(vetted(said.clone(), &known(None)), said);
         // A file that is not there cannot be asked for.
         let overlay = image(libc::makedev(0, 41), own.ino() + 1);
         let of_overlay = |path, inode| likeness(&overlay, &program(path, other, inode));

@@ -126,7 +126,7 @@ fn nobody_makes_a_session_by_a_name() {
     assert_eq!(found(&programs, session), Some((Kind::Ssh, 3, 2, vec![])));
     let programs = [("/usr/bin/ssh-keygen", BOB), ("/home/bob/cron", BOB), INIT];
     assert_eq!(found(&programs, session), Some((Kind::Init, 1, 1, vec![])));
-    // What has ended has no ids: the place of the program must do.
+    // What has ended has no ids: the place of the program must do, and who made it.
     let mut writer = lineage(&programs);
     writer.ancestors[0].credentials = None;
     assert_eq!(entry(&writer, &placed("/")).unwrap().kind, Kind::Init);
@@ -136,6 +136,30 @@ fn nobody_makes_a_session_by_a_name() {
     let image = writer.ancestors[0].image.as_mut().unwrap();
     image.state = Some(ImageState::Foreign);
     assert_eq!(entry(&writer, &placed("/")).unwrap().kind, Kind::Init);
+    // Anybody can run the installed ones, with a library of his own.
+    let keygen = ("/usr/bin/ssh-keygen", BOB);
+    let (cron, sudo) = (("/usr/sbin/cron", ROOT), ("/usr/bin/sudo", ROOT));
+    let bash = ("/usr/bin/bash", BOB);
+    for (programs, ended, kind, through) in [
+        (vec![keygen, cron, cron, INIT], 2, Kind::Cron, 0),
+        (vec![keygen, cron, cron, bash, INIT], 2, Kind::Init, 0),
+        (vec![keygen, cron, bash, cron, INIT], 2, Kind::Cron, 0),
+        (vec![keygen, cron, bash, cron, INIT], 3, Kind::Cron, 0),
+        (vec![keygen, sudo, bash, cron, INIT], 0, Kind::Cron, 1),
+        (vec![keygen, sudo, bash, cron, INIT], 1, Kind::Cron, 0),
+    ] {
+        let mut writer = lineage(&programs);
+        for ancestor in &mut writer.ancestors[..ended] {
+            ancestor.credentials = None;
+        }
+        let found = entry(&writer, &placed("/")).unwrap();
+        let shown = format!("{programs:?}, {ended} ended");
+        assert_eq!(
+            (found.kind, found.through.len()),
+            (kind, through),
+            "{shown}"
+        );
+    }
 }
 
 #[test]

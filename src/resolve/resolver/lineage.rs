@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Resolver;
-use crate::proctable::{self, Time};
+use crate::proctable::{self, Known, Time};
 use crate::resolve::attribution::same_file;
 use crate::resolve::{Attribution, Image, Process, tabled};
 
@@ -28,6 +28,15 @@ pub(super) struct Snapshot {
 impl Snapshot {
     fn is_fresh(&self) -> bool {
         self.checked.elapsed() < FRESH
+    }
+
+    /// The process, called what the table has seen it run.
+    fn told_as(&self, known: &Known) -> Process {
+        Process {
+            parent_pid: Some(known.parent_pid),
+            image: tabled::vetted(self.process.image.clone(), known),
+            ..self.process.clone()
+        }
     }
 }
 
@@ -51,6 +60,13 @@ impl Resolver {
         let Some(process) = &attribution.process else {
             return;
         };
+        // At an exec its arguments are read a moment later than all else of it.
+        if let Some(parent) = attribution.ancestors.first_mut()
+            && parent.args.is_some()
+            && !self.is_as_it_was(process)
+        {
+            parent.args = None;
+        }
         // The parent that was read during the hold has no arguments yet.
         if let Some(parent) = attribution.ancestors.first_mut()
             && parent.args.is_none()
@@ -93,28 +109,50 @@ impl Resolver {
         }
     }
 
+    /// The `parent` of a process as it had been read by then, during a hold: if it is who made
+    /// it, not who has adopted it, and ran what it ran then. It is called what it ran,
+    /// not what it says it runs.
+    pub(super) fn as_maker(
+        &mut self,
+        process: &mut Process,
+        parent: Option<Process>,
+        read: Time,
+    ) -> Option<Process> {
+        let Some(table) = &mut self.table else {
+            return parent;
+        };
+        table.catch_up(read);
+        let Some(maker) = tabled::parent(table, process) else {
+            return parent;
+        };
+        process.parent_pid = Some(maker.known.pid);
+        let mut parent = parent?;
+        let is_it = parent.pid == maker.known.pid
+            && tabled::is_start(&maker.known, parent.start_ticks?)
+            && maker.ran_that(table, read);
+        parent.image = tabled::vetted(parent.image.take(), &maker.known);
+        is_it.then_some(parent)
+    }
+
     /// Who made `child`, whether it lives or not.
     fn ancestor_in_table(&mut self, child: &Process) -> Option<Process> {
         let table = self.table.as_ref()?;
-        let (id, known) = tabled::parent(table, child)?;
+        let maker = tabled::parent(table, child)?;
+        let (known, began) = (&maker.known, maker.began);
         let ticks = proctable::to_ticks(known.birth);
-        let (began, is_as_it_was) = tabled::began(table, id, child);
-        if !is_as_it_was {
+        if !maker.ran_that(table, Time::MAX) {
             // It has run another program since, perhaps as another user.
             let before = self.kept(known.pid, ticks).next();
             let before = before.filter(|before| before.since == began);
-            return Some(Process {
-                parent_pid: Some(known.parent_pid),
-                ..before.map_or_else(
-                    || Process {
-                        name: None,
-                        ..tabled::from_table(&known)
-                    },
-                    |before| before.process.clone(),
-                )
-            });
+            return Some(before.map_or_else(
+                || Process {
+                    name: None,
+                    ..tabled::from_table(known)
+                },
+                |before| before.told_as(known),
+            ));
         }
-        let running = tabled::running(table, id);
+        let running = tabled::running(table, maker.id);
         let fresh = around(ticks)
             .into_iter()
             .find_map(|start| self.fresh_ancestor(known.pid, start, running.as_ref()));
@@ -124,27 +162,22 @@ impl Resolver {
                 ..fresh
             });
         }
-        let ended = tabled::from_table(&known);
+        let ended = tabled::from_table(known);
         if !known.ended
             && let Ok(start) = self.identifier.start_ticks(known.pid)
-            && tabled::is_start(&known, start)
+            && tabled::is_start(known, start)
             && let Some(mut ancestor) = self.ancestor(known.pid, start)
             && self.is_as_it_was(child)
         {
             ancestor.parent_pid = ended.parent_pid;
             // A zombie has its ids, and no program any more.
-            ancestor.image = ancestor.image.or(ended.image);
+            ancestor.image = tabled::vetted(ancestor.image, known);
             return Some(ancestor);
         }
-        // What an earlier event told of it, if it ran the same program then.
-        let before = self.kept(known.pid, ticks).next();
-        let before = before
-            .map(|before| &before.process)
-            .filter(|before| same_file(before.image.as_ref(), ended.image.as_ref()));
-        Some(before.map_or(ended.clone(), |before| Process {
-            parent_pid: ended.parent_pid,
-            ..before.clone()
-        }))
+        // What an earlier event told of it, as what it was then.
+        let mut before = self.kept(known.pid, ticks);
+        let before = before.find(|before| began.is_some() && before.since == began);
+        Some(before.map_or(ended, |before| before.told_as(known)))
     }
 
     /// What was found of the process that had `pid` and started about then.
@@ -160,7 +193,7 @@ impl Resolver {
             return true;
         };
         table.catch_up(proctable::now());
-        tabled::parent(table, child).is_none_or(|(id, _)| tabled::began(table, id, child).1)
+        tabled::parent(table, child).is_none_or(|maker| maker.ran_that(table, Time::MAX))
     }
 
     /// What was found of process `pid` a moment ago, if it runs `image` now as it

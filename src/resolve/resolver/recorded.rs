@@ -75,7 +75,12 @@ impl Resolver {
         }
         let due = Instant::now() + AROUND_TIME;
         let around = identity.around.take().and_then(|answer| answer.until(due));
-        let (parent, parent_args) = around.map_or((None, None), |it| (it.parent, it.parent_args));
+        let (mut parent, mut parent_args) = (None, None);
+        let mut read = identity.read;
+        if let Some(around) = around {
+            (parent, parent_args, read) = (around.parent, around.parent_args, around.read);
+        }
+        let parent = self.as_maker(&mut identity.process, parent, read);
         if let Some(parent) = &parent {
             self.foresee_lineage(&identity.process, parent);
         }

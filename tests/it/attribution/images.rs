@@ -149,11 +149,8 @@ fn an_inode_number_makes_no_program_another() {
         let path = ANN.ssh(if is_known { "known" } else { "unknown" });
         let script =
             format!("exec unshare -Urm sh -ec '{AT_ITS_NUMBER}\nexec /mnt/evil forge $1 $2'");
-        host.sh(
-            ANN,
-            &format!("{script} - {path} {tool} {TOOLS}/adversary"),
-        )
-        .ok();
+        host.sh(ANN, &format!("{script} - {path} {tool} {TOOLS}/adversary"))
+            .ok();
         let made = daemon.alert(ANY, &path);
         if !made.is("ssh_keywatch.attribution.method", "held") {
             assert_eq!(
@@ -341,4 +338,24 @@ fn a_parent_that_runs_its_program_again_as_another_user_is_told_as_it_was() {
         }
     }
     assert_eq!(parents[0], parents[1]);
+}
+
+/// Nor is a parent what it runs by the time its child acts.
+#[test]
+fn a_parent_that_runs_another_program_by_then_is_told_as_it_was() {
+    let host = Host::on_disk();
+    let daemon = start(&host);
+    let path = ANN.ssh("key");
+    let script = format!(
+        "mkfifo go
+         sh -c 'read go < go; : > {path}' &
+         exec perl -e 'open F, q(>), q(go); print F qq(x\\n); close F; wait'"
+    );
+    host.sh(ANN, &script).ok();
+    let made = daemon.alert(ANY, &path);
+    let shown = format!("{} {}", made.brief(), made.get("process.parent"));
+    let dash = fs::canonicalize("/bin/sh").unwrap();
+    for program in ["process.executable", "process.parent.executable"] {
+        assert_eq!(made.text(program), dash.to_str().unwrap(), "{shown}");
+    }
 }
