@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
+use crate::proctable;
 use crate::resolve::proc::open_cached;
 use crate::resolve::slow::{Pool, Size};
 use crate::resolve::{Attribution, Image, ImageState, KnownAs, KnownBy, Process};
@@ -33,6 +34,8 @@ const READ_TIME: Duration = Duration::from_millis(250);
 /// for each file must not keep other alerts back.
 const ALL_TIME: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(10);
+/// How exactly it is known when a program was begun, and a file changed.
+const TICK: Duration = Duration::from_millis(25);
 /// How old what is known of the installed tools may be.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -108,7 +111,9 @@ impl Programs {
             version.is_some_and(|version| is_same(version, tool.version))
                 || is(image, tool.version, &tool.real)
         });
-        if let (Some(file), Some(version)) = (&file, version) {
+        if let (Some(file), Some(version)) = (&file, version)
+            && is_as_it_ran(version, attribution)
+        {
             attribution.program.sha256 = self.hash(file, version);
         }
         attribution.program.known = match own {
@@ -119,7 +124,11 @@ impl Programs {
             }
             None => self
                 .copy_of(version, attribution.program.sha256.as_deref())
-                .or_else(|| self.loaded(attribution.program.loaded.as_ref()?))
+                .or_else(|| {
+                    let loaded = attribution.program.loaded.as_ref()?;
+                    let is_loader = is_loader(image) && is_installed(image, file.as_deref()?);
+                    self.loaded(loaded).filter(|_| is_loader)
+                })
                 .or_else(|| self.argument(process)),
         };
     }
@@ -170,8 +179,7 @@ impl Programs {
 
     /// `ld.so [OPTION…] PROGRAM [ARGUMENT…]`.
     fn argument(&self, process: &Process) -> Option<KnownAs> {
-        let name = process.image.as_ref()?.path.file_name()?.to_str()?;
-        if !(name.starts_with("ld-") || name.starts_with("ld.so") || name.starts_with("ld64")) {
+        if !is_loader(process.image.as_ref()?) {
             return None;
         }
         let mut tools = self.tools.iter();
@@ -228,6 +236,48 @@ impl Tool {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a file holds what it held when it was run: nobody can write to it as long as it
+/// runs (`ETXTBSY`), and afterwards its owner can. When it was changed he cannot choose.
+fn is_as_it_ran(version: Version, attribution: &Attribution) -> bool {
+    let (seconds, nanoseconds) = version.changed;
+    let held = attribution.program.changed;
+    if held == Some((seconds, u32::try_from(nanoseconds).unwrap_or(0))) {
+        return true;
+    }
+    let began = match attribution.program.since {
+        Some(since) => {
+            let age = Duration::from_nanos(proctable::now().saturating_sub(since));
+            SystemTime::now().checked_sub(age)
+        }
+        None => attribution.process.as_ref().and_then(|it| it.start),
+    };
+    let began = began.and_then(|began| began.duration_since(UNIX_EPOCH).ok());
+    let changed = Duration::new(
+        u64::try_from(seconds).unwrap_or(0),
+        u32::try_from(nanoseconds).unwrap_or(0),
+    );
+    began.is_some_and(|began| changed + TICK <= began)
+}
+
+/// Whether it is called as dynamic loaders are.
+fn is_loader(image: &Image) -> bool {
+    let name = image.path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| {
+        ["ld-", "ld.so", "ld64"]
+            .iter()
+            .any(|it| name.starts_with(it))
+    })
+}
+
+/// Whether root's file stands at its path: any other program can map whatever it likes to
+/// be taken for.
+fn is_installed(image: &Image, file: &OwnedFd) -> bool {
+    let metadata = file
+        .try_clone()
+        .and_then(|file| File::from(file).metadata());
+    image.state == Some(ImageState::Same) && metadata.is_ok_and(|it| it.uid() == 0)
 }
 
 /// Opens the very file that `image` is: as it was kept, at its path, or as long
@@ -290,7 +340,7 @@ fn digest(file: &OwnedFd, size: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::Method;
+    use crate::resolve::{Method, ProgramFacts};
 
     fn attribution(path: &Path) -> Attribution {
         let proc = crate::resolve::proc::Proc::open(Path::new("/proc")).unwrap();
@@ -301,12 +351,20 @@ mod tests {
             path: path.to_owned(),
             device: Some(metadata.dev()),
             inode: Some(metadata.ino()),
-            state: None,
+            state: Some(ImageState::Same),
         });
+        let changed = (
+            metadata.ctime(),
+            u32::try_from(metadata.ctime_nsec()).unwrap(),
+        );
         Attribution {
             method: Method::Held,
             certain: true,
             process: Some(process),
+            program: ProgramFacts {
+                changed: Some(changed),
+                ..ProgramFacts::default()
+            },
             ..Attribution::none()
         }
     }
@@ -359,6 +417,40 @@ mod tests {
         }
     }
 
+    /// Whoever owns it can write another program's content to it when it has ended.
+    #[test]
+    fn of_a_program_that_was_changed_since_it_ran_no_hash_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("program");
+        std::fs::write(&path, "evil").unwrap();
+        let mut programs = Programs::new(Vec::new()).unwrap();
+        let hash = told(&mut programs, &path).program.sha256;
+        assert_eq!(hash, Some(HEXLOWER.encode(&Sha256::digest("evil"))));
+        // Not held, but begun after it had been changed, to a tick.
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut begun_since = |since: Option<proctable::Time>| {
+            let mut attribution = attribution(&path);
+            attribution.program.changed = None;
+            attribution.program.since = since;
+            programs.tell(&mut attribution);
+            attribution.program.sha256.is_some()
+        };
+        while !begun_since(Some(proctable::now())) {
+            assert!(Instant::now() < until);
+        }
+        assert!(!begun_since(Some(proctable::now() - 60_000_000_000)));
+        // We, who run it here, have begun before.
+        assert!(!begun_since(None));
+        let mut held = attribution(&path);
+        std::fs::write(&path, "good").unwrap();
+        File::open(&path)
+            .unwrap()
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        programs.tell(&mut held);
+        assert_eq!(held.program.sha256, None);
+    }
+
     #[test]
     fn what_a_loader_has_mapped_or_is_told_to_run_is_known() {
         let dir = tempfile::tempdir().unwrap();
@@ -370,7 +462,27 @@ mod tests {
         let mut mapped = attribution(&at("ld-linux.so.2"));
         mapped.program.loaded = attribution(&at("tool")).process.unwrap().image;
         programs.tell(&mut mapped);
-        assert_eq!(mapped.program.known.unwrap().by, KnownBy::Loaded);
+        assert_eq!(mapped.program.known.take().unwrap().by, KnownBy::Loaded);
+        // Any other program can map it, and anybody call one of his own a loader.
+        for (name, state, owner) in [
+            ("program", ImageState::Same, 0),
+            ("ld-linux.so.2", ImageState::Foreign, 0),
+            ("ld-linux.so.2", ImageState::Same, 1000),
+        ] {
+            std::os::unix::fs::chown(at(name), Some(owner), None).unwrap();
+            let mut other = attribution(&at(name));
+            other.program.loaded.clone_from(&mapped.program.loaded);
+            other
+                .process
+                .as_mut()
+                .unwrap()
+                .image
+                .as_mut()
+                .unwrap()
+                .state = Some(state);
+            programs.tell(&mut other);
+            assert_eq!(other.program.known, None, "{name} {state:?} {owner}");
+        }
         for (program, known) in [("ld-linux.so.2", true), ("program", false)] {
             let mut named = attribution(&at(program));
             let args = [at(program), "--argv0".into(), "x".into(), at("tool")];

@@ -257,7 +257,7 @@ fn the_program_that_a_loader_runs_is_its_second_mapping() {
     let second = |bench: &Bench, pid, path: &str| {
         let birth = if pid == 20 { 100 } else { 400 };
         let id = bench.0.find(pid, birth * US).unwrap();
-        let program = bench.0.second(id, program(path).inode);
+        let program = bench.0.second(id, |ran| *ran == program(path));
         program.map(|program| program.path.to_str().unwrap().to_owned())
     };
     bench.fork(20, 10, 100);

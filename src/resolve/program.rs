@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::Image;
 use super::proc::Entry;
 use crate::proctable::Time;
+use crate::sys::stat::look;
 
 /// How many executables are kept open at once: far below any limit of
 /// descriptors, of which the answering thread must never run out.
@@ -22,6 +23,9 @@ const MAX_KEPT: usize = 256;
 pub struct ProgramFacts {
     /// The executable itself, where its path on this host does not lead to it.
     pub file: Option<Arc<ImageFile>>,
+    /// `st_ctim` of the executable while its process was held: nobody can write to it then
+    /// (`ETXTBSY`), and later everybody who owns it.
+    pub changed: Option<(i64, u32)>,
     /// When it was seen to run, while it was held for certain.
     pub seen: Option<Time>,
     /// When the process began to run what it ran as it acted.
@@ -80,6 +84,8 @@ pub struct ImageFiles(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub struct ImageFile {
     file: OwnedFd,
+    /// See [`ProgramFacts::changed`].
+    changed: Option<(i64, u32)>,
     kept: ImageFiles,
 }
 
@@ -98,12 +104,28 @@ impl ImageFiles {
             Err(io::Error::from_raw_os_error(libc::ENFILE))
         };
         match file {
-            Ok(file) => Ok(Arc::new(ImageFile { file, kept })),
+            Ok(file) => {
+                let glance = look(file.as_fd(), c"").ok();
+                let changed = glance.and_then(|glance| Some(glance.version?.changed));
+                Ok(Arc::new(ImageFile {
+                    file,
+                    changed,
+                    kept,
+                }))
+            }
             Err(error) => {
                 self.0.fetch_sub(1, Ordering::Relaxed);
                 Err(error)
             }
         }
+    }
+}
+
+impl ImageFile {
+    /// `st_ctim` when it began to be kept.
+    #[must_use]
+    pub fn changed(&self) -> Option<(i64, u32)> {
+        self.changed
     }
 }
 

@@ -161,6 +161,7 @@ impl Resolver {
         let image = process.image.as_ref();
         let elsewhere = image.is_some_and(|image| image.state != Some(ImageState::Same));
         let program = ProgramFacts {
+            changed: file.as_ref().and_then(|file| file.changed()),
             file: file.filter(|_| elsewhere),
             seen: verified.then_some(read),
             ..ProgramFacts::default()

@@ -171,8 +171,9 @@ pub(super) fn loaded(table: &ProcTable, process: &Process) -> Option<Image> {
     let birth = proctable::from_ticks(process.start_ticks?);
     let table = table.table();
     let id = table.find(process.pid, birth)?;
-    let program = table.second(id, process.image.as_ref()?.inode?)?;
-    Some(unplaced(&program))
+    let ran = process.image.as_ref()?;
+    let program = table.second(id, |program| likeness(ran, program) == Likeness::Same)?;
+    Some(image(&program))
 }
 
 /// What `/proc/PID/exe` says that a process runs, which is for it to choose

@@ -247,14 +247,15 @@ impl Table {
         })
     }
 
-    /// What process `id` mapped to be executed besides the file with `inode`,
+    /// What process `id` mapped to be executed besides the file that `is_it`,
     /// which it ran; `None` if that is not known, or was not always the same.
     #[must_use]
-    pub fn second(&self, id: Id, inode: u64) -> Option<Arc<Program>> {
+    pub fn second(&self, id: Id, is_it: impl Fn(&Program) -> bool) -> Option<Arc<Program>> {
         let known = self.generations.get(&id)?;
-        let mut phases = known.phases.iter().filter(
-            |phase| matches!(&phase.running, Running::Known(program) if program.inode == inode),
-        );
+        let mut phases = known
+            .phases
+            .iter()
+            .filter(|phase| matches!(&phase.running, Running::Known(program) if is_it(program)));
         let second = phases.next()?.second.as_ref()?;
         phases
             .all(|phase| phase.second.as_ref() == Some(second))
