@@ -226,13 +226,13 @@ fn entries(document: &Document) -> String {
             }
         }
     }
-    if deeds.is_empty() {
-        return String::new();
-    }
     let others = match document.get("ssh_keywatch.key.others_wrote") {
         Some(Value::Bool(true)) => " (others may have written to it, too)",
         _ => "",
     };
+    if deeds.is_empty() {
+        return others.to_owned();
+    }
     format!(", {}{others}", deeds.join(" and "))
 }
 

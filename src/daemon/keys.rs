@@ -46,12 +46,12 @@ pub struct Occasion<'a> {
     /// The event of the rename that brought the file to this place is still to come,
     /// and has the last word on what is there: it must find what was there before.
     pub is_passing: bool,
-    /// How the event left the file, if it was seen and the file is a list.
+    /// How the event left the file, if it was seen.
     pub left: Option<&'a Left>,
 }
 
 impl<'a> Occasion<'a> {
-    /// That of an event which left a list so.
+    /// That of an event which left a file so.
     pub fn of<W>(event: &'a Event<W>, left: Option<&'a Left>) -> Self {
         Self {
             action: event.action,
@@ -63,10 +63,10 @@ impl<'a> Occasion<'a> {
     }
 }
 
-/// How an event left a list.
+/// How an event left a file.
 #[derive(Clone, Debug)]
 pub struct Left {
-    /// What the file was when the event was finished.
+    /// What it was when the event was finished.
     pub version: Option<Version>,
     /// Somebody was at it again by then.
     pub goes_on: bool,
@@ -241,6 +241,9 @@ impl Keys {
                     change.removed.clear();
                 }
             } else if !occasion.is_passing && occasion.action != Action::Open {
+                report.others_wrote = occasion.left.is_some_and(|left| {
+                    left.content != Content::Own || left.is_past(version.as_ref(), occasion.time)
+                });
                 self.known.forget(place);
             }
             let fingerprint = facts.and_then(|facts| facts.identity.fingerprint.as_deref());

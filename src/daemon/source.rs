@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
+use rustix::io::ioctl_fionread;
 use serde_json::json;
 
 use crate::event::flood::Present;
@@ -85,6 +86,12 @@ impl Source {
             Self::Fanotify(watch) => Some(watch.as_fd()),
             Self::Inotify(_) => None,
         }
+    }
+
+    /// Whether there is something in the kernel's queue, as far as that can be told.
+    pub(super) fn has_more(&self) -> bool {
+        let queue = self.queue();
+        queue.is_some_and(|queue| ioctl_fionread(queue).is_ok_and(|bytes| bytes > 0))
     }
 
     /// Notes whether the watching thread sleeps.

@@ -5,6 +5,7 @@
 //! back at the kernel's queue while the writers still live.
 
 mod commands;
+mod handing;
 mod subject;
 mod upkeep;
 
@@ -23,16 +24,14 @@ use nix::sys::time::TimeSpec;
 use super::baseline::{Cause, Ledger};
 use super::clock::ClockWatch;
 use super::deciding::Message;
-use super::keys::{self, Left};
 use super::losses::Counter;
 use super::mutes::Mutes;
 use super::polling::Poller;
 use super::source::Source;
-use super::turns::Turns;
 use crate::alert::Unseen;
-use crate::event::assemble::{Act, Assembled, Assembler, Opening};
-use crate::event::flood::{Flood, at_once};
-use crate::event::{Action, Evidence, FinalPath};
+use crate::event::Evidence;
+use crate::event::assemble::{Act, Assembler, Opening};
+use crate::event::flood::at_once;
 use crate::queue;
 use crate::resolve::Attribution;
 use crate::resolve::identify::Identity;
@@ -44,6 +43,7 @@ use crate::watch::loud::Loud;
 use crate::watch::{Change, Notice, Problem, What, Writer};
 
 pub use commands::{Command, FileSystems};
+use handing::Handing;
 use upkeep::{PRUNE, RELINK, REMOUNT};
 
 /// How soon a hold is heard of after the record of its creation. Whoever is
@@ -88,7 +88,7 @@ pub struct Watching {
     messages: queue::Sender<Message>,
     assembler: Assembler<Attribution>,
     /// Events that are finished and wait for their turn to be handed on.
-    finished: Turns<Assembled<Attribution>>,
+    handing: Handing,
     /// Events whose writer is to be read unless its hold is heard of until then.
     unheld: VecDeque<(Instant, PathBuf)>,
     dropped: u64,
@@ -142,7 +142,7 @@ impl Watching {
             resolver,
             messages,
             assembler: Assembler::default(),
-            finished: Turns::default(),
+            handing: Handing::default(),
             unheld: VecDeque::new(),
             dropped: 0,
             untold: 0,
@@ -221,7 +221,8 @@ impl Watching {
             self.settle();
         }
         self.assembler.flush();
-        self.hand_on(None);
+        self.hand_on_kept(true);
+        self.hand_on(None, false);
         if self.follow.is_some() || self.inputs.source.tree().moves() != self.moves {
             self.compare_all(Cause::Moved);
         }
@@ -294,6 +295,7 @@ impl Watching {
                 table.reading();
             }
             let count = self.inputs.source.read(&mut self.inputs.notices)?;
+            self.handing.has_read();
             if let Some(table) = self.resolver.table_mut() {
                 table.has_read(count, self.inputs.source.pids());
             }
@@ -359,7 +361,7 @@ impl Watching {
             .chain(owed)
             .chain(remount);
         let due = due.chain([self.linked + RELINK]).min();
-        let due = if tree.is_settling() || tree.has_looks() || !self.finished.is_empty() {
+        let due = if tree.is_settling() || tree.has_looks() || !self.handing.is_empty() {
             Some(Instant::now())
         } else {
             due
@@ -422,7 +424,7 @@ impl Watching {
         for (number, notice) in notices.drain(..).enumerate() {
             // Whoever is done does not wait for all that was read with it.
             if number % PORTION == PORTION - 1 {
-                self.hand_on(Some(BRIEF));
+                self.hand_on(Some(BRIEF), true);
                 self.mind_others();
             }
             match notice {
@@ -470,7 +472,8 @@ impl Watching {
         let untold = self.assembler.untold_opens();
         self.dropped += untold;
         self.untold += untold;
-        self.hand_on(Some(BRIEF));
+        self.hand_on_kept(false);
+        self.hand_on(Some(BRIEF), false);
         if let Some(file_systems) = &mut self.inputs.file_systems {
             file_systems.update(self.inputs.source.tree_mut());
         }
@@ -480,58 +483,6 @@ impl Watching {
     fn mind_others(&mut self) {
         self.assembler
             .mind_others(self.inputs.source.tree().is_behind());
-    }
-
-    /// Hands finished events to the deciding thread, all or as far as it goes in so much
-    /// time: who waits in the kernel's queue must not wait for all that many have left.
-    fn hand_on(&mut self, time: Option<Duration>) {
-        for assembled in self.assembler.finished() {
-            self.finished.push(assembled.home.clone(), assembled);
-        }
-        let begun = Instant::now();
-        while time.is_none_or(|time| begun.elapsed() < time)
-            && let Some(mut assembled) = self.finished.pop()
-        {
-            self.resolver.finish(&mut assembled.event.writer);
-            if let Some(ticket) = &assembled.ticket {
-                ticket.weigh(assembled.event.writer.weight());
-            }
-            let event = &assembled.event;
-            let settled = match &event.final_path {
-                Some(FinalPath::Renamed(path)) => path,
-                _ => &event.path,
-            };
-            let mut left = None;
-            if !matches!(
-                event.action,
-                Action::Deletion | Action::Open | Action::Flood
-            ) {
-                let notices = &mut self.inputs.notices;
-                let tree = self.inputs.source.tree_mut();
-                tree.settle(settled, notices);
-                left = keys::is_list(settled).then(|| {
-                    Box::new(Left {
-                        version: tree.version(settled),
-                        // Of a list that is there already nobody was held.
-                        goes_on: self.assembler.unheld(settled).is_some(),
-                        content: assembled.content,
-                    })
-                });
-            }
-            self.send(Message::Event(Box::new(assembled), left));
-        }
-        let floods: Vec<Flood<Attribution>> = self.assembler.floods().collect();
-        for flood in floods {
-            let first = self.flood_since.get_or_insert(flood.since);
-            *first = flood.since.min(*first);
-            if flood.over {
-                self.flooded = self.flood_since;
-            }
-            if self.assembler.flooded().0.is_empty() {
-                self.flood_since = None;
-            }
-            self.send(Message::Flood(Box::new(flood)));
-        }
     }
 
     fn send(&mut self, message: Message) {

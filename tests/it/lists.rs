@@ -220,3 +220,30 @@ fn lines_that_are_written_so_that_only_sshd_reads_them_are_told() {
     assert!(alert.get("ssh_keywatch.key.added_count").is_null());
     daemon.stop().assert_nothing_lost();
 }
+
+/// Nor is the key that another writes to a file without a word the work of who made it.
+#[test]
+fn a_key_that_another_writes_is_not_laid_to_who_made_the_file() {
+    let host = host();
+    let daemon = host.daemon().rule("any", &any_change()).start();
+    let key = ANN.ssh("id_other.pub");
+    host.sh(ANN, &format!("touch {key}; cp keys/two.pub {key}"))
+        .ok();
+    for (action, program) in [
+        ("creation", "/usr/bin/touch"),
+        ("modification", "/usr/bin/cp"),
+    ] {
+        let alert = daemon.line(action, |line| {
+            line.is_alert_of(ANY) && line.is("file.path", &key) && line.is("event.action", action)
+        });
+        assert!(alert.is("process.executable", program), "{}", alert.brief());
+        let is_laid_to_it = !alert.get("ssh_keywatch.key.fingerprint").is_null()
+            && alert.get("ssh_keywatch.key.others_wrote").is_null();
+        assert!(
+            is_laid_to_it <= (action == "modification"),
+            "{}",
+            alert.brief()
+        );
+    }
+    daemon.stop().assert_nothing_lost();
+}

@@ -92,6 +92,35 @@ fn a_file_on_its_way_to_a_lists_name_leaves_what_it_adds_to_the_rename() {
     }
 }
 
+/// A key that is no list is as easily another's.
+#[test]
+fn what_another_has_written_to_a_key_is_not_the_first_ones_without_a_word() {
+    let dir = tempdir().unwrap();
+    let key = dir.path().join("id_ed25519.pub");
+    fs::write(&key, ANN).unwrap();
+    let mut keys = Keys::start(&[]).unwrap();
+    let own = left(&key);
+    let others = Left {
+        content: Content::Others,
+        ..left(&key)
+    };
+    let goes_on = Left {
+        goes_on: true,
+        ..left(&key)
+    };
+    let mut shared = |left: &Left| {
+        let occasion = Occasion {
+            left: Some(left),
+            ..by(Action::Creation)
+        };
+        tell(&mut keys, &key, occasion).others_wrote
+    };
+    assert!(!shared(&own));
+    assert!(shared(&others) && shared(&goes_on));
+    fs::write(&key, BOB).unwrap();
+    assert!(shared(&own));
+}
+
 #[test]
 fn who_opens_a_list_adds_nothing_and_takes_nothing_from_who_does() {
     let (_dir, list, mut keys) = known();
