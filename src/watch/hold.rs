@@ -666,6 +666,10 @@ impl<K> Round<K> {
     /// Follows a key tool to its end, if there is room; returns its token.
     fn follow(&mut self, pid: i32, pidfd: PidFd, known: Option<K>) -> Option<u64> {
         if self.tools.len() + self.untold.len() >= MAX_TOOLS {
+            // What it was at an exec before it is no more.
+            while let Some(former) = self.tools.iter().find(|tool| tool.pid == pid) {
+                self.forget(former.token);
+            }
             return None;
         }
         let token = self.next;
