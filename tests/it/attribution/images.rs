@@ -193,6 +193,22 @@ fn nor_does_one_that_is_mounted_over_what_has_its_inode_number() {
     );
 }
 
+/// Nor if its user serves the file system that it lies on, and tells nobody what it is.
+#[test]
+fn nor_does_one_that_has_no_identity() {
+    let host = Host::on_disk();
+    // As udev makes it; here it may be root's alone.
+    let fuse = "mknod -m 666 /run/fuse c 10 229; mount --bind /run/fuse /dev/fuse";
+    host.sh(ROOT, fuse).ok();
+    let script = "mkdir served; cp $T/act served
+        exec unshare -Urmpf sh -ec 'mount -t tmpfs none /mnt; mkdir /mnt/here; bindfs served /mnt/here
+            mount --bind /mnt/here/act /usr/bin/ssh-keygen
+            exec /usr/bin/ssh-keygen create $0' $p";
+    let made = alert(&host, ANN, script);
+    assert_is(&made, KEYGEN, "replaced", None);
+    assert_hash(&made, "");
+}
+
 /// Nor does it become what it maps: its own code is on its stack, in no file.
 #[test]
 fn a_program_that_no_file_is_mapped_for_cannot_choose_its_name() {
