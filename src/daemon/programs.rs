@@ -351,6 +351,7 @@ mod tests {
             path: path.to_owned(),
             device: Some(metadata.dev()),
             inode: Some(metadata.ino()),
+            generation: None,
             state: Some(ImageState::Same),
         });
         let changed = (

@@ -291,6 +291,7 @@ mod tests {
             path: "/usr/bin/ssh-keywatch".into(),
             device: Some(own.dev()),
             inode: Some(own.ino()),
+            generation: None,
             state: None,
         }
     }

@@ -632,6 +632,7 @@ fn seeds() -> io::Result<Vec<Seed>> {
                 path,
                 device: file.device,
                 inode: file.inode,
+                generation: None,
             })
         });
         let status = process.status();

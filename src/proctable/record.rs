@@ -38,6 +38,8 @@ pub struct Program {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
+    /// The inode's generation, of a device without a major part.
+    pub generation: Option<u32>,
 }
 
 impl Program {
@@ -196,6 +198,8 @@ fn read(record: &[u8]) -> Option<(Time, Option<(i32, What)>)> {
                 return Some((time, None));
             }
             let device = libc::makedev(u32_at(body, 32)?, u32_at(body, 36)?);
+            // Where the numbers may not tell files apart (btrfs).
+            let generation = u32::try_from(u64_at(body, 48)?).ok();
             let path = text(body.get(64..)?);
             let what = if inode != 0 {
                 let path = path.into();
@@ -203,6 +207,7 @@ fn read(record: &[u8]) -> Option<(Time, Option<(i32, What)>)> {
                     path,
                     device,
                     inode,
+                    generation: generation.filter(|_| libc::major(device) == 0),
                 })
             } else if MEMORY.iter().any(|memory| path == *memory) {
                 return Some((time, None));

@@ -30,6 +30,7 @@ fn program(path: &str) -> Program {
         path: path.into(),
         device: 8,
         inode,
+        generation: None,
     }
 }
 
@@ -534,6 +535,7 @@ fn a_file_is_shown_by_other_numbers_only_where_they_have_no_major_part() {
         path: path.into(),
         device: libc::makedev(major, 5),
         inode,
+        generation: None,
     };
     let disk = file("/bin/a", 8, 7);
     assert!(disk.is_shown_as(&file("/bin/a", 8, 7)));
@@ -743,6 +745,7 @@ fn records_are_read_as_the_kernel_lays_them_out() {
                 path: path.into(),
                 device: libc::makedev(254, 1),
                 inode: 99,
+                generation: None,
             }),
             What::Unfiled,
             What::Unfiled,

@@ -103,6 +103,8 @@ pub struct Image {
     pub device: Option<u64>,
     /// `st_ino`, where it could be told.
     pub inode: Option<u64>,
+    /// Of what was mapped from a file system without a device: the inode's generation.
+    pub generation: Option<u32>,
     /// What the path means on this host, where it could be told.
     pub state: Option<ImageState>,
 }

@@ -405,6 +405,7 @@ pub fn image(path: PathBuf, identity: Option<FileIdentity>) -> Image {
         path: PathBuf::from(OsString::from_vec(bytes)),
         device: identity.map(|identity| identity.device),
         inode: identity.map(|identity| identity.inode),
+        generation: None,
         state,
     }
 }
@@ -434,13 +435,21 @@ pub(super) fn cached_identity(path: &Path) -> Option<FileIdentity> {
     opened_identity(open_cached(path)?.as_fd()).ok()
 }
 
-/// By which numbers the kernel calls `image` where it is mapped, if its path leads to it
-/// here, and no file server has it.
-pub(super) fn numbers_of_mappings(image: &Image) -> Option<(u64, u64)> {
+/// By which numbers the kernel calls a file where that is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// Device and inode.
+    pub(super) file: (u64, u64),
+    /// On btrfs, where they do not tell files apart.
+    pub(super) generation: Option<u32>,
+}
+
+/// The numbers of `image` where it is mapped, if its path leads to it here, and no file
+/// server has it.
+pub(super) fn numbers_of_mappings(image: &Image) -> Option<Numbers> {
     /// So many are remembered.
     const MOST: usize = 256;
-    type Numbers = (u64, u64);
-    static KNOWN: Mutex<BTreeMap<Numbers, Numbers>> = Mutex::new(BTreeMap::new());
+    static KNOWN: Mutex<BTreeMap<(u64, u64), Numbers>> = Mutex::new(BTreeMap::new());
     let file = (image.device?, image.inode?);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(numbers) = known.get(&file) {
@@ -452,7 +461,10 @@ pub(super) fn numbers_of_mappings(image: &Image) -> Option<(u64, u64)> {
         return None;
     }
     let opened = File::open(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()?;
-    let numbers = crate::sys::mapped::numbers(opened.as_fd()).ok()?;
+    let numbers = Numbers {
+        file: crate::sys::mapped::numbers(opened.as_fd()).ok()?,
+        generation: crate::sys::mapped::generation(opened.as_fd()).ok()?,
+    };
     if known.len() >= MOST {
         known.clear();
     }

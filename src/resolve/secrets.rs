@@ -170,6 +170,7 @@ mod tests {
                 path: image.into(),
                 device: None,
                 inode: None,
+                generation: None,
                 state: None,
             }),
             args: Some(args.iter().map(OsString::from).collect()),

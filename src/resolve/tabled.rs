@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::identify::Identifier;
-use super::proc::{cached_identity, numbers_of_mappings};
+use super::proc::{Numbers, cached_identity, numbers_of_mappings};
 use super::{Attribution, Image, ImageState, Method, Process, ProgramFacts};
 use crate::proctable::{self, Id, Known, Life, ProcTable, Program, Time, Verdict};
 use crate::watch::Writer;
@@ -281,7 +281,12 @@ fn likeness(image: &Image, program: &Program) -> Likeness {
     };
     let mapped = (program.device, program.inode);
     match as_mapped(image, (device, inode), mapped) {
-        Some(numbers) if numbers == mapped => Likeness::Same,
+        Some(numbers) if numbers.file == mapped => match numbers.generation {
+            None => Likeness::Same,
+            Some(found) if program.generation == Some(found) => Likeness::Same,
+            Some(_) if program.generation.is_none() => Likeness::Unsure,
+            Some(_) => Likeness::Other,
+        },
         None if program.inode == inode || program.path == image.path => Likeness::Unsure,
         _ => Likeness::Other,
     }
@@ -301,9 +306,12 @@ pub(super) fn vetted(image: Option<Image>, known: &Known) -> Option<Image> {
 /// By which numbers the kernel calls a file of stat(2) where it is mapped, if that can be
 /// told: `mapped` are the ones in question. Overlay and btrfs, whose numbers have no major
 /// part, have others there.
-fn as_mapped(image: &Image, file: (u64, u64), mapped: (u64, u64)) -> Option<(u64, u64)> {
+fn as_mapped(image: &Image, file: (u64, u64), mapped: (u64, u64)) -> Option<Numbers> {
     if file == mapped || libc::major(file.0) != 0 {
-        Some(file)
+        Some(Numbers {
+            file,
+            generation: None,
+        })
     } else {
         numbers_of_mappings(image)
     }
@@ -354,6 +362,7 @@ fn unplaced(program: &Program) -> Image {
         path: program.path.clone(),
         device: Some(program.device),
         inode: Some(program.inode),
+        generation: program.generation,
         state: None,
     }
 }
@@ -374,7 +383,11 @@ fn place(image: &mut Image) {
         };
         as_mapped(&found, (here.device, here.inode), (device, inode))
     });
-    if numbers == Some((device, inode)) {
+    let is_it = numbers.map(|numbers| {
+        let is_same = numbers.generation.is_none() || numbers.generation == image.generation;
+        numbers.file == (device, inode) && is_same
+    });
+    if is_it == Some(true) {
         image.state = Some(ImageState::Same);
     } else if let Some(bare) = bytes.strip_suffix(DELETED) {
         image.state = Some(if bytes.starts_with(b"/memfd:") {
@@ -385,7 +398,7 @@ fn place(image: &mut Image) {
         image.path = PathBuf::from(OsString::from_vec(bare.to_vec()));
     } else if let Some(here) = here {
         // Where the numbers of what is here cannot be had, it may be the same file.
-        let is_other = numbers.is_some() || here.inode != inode;
+        let is_other = is_it.is_some() || here.inode != inode;
         image.state = is_other.then_some(ImageState::Replaced);
     }
 }
@@ -407,12 +420,14 @@ mod tests {
             path: path.clone(),
             device: Some(device),
             inode: Some(inode),
+            generation: None,
             state: None,
         };
         let program = |path: &Path, device, inode| Program {
             path: path.into(),
             device,
             inode,
+            generation: None,
         };
         let (disk, other) = (libc::makedev(8, 1), libc::makedev(0, 40));
         let of_disk =

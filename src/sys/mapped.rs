@@ -38,6 +38,33 @@ pub fn numbers(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
+/// The generation of a file's inode on btrfs, where files of two subvolumes can have the
+/// same numbers, and anybody makes subvolumes (`FS_IOC_GETVERSION`, `ioctl_iflags(2)`);
+/// `None` on other file systems.
+///
+/// # Errors
+/// The errno of `fstatfs(2)` or `ioctl(2)`.
+pub fn generation(file: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    if rustix::fs::fstatfs(file)?.f_type != libc::BTRFS_SUPER_MAGIC {
+        return Ok(None);
+    }
+    let mut generation: u32 = 0;
+    // SAFETY: the kernel writes one int there, whatever the number of the call says
+    // (fs/btrfs/ioctl.c), and the variable outlives it.
+    let result = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            libc::FS_IOC_GETVERSION,
+            &raw mut generation,
+        )
+    };
+    if result == 0 {
+        Ok(Some(generation))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// `ADDRESSES RIGHTS OFFSET MAJOR:MINOR INODE PATH` (`proc_pid_maps(5)`).
 fn parse(line: &str) -> Option<(u64, u64)> {
     let mut fields = line.split_ascii_whitespace().skip(3);

@@ -201,6 +201,8 @@ impl Deadline {
                 return Ok(());
             }
             let beat = self.beats.count();
+            // Before it is looked since when: this thread may lose its processor in between.
+            let now = self.now();
             let began = self.began.load(Ordering::SeqCst);
             let waiting = woken || self.keeps() || is_readable(group);
             still = if waiting && still.0 == beat {
@@ -211,7 +213,7 @@ impl Deadline {
             let overdue = if began == 0 {
                 still.1 > IDLE_TICKS
             } else {
-                self.now().saturating_sub(began) >= micros(LIMIT)
+                now.saturating_sub(began) >= micros(LIMIT)
             };
             timeout = EpollTimeout::from(TICK_MS);
             if overdue {

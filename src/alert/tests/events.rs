@@ -126,6 +126,7 @@ fn an_uncertain_writer_has_candidates_and_no_executable() {
         Image {
             device: None,
             inode: None,
+            generation: None,
             state: Some(ImageState::Deleted),
             path: "/tmp/x".into(),
         },

@@ -58,6 +58,7 @@ fn image(path: &str) -> Image {
         path: path.into(),
         device: Some(64_768),
         inode: Some(1_311),
+        generation: None,
         state: Some(ImageState::Same),
     }
 }

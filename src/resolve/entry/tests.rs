@@ -23,6 +23,7 @@ fn lineage(programs: &[(&str, u32)]) -> Attribution {
                     path: path.into(),
                     device: Some(1),
                     inode: Some(2),
+                    generation: None,
                     state: Some(ImageState::Same),
                 }),
                 parent_pid: Some(pid - 1),

@@ -81,6 +81,7 @@ fn process(pid: i32, path: &str, uid: u32) -> Process {
             path: path.into(),
             device: Some(1),
             inode: Some(2),
+            generation: None,
             state: Some(ImageState::Same),
         }),
         credentials: Some(Credentials {

@@ -193,6 +193,45 @@ fn nor_does_one_that_is_mounted_over_what_has_its_inode_number() {
     );
 }
 
+/// Nor on btrfs, where it has that number in a subvolume of its own, and mappings do not
+/// tell subvolumes apart.
+#[test]
+fn nor_does_one_of_another_subvolume() {
+    if !fs::read_to_string("/proc/filesystems")
+        .unwrap()
+        .contains("\tbtrfs\n")
+    {
+        println!("not tried: this kernel has no btrfs");
+        return;
+    }
+    let host = Host::on_disk();
+    let prepare = format!(
+        "truncate -s 120M /run/disk; mkfs.btrfs -q /run/disk; mount -o loop /run/disk /var/tmp
+         chmod 1777 /var/tmp; cp {TOOLS}/act /var/tmp/tool; sync -f /var/tmp"
+    );
+    host.sh(ROOT, &prepare).ok();
+    host.sh(ANN, "mkdir -m 700 .ssh; echo x > from").ok();
+    let daemon = host.daemon().rule("any", &any_change()).start();
+    let [made, moved, forged] = ["made", "moved", "forged"].map(|name| ANN.ssh(name));
+    let script = format!("/var/tmp/tool create {made}; /var/tmp/tool rename from {moved}");
+    host.sh(ANN, &script).ok();
+    for path in [made, moved] {
+        let alert = daemon.alert(ANY, &path);
+        assert_is(&alert, "/var/tmp/tool", "same", None);
+    }
+    let script = format!(
+        "btrfs subvolume create /var/tmp/sub > /dev/null; cd /var/tmp/sub
+         until : > evil; test $(stat -c %i evil) = $(stat -c %i ../tool); do rm evil; done
+         cat {TOOLS}/adversary > evil; chmod +x evil
+         exec unshare -Ur ./evil forge {forged} /var/tmp/tool"
+    );
+    host.sh(ANN, &script).ok();
+    let alert = daemon.alert(ANY, &forged);
+    let is_held = alert.is("ssh_keywatch.attribution.method", "held");
+    let image = if is_held { "replaced" } else { "same" };
+    assert_is(&alert, "/var/tmp/sub/evil", image, None);
+}
+
 /// Nor if its user serves the file system that it lies on, and tells nobody what it is.
 #[test]
 fn nor_does_one_that_has_no_identity() {
