@@ -11,7 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, mask};
 
-use crate::document::{ANY, any_creation};
+use crate::attribution::overdue;
+use crate::document::{ANY, Document, any_creation};
 use crate::host::{ANN, Host, ROOT, TOOLS};
 use crate::process::{Process, SOON};
 
@@ -129,13 +130,30 @@ fn a_daemon_that_was_stopped_for_a_while_names_all_who_waited() {
         assert_held(process);
     }
     daemon.signal(Signal::SIGCONT);
+    let mut unnamed = 0;
     for (path, process) in &mut waiting {
         assert!(process.end(AT_ONCE).success());
         let alert = daemon.alert(ANY, path);
         assert_eq!(alert.number("process.pid"), Some(process.pid().into()));
-        assert_eq!(alert.text("process.executable"), "/run/it/tools/creator");
+        unnamed += usize::from(!names_the_creator(&alert));
     }
-    daemon.stop();
+    let overdue = overdue(&daemon.stop());
+    assert!(unnamed <= overdue, "{unnamed} unnamed, {overdue} let go");
+}
+
+/// Whether it names the program that made the file; then that alone, and else none.
+#[track_caller]
+fn names_the_creator(alert: &Document) -> bool {
+    let named = alert.text("process.executable");
+    let shown = format!(
+        "{} {}",
+        alert.brief(),
+        alert.get("ssh_keywatch.attribution")
+    );
+    assert!(["", "/run/it/tools/creator"].contains(&named), "{shown}");
+    let certain = alert.get("ssh_keywatch.attribution.certain");
+    assert!(certain == false || !named.is_empty(), "{shown}");
+    !named.is_empty()
 }
 
 #[test]
@@ -157,24 +175,25 @@ fn a_writer_that_exits_at_once_is_named() {
     daemon.alert(ANY, &ANN.ssh(&format!("file{}", TIMES - 1)));
     let ended = daemon.stop();
     assert_eq!(ended.alerts(ANY).len(), TIMES);
+    let mut unsure = 0;
     for line in made.lines() {
         let (pid, name) = line.split_once(' ').unwrap();
         let alert = ended.alert(ANY, &format!("{}/{name}", ANN.home));
         let shown = alert.brief();
-        assert_eq!(
-            alert.text("process.executable"),
-            "/run/it/tools/creator",
-            "{shown}"
-        );
         assert_eq!(alert.number("process.pid"), pid.parse().ok(), "{shown}");
+        let certain = alert.get("ssh_keywatch.attribution.certain") == true;
+        if !names_the_creator(alert) || !certain {
+            unsure += 1;
+            continue;
+        }
         // Where the processor is so busy that the hold cannot be made sure, the
         // process table is.
         let method = alert.text("ssh_keywatch.attribution.method");
         assert!(matches!(method, "held" | "recorded"), "{shown}");
-        let certain = alert.get("ssh_keywatch.attribution.certain");
-        assert_eq!(certain.as_bool(), Some(true), "{shown}");
         assert_eq!(alert.text("user.name"), "ann", "{shown}");
     }
+    let overdue = overdue(&ended);
+    assert!(unsure <= overdue, "{unsure} unsure, {overdue} let go");
     ended.assert_nothing_lost();
 }
 
@@ -228,14 +247,16 @@ fn hold_all_and_hold_off_name_a_writer_that_stays() {
         daemon.alert(ANY, &ROOT.ssh("between"));
         host.sh(ROOT, "echo > go").ok();
         let alert = daemon.alert(ANY, &ROOT.ssh("new"));
+        let overdue = overdue(&daemon.stop());
         let shown = alert.brief();
         assert_eq!(
             alert.number("process.pid"),
             Some(shell.pid().into()),
             "{shown}"
         );
-        if hold == "all" {
-            assert_eq!(alert.text("ssh_keywatch.attribution.method"), "held");
+        let is_held = alert.is("ssh_keywatch.attribution.method", "held");
+        if hold == "all" && (is_held || overdue == 0) {
+            assert!(is_held, "{shown}");
             assert_eq!(alert.text("process.executable"), "/usr/bin/dash", "{shown}");
         } else {
             // It has become sleep by now, perhaps: then both are possible.
@@ -244,7 +265,6 @@ fn hold_all_and_hold_off_name_a_writer_that_stays() {
             assert!(certain || named.contains("/usr/bin/dash"), "{shown}");
             assert_ne!(alert.text("process.executable"), "/usr/bin/sleep");
         }
-        daemon.stop();
     }
 }
 
