@@ -50,10 +50,13 @@ fn a_stuck_answering_thread_stops_nobody_and_is_replaced() {
         host.sh(ANN, &format!("echo x > .ssh/{name}")).ok();
         daemon.alert(ANY, &ANN.ssh(name))
     };
-    // On a busy machine somebody may have to be let go: then the next one is held.
+    // On a busy machine somebody may be let go, or not be sure: then the next one is.
     let held = |name: &str| {
         let mut made = (1..=5).map(|number| make(&format!("{name}{number}")));
-        let held = made.find(|alert| alert.is("ssh_keywatch.attribution.method", "held"));
+        let held = made.find(|alert| {
+            let certain = alert.get("ssh_keywatch.attribution.certain") == true;
+            certain && alert.is("ssh_keywatch.attribution.method", "held")
+        });
         held.unwrap_or_else(|| panic!("nobody is held, {name}"))
     };
     held("before");
@@ -100,7 +103,6 @@ fn a_stuck_answering_thread_stops_nobody_and_is_replaced() {
     daemon.file_systems("none", <[u64]>::is_empty);
     drop(keygen);
     let after = held("after");
-    assert_eq!(after.get("ssh_keywatch.attribution.certain"), true);
     let mode = after.text("ssh_keywatch.mode");
     assert!(
         mode.contains("+hold") && !mode.contains("degraded"),
