@@ -440,8 +440,10 @@ fn a_home_that_is_louder_than_can_be_read_is_not_listened_to_for_a_while() {
         let added = |line: &&Document| line.is_alert_of(ADDED) && line.is("file.path", &file);
         log.iter().find(added).cloned()
     });
+    // A busy machine may still be behind, and have muted her again.
+    let is_heard = || masks(&host, &daemon, &directory).len() == 2;
+    assert!(waited(SOON * 4, is_heard), "{:?}", daemon.stderr.so_far());
     let masks = masks(&host, &daemon, &directory);
-    assert_eq!(masks.len(), 2, "{masks:x?}");
     let told = |bits: u64| masks.iter().any(|mask| mask & bits == bits);
     assert!(
         told(libc::FAN_MODIFY | libc::FAN_CREATE | libc::FAN_EVENT_ON_CHILD),
