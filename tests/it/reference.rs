@@ -53,8 +53,7 @@ fn shape(prefix: &str, value: &Value, out: &mut BTreeMap<String, &'static str>) 
     }
 }
 
-/// An alert, unless something was missed that a busy machine may have no time for: its maker
-/// was let go, or what is read beside it took too long.
+/// An alert, unless its maker was let go, as somebody on a busy machine may have to be.
 fn a_real_one() -> Option<Document> {
     let host = Host::new();
     host.sh(ANN, "mkdir -m 700 .ssh").ok();
@@ -67,9 +66,7 @@ fn a_real_one() -> Option<Document> {
     .ok();
     let alert = daemon.alert(SEED, &path);
     let is_held = overdue(&daemon.stop()) == 0;
-    let read = ["process.args", "process.hash.sha256", "process.parent"];
-    let is_whole = read.iter().all(|field| !alert.get(field).is_null());
-    (is_held && is_whole).then_some(alert)
+    is_held.then_some(alert)
 }
 
 #[test]
@@ -77,11 +74,19 @@ fn the_example_of_the_reference_is_what_an_alert_looks_like() {
     let (_, rest) = PAGE.split_once("```json\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("its end");
     let example = Document(serde_json::from_str(example).unwrap());
-    let mut tries = (0..5).map(|_| a_real_one());
-    let alert = tries.find_map(|alert| alert).expect("a whole one");
     let (mut expected, mut found) = (BTreeMap::new(), BTreeMap::new());
     shape("", &example.0, &mut expected);
+    let mut tries = (0..5).filter_map(|_| a_real_one());
+    let mut alert = tries.next().expect("one that was held");
     shape("", &alert.0, &mut found);
+    // What could not be read at once is not there: then the next one has it.
+    while !expected.keys().all(|field| found.contains_key(field))
+        && let Some(next) = tries.next()
+    {
+        alert = next;
+        found.clear();
+        shape("", &alert.0, &mut found);
+    }
     assert_eq!(found, expected, "a real one: {:#}", alert.0);
     // What does not vary is the same to the letter.
     for field in [
