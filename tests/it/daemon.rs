@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::document::{Document, brief};
 use crate::follow::Follow;
@@ -272,6 +273,27 @@ impl Daemon<'_> {
     #[track_caller]
     pub fn started(&self) -> Document {
         self.line("start", |document| document.is_state("start"))
+    }
+
+    /// Waits until its status says so of the roots that it watches.
+    #[track_caller]
+    pub fn roots(&self, bound: Duration, what: &str, is: impl Fn(&[Value]) -> bool) {
+        let count = |log: &[Document]| log.iter().filter(|line| line.is_state("status")).count();
+        let until = Instant::now() + bound;
+        loop {
+            let before = self.find(SOON, "log", |log| Some(count(log)));
+            self.signal(Signal::SIGUSR1);
+            let status = self.find(SOON, "status", |log| {
+                let last = log.iter().rfind(|line| line.is_state("status"));
+                (count(log) > before).then(|| last.unwrap().clone())
+            });
+            let roots = status.get("ssh_keywatch.coverage.roots");
+            let roots = roots.as_array().expect("roots");
+            if is(roots) {
+                return;
+            }
+            assert!(Instant::now() < until, "{what}: {roots:?}");
+        }
     }
 
     /// Waits until the comparison at the start is over.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -25,7 +25,7 @@ use crate::process::Process;
 /// A bound against hanging, far above the limit.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A permission group on a directory of its own, and a supervisor.
+/// A permission group on a directory of its own, and its supervisor, if it has one yet.
 struct Bench {
     dir: tempfile::TempDir,
     group: Arc<PermissionGroup>,
@@ -35,16 +35,31 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        let mut bench = Self::unsupervised();
+        bench.supervise();
+        bench
+    }
+
+    fn unsupervised() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let group = Arc::new(PermissionGroup::new().expect("needs root and fanotify"));
         let marked = File::open(dir.path()).unwrap();
         group
             .mark_directory(marked.as_fd(), mask::OPEN_PERM | mask::EVENT_ON_CHILD)
             .unwrap();
-        let deadline = Arc::new(Deadline::new().unwrap());
+        Self {
+            dir,
+            group,
+            deadline: Arc::new(Deadline::new().unwrap()),
+            misses: channel().1,
+        }
+    }
+
+    fn supervise(&mut self) {
         let (tell, misses) = channel();
-        let (supervisor, supervised) = (Arc::clone(&deadline), Arc::clone(&group));
-        let watch = deadline.watch(&group).unwrap();
+        self.misses = misses;
+        let (supervisor, supervised) = (Arc::clone(&self.deadline), Arc::clone(&self.group));
+        let watch = self.deadline.watch(&self.group).unwrap();
         std::thread::spawn(move || {
             supervisor
                 .supervise(&supervised, &watch, |miss| {
@@ -52,12 +67,6 @@ impl Bench {
                 })
                 .unwrap();
         });
-        Self {
-            dir,
-            group,
-            deadline,
-            misses,
-        }
     }
 
     /// Makes a file on another thread; the channel says when that was allowed.
@@ -73,17 +82,20 @@ impl Bench {
 
     /// Takes up the next record, as an answering thread does.
     fn take_up(&self) -> Record {
+        self.take_up_within(BOUND).expect("nobody was held")
+    }
+
+    fn take_up_within(&self, bound: Duration) -> Option<Record> {
         let mut fds = [PollFd::new(self.group.as_fd(), PollFlags::POLLIN)];
-        let seconds = PollTimeout::try_from(BOUND).unwrap();
-        assert_eq!(poll(&mut fds, seconds), Ok(1), "nobody was held");
+        poll(&mut fds, PollTimeout::try_from(bound).unwrap()).unwrap();
         let mut taken = None;
         let _ = self.deadline.reading();
         self.group
             .read(&mut [0; 24], |record| taken = Some(record))
             .unwrap();
-        let record = taken.unwrap();
+        let record = taken?;
         self.deadline.begin(record.fd.as_ref().unwrap().as_raw_fd());
-        record
+        Some(record)
     }
 }
 
@@ -97,9 +109,11 @@ impl Drop for Bench {
 
 #[test]
 fn an_opener_and_those_behind_it_are_let_go_when_nobody_answers() {
-    let bench = Bench::new();
+    let mut bench = Bench::unsupervised();
     let first = bench.opener("first");
     let record = bench.take_up();
+    // Nobody lets it go before it is taken up.
+    bench.supervise();
     let second = bench.opener("second");
     // The second is queued behind the first once its thread is held.
     let mut fds = [PollFd::new(bench.group.as_fd(), PollFlags::POLLIN)];
@@ -115,9 +129,10 @@ fn an_opener_and_those_behind_it_are_let_go_when_nobody_answers() {
 
 #[test]
 fn a_thread_that_is_stuck_loses_the_group() {
-    let bench = Bench::new();
+    let mut bench = Bench::unsupervised();
     let opened = bench.opener("first");
     let record = bench.take_up();
+    bench.supervise();
     opened.recv_timeout(BOUND).expect("it still waits");
     // The supervisor ends when it has closed the group.
     let misses: Vec<Overdue> =
@@ -133,16 +148,25 @@ fn a_thread_that_is_stuck_loses_the_group() {
 
 #[test]
 fn whoever_is_answered_in_time_is_no_miss() {
-    let bench = Bench::new();
-    for number in 0..50 {
+    let until = Instant::now() + BOUND;
+    let mut bench = Bench::new();
+    let mut number = 0;
+    while number < 50 {
+        let began = Instant::now();
         let opened = bench.opener(&format!("file{number}"));
-        let record = bench.take_up();
-        bench
-            .group
-            .allow(record.fd.as_ref().unwrap().as_fd())
-            .unwrap();
+        let record = bench.take_up_within(LIMIT);
+        let allowed = record.map(|record| bench.group.allow(record.fd.as_ref().unwrap().as_fd()));
         bench.deadline.end();
         opened.recv_timeout(BOUND).expect("it still waits");
+        if began.elapsed() < LIMIT * 4 / 5 {
+            allowed.expect("nobody was held").unwrap();
+            assert!(bench.misses.try_recv().is_err(), "{number}");
+            number += 1;
+        } else {
+            // It was not in time itself: another supervisor has to judge.
+            bench = Bench::new();
+        }
+        assert!(Instant::now() < until, "it is never in time");
     }
     bench.deadline.stop();
     // The supervisor ends without having told anything.
@@ -284,11 +308,21 @@ impl Answered {
         }
     }
 
-    /// The answering thread stalls there, when `act` is held.
-    fn stalls(&self, at: Stall, act: impl FnOnce()) {
+    /// The answering thread stalls there, when `act` is held; says how often it was done
+    /// until then, for on a busy host it may be let go before anybody read who it is.
+    fn stalls(&self, at: Stall, act: impl Fn()) -> u64 {
         *self.stall.lock().unwrap() = Some(at);
-        act();
-        assert_eq!(*self.stall.lock().unwrap(), None, "nobody was held");
+        for acts in 1..=10 {
+            act();
+            if !self.is_to_stall() {
+                return acts;
+            }
+        }
+        panic!("nobody was held");
+    }
+
+    fn is_to_stall(&self) -> bool {
+        self.stall.lock().unwrap().is_some()
     }
 
     /// Makes a file, and says who did. The daemon's own threads are not asked for.
@@ -300,15 +334,15 @@ impl Answered {
     }
 
     /// What it has handed on before the next opener that it has answered itself: whoever
-    /// that is has been handed on by then.
-    fn told(&self) -> Vec<Held<i32>> {
+    /// that is has been handed on by then. Says, too, how many it has not answered before.
+    fn told(&self) -> (Vec<Held<i32>>, u64) {
         let mut told = Vec::new();
-        for _ in 0..100 {
+        for overdue in 0..100 {
             let last = self.touch("last");
             let is_last = |held: &Held<i32>| matches!(held, Held::Opening { identity, .. } if **identity == last);
             while let Ok(held) = self.held.try_recv() {
                 if is_last(&held) {
-                    return told;
+                    return (told, overdue);
                 }
                 told.push(*held);
             }
@@ -332,13 +366,15 @@ impl Drop for Answered {
 fn who_was_let_go_meanwhile_is_not_named() {
     for at in [Stall::Reading, Stall::Landing] {
         let answered = Answered::new();
-        answered.stalls(at, || {
+        let acts = answered.stalls(at, || {
             answered.touch("first");
         });
-        let told = answered.told();
+        let (told, overdue) = answered.told();
         assert!(told.is_empty(), "{at:?}: {told:?}");
         let unidentified = answered.counters.unidentified.load(Ordering::Relaxed);
-        assert_eq!(unidentified, 1, "{at:?}");
+        // Whom nobody had read when they were let go are not counted here.
+        let all = acts + overdue;
+        assert!((1..=all).contains(&unidentified), "{at:?}: {unidentified}");
     }
 }
 
@@ -371,7 +407,9 @@ fn a_key_tool_that_was_let_go_meanwhile_is_not_followed() {
     for at in [Stall::Reading, Stall::Landing] {
         let answered = Answered::new();
         let program = answered.bench.dir.path().join("tool");
-        std::fs::copy("/bin/true", &program).unwrap();
+        // Not by this process: what other threads start may keep it open for writing.
+        let mut copy = Process::spawn(Command::new("cp").arg("/bin/true").arg(&program));
+        assert!(copy.end(BOUND).success());
         let marked = File::open(&program).unwrap();
         let group = &answered.bench.group;
         group
@@ -382,7 +420,7 @@ fn a_key_tool_that_was_let_go_meanwhile_is_not_followed() {
             let mut tool = Process::spawn(&mut Command::new(&program));
             assert!(tool.end(BOUND).success());
         });
-        let told = answered.told();
+        let (told, _) = answered.told();
         // As any file in the directory it can be held when it is opened, too.
         let is_opening = |held: &Held<i32>| matches!(held, Held::Opening { .. });
         assert!(told.iter().all(is_opening), "{at:?}: {told:?}");

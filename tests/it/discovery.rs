@@ -174,6 +174,7 @@ fn assert_all_found(daemon: crate::daemon::Daemon<'_>) {
 
 #[test]
 fn homes_whose_parent_does_not_exist_yet() {
+    const LATER: &str = "33333333-2222-4333-8444-555555555555";
     let host = Host::new();
     let query = r#"file where event.action == "creation" and
         process.executable == "/usr/bin/ssh-keygen" and file.path : "/srv/people/*/.ssh/*""#;
@@ -181,8 +182,18 @@ fn homes_whose_parent_does_not_exist_yet() {
         .daemon()
         .config("[watch]\nhomes = [\"/srv/people/*\"]\n")
         .rule("people", &rule(ANY, "A key of the people", query))
+        .rule("later", &any_creation().replace(ANY, LATER))
         .start();
+    // What was made before is watched once what is made elsewhere later has been told.
+    let watched = |name: &str| {
+        for number in 1..=2 {
+            let path = format!("/etc/ssh/{name}{number}");
+            host.sh(ROOT, &format!(": > {path}")).ok();
+            daemon.alert(LATER, &path);
+        }
+    };
     host.sh(ROOT, "mkdir -p /srv/people/zoe/.ssh").ok();
+    watched("first");
     let path = "/srv/people/zoe/.ssh/id";
     let made = host.keygen(ROOT, "ed25519").args(["-f", path]).ok();
     daemon.alert(ANY, "/srv/people/zoe/.ssh/id.pub");
@@ -191,6 +202,7 @@ fn homes_whose_parent_does_not_exist_yet() {
         .ok();
     let again = "/srv/people/zed/.ssh/id";
     host.sh(ROOT, "mkdir /srv/people/zed/.ssh").ok();
+    watched("again");
     host.keygen(ROOT, "ed25519").args(["-f", again]).ok();
     daemon.alert(ANY, "/srv/people/zed/.ssh/id.pub");
     let ended = daemon.stop();

@@ -11,7 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use ssh_keywatch::sys::fanotify::{NotificationGroup, PermissionGroup, mask};
 
-use crate::document::{ANY, any_creation};
+use crate::attribution::overdue;
+use crate::document::{ANY, Document, any_creation};
 use crate::host::{ANN, Host, ROOT, TOOLS};
 use crate::process::{Process, SOON};
 
@@ -129,13 +130,30 @@ fn a_daemon_that_was_stopped_for_a_while_names_all_who_waited() {
         assert_held(process);
     }
     daemon.signal(Signal::SIGCONT);
+    let mut unnamed = 0;
     for (path, process) in &mut waiting {
         assert!(process.end(AT_ONCE).success());
         let alert = daemon.alert(ANY, path);
         assert_eq!(alert.number("process.pid"), Some(process.pid().into()));
-        assert_eq!(alert.text("process.executable"), "/run/it/tools/creator");
+        unnamed += usize::from(!names_the_creator(&alert));
     }
-    daemon.stop();
+    let overdue = overdue(&daemon.stop());
+    assert!(unnamed <= overdue, "{unnamed} unnamed, {overdue} let go");
+}
+
+/// Whether it names the program that made the file; then that alone, and else none.
+#[track_caller]
+fn names_the_creator(alert: &Document) -> bool {
+    let named = alert.text("process.executable");
+    let shown = format!(
+        "{} {}",
+        alert.brief(),
+        alert.get("ssh_keywatch.attribution")
+    );
+    assert!(["", "/run/it/tools/creator"].contains(&named), "{shown}");
+    let certain = alert.get("ssh_keywatch.attribution.certain");
+    assert!(certain == false || !named.is_empty(), "{shown}");
+    !named.is_empty()
 }
 
 #[test]
@@ -157,24 +175,25 @@ fn a_writer_that_exits_at_once_is_named() {
     daemon.alert(ANY, &ANN.ssh(&format!("file{}", TIMES - 1)));
     let ended = daemon.stop();
     assert_eq!(ended.alerts(ANY).len(), TIMES);
+    let mut unsure = 0;
     for line in made.lines() {
         let (pid, name) = line.split_once(' ').unwrap();
         let alert = ended.alert(ANY, &format!("{}/{name}", ANN.home));
         let shown = alert.brief();
-        assert_eq!(
-            alert.text("process.executable"),
-            "/run/it/tools/creator",
-            "{shown}"
-        );
         assert_eq!(alert.number("process.pid"), pid.parse().ok(), "{shown}");
+        let certain = alert.get("ssh_keywatch.attribution.certain") == true;
+        if !names_the_creator(alert) || !certain {
+            unsure += 1;
+            continue;
+        }
         // Where the processor is so busy that the hold cannot be made sure, the
         // process table is.
         let method = alert.text("ssh_keywatch.attribution.method");
         assert!(matches!(method, "held" | "recorded"), "{shown}");
-        let certain = alert.get("ssh_keywatch.attribution.certain");
-        assert_eq!(certain.as_bool(), Some(true), "{shown}");
         assert_eq!(alert.text("user.name"), "ann", "{shown}");
     }
+    let overdue = overdue(&ended);
+    assert!(unsure <= overdue, "{unsure} unsure, {overdue} let go");
     ended.assert_nothing_lost();
 }
 
@@ -207,45 +226,49 @@ fn no_writer_is_refused_or_left_waiting_when_the_daemon_ends() {
 
 #[test]
 fn hold_all_and_hold_off_name_a_writer_that_stays() {
-    for hold in ["all", "off"] {
-        let host = Host::new();
-        host.sh(
-            ROOT,
-            "mkdir -m 700 .ssh; echo old > .ssh/old; mkfifo ready go",
-        )
-        .ok();
-        let daemon = host
-            .daemon()
-            .args(["--hold", hold])
-            .rule("any", &any_creation())
-            .start();
-        let script =
-            "read -r x < ready; read -r x < go; echo > .ssh/new; cat .ssh/old; exec sleep 60";
-        let shell = host.sh(ROOT, script).spawn_silent();
-        // Between its exec and its deed the daemon looks at something else, so
-        // that without a hold, too, only one program is possible.
-        host.sh(ROOT, "echo > ready; echo > .ssh/between").ok();
-        daemon.alert(ANY, &ROOT.ssh("between"));
-        host.sh(ROOT, "echo > go").ok();
-        let alert = daemon.alert(ANY, &ROOT.ssh("new"));
-        let shown = alert.brief();
-        assert_eq!(
-            alert.number("process.pid"),
-            Some(shell.pid().into()),
-            "{shown}"
-        );
-        if hold == "all" {
-            assert_eq!(alert.text("ssh_keywatch.attribution.method"), "held");
-            assert_eq!(alert.text("process.executable"), "/usr/bin/dash", "{shown}");
-        } else {
-            // It has become sleep by now, perhaps: then both are possible.
-            let named = alert.get("ssh_keywatch.attribution").to_string();
-            let certain = alert.text("process.executable") == "/usr/bin/dash";
-            assert!(certain || named.contains("/usr/bin/dash"), "{shown}");
-            assert_ne!(alert.text("process.executable"), "/usr/bin/sleep");
-        }
-        daemon.stop();
-    }
+    // On a busy machine it may be let go, or not be sure: then the next one is.
+    let mut held = (0..5).map(|_| a_writer_that_stays("all"));
+    assert!(held.any(|is_held| is_held), "nobody is held for sure");
+    a_writer_that_stays("off");
+}
+
+/// Whether it is named by its hold, for sure.
+#[track_caller]
+fn a_writer_that_stays(hold: &str) -> bool {
+    let host = Host::new();
+    host.sh(
+        ROOT,
+        "mkdir -m 700 .ssh; echo old > .ssh/old; mkfifo ready go",
+    )
+    .ok();
+    let daemon = host
+        .daemon()
+        .args(["--hold", hold])
+        .rule("any", &any_creation())
+        .start();
+    let script = "read -r x < ready; read -r x < go; echo > .ssh/new; cat .ssh/old; exec sleep 60";
+    let shell = host.sh(ROOT, script).spawn_silent();
+    // Between its exec and its deed the daemon looks at something else, so
+    // that without a hold, too, only one program is possible.
+    host.sh(ROOT, "echo > ready; echo > .ssh/between").ok();
+    daemon.alert(ANY, &ROOT.ssh("between"));
+    host.sh(ROOT, "echo > go").ok();
+    let alert = daemon.alert(ANY, &ROOT.ssh("new"));
+    daemon.stop();
+    let shown = alert.brief();
+    assert_eq!(
+        alert.number("process.pid"),
+        Some(shell.pid().into()),
+        "{shown}"
+    );
+    let is_dash = alert.is("process.executable", "/usr/bin/dash");
+    let certain = alert.get("ssh_keywatch.attribution.certain") == true;
+    assert!(is_dash || !certain, "{shown}");
+    // It has become sleep by now, perhaps: then both are possible.
+    let named = alert.get("ssh_keywatch.attribution").to_string();
+    assert!(is_dash || named.contains("/usr/bin/dash"), "{shown}");
+    assert_ne!(alert.text("process.executable"), "/usr/bin/sleep");
+    certain && alert.is("ssh_keywatch.attribution.method", "held")
 }
 
 /// The processors that a thread of process `pid` may run on.

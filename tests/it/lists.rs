@@ -136,6 +136,18 @@ fn an_exception_keeps_quiet_what_its_writer_added_and_no_other() {
 /// Each has an event of its own, and what is in the file is laid to who wrote it.
 #[test]
 fn what_a_second_process_writes_is_not_laid_to_the_first() {
+    for _ in 0..10 {
+        if what_two_processes_write() {
+            return;
+        }
+    }
+    panic!("they never write one right after the other");
+}
+
+/// Whether the second wrote before what the first did was decided: else what is said of the
+/// first may be what the second has written by then.
+#[track_caller]
+fn what_two_processes_write() -> bool {
     let host = host();
     let daemon = host.daemon().rule("any", &any_change()).start();
     host.sh(
@@ -146,6 +158,16 @@ fn what_a_second_process_writes_is_not_laid_to_the_first() {
     .ok();
     let list = ANN.ssh("authorized_keys");
     let alert = daemon.alert(ADDED, &list);
+    let made = daemon.line("creation", |line| {
+        line.is_alert_of(ANY) && line.is("file.path", &list) && line.is("event.action", "creation")
+    });
+    let [made_at, alert_at] = [&made, &alert].map(|line| line.text("@timestamp").parse());
+    let (made_at, alert_at): (jiff::Timestamp, jiff::Timestamp) =
+        (made_at.unwrap(), alert_at.unwrap());
+    if alert_at.duration_since(made_at) >= jiff::SignedDuration::from_millis(90) {
+        daemon.stop();
+        return false;
+    }
     assert!(adds(&alert, "two"), "{}", alert.brief());
     assert!(
         alert.is("process.executable", "/usr/bin/tee"),
@@ -153,7 +175,6 @@ fn what_a_second_process_writes_is_not_laid_to_the_first() {
         alert.brief()
     );
     assert!(alert.get("ssh_keywatch.key.others_wrote").is_null());
-    let made = daemon.alert(ANY, &list);
     assert!(
         made.is("process.executable", "/usr/bin/touch"),
         "{}",
@@ -163,6 +184,7 @@ fn what_a_second_process_writes_is_not_laid_to_the_first() {
     let ended = daemon.stop();
     assert_eq!(ended.alerts(ADDED).len(), 1);
     ended.assert_nothing_lost();
+    true
 }
 
 /// What sshd takes for a key is told, and what we cannot read is no reason to be silent.
@@ -204,18 +226,22 @@ fn lines_that_are_written_so_that_only_sshd_reads_them_are_told() {
             .nth(3)
             .cloned()
     });
-    host.sh(
-        ANN,
-        "at=$(($(wc -c < keys/one.pub) + 1300001))
-         dd if=keys/two.pub of=.ssh/authorized_keys oflag=seek_bytes seek=$at conv=notrunc status=none",
-    )
-    .ok();
-    let alert = daemon.find(SOON, "alert on what was written in its middle", |log| {
-        log.iter()
-            .filter(|line| line.is_alert_of(ADDED))
-            .nth(4)
-            .cloned()
+    // That much may not be read in time, which is said; then once more.
+    let mut tries = ["two", "one", "two", "one", "two"].iter().enumerate();
+    let alert = tries.find_map(|(number, key)| {
+        let script = format!(
+            "at=$(($(wc -c < keys/one.pub) + 1300001))
+             dd if=keys/{key}.pub of=.ssh/authorized_keys oflag=seek_bytes seek=$at conv=notrunc status=none"
+        );
+        host.sh(ANN, &script).ok();
+        let alert = daemon.find(SOON, "alert on what was written in its middle", |log| {
+            let mut alerts = log.iter().filter(|line| line.is_alert_of(ADDED));
+            alerts.nth(4 + number).cloned()
+        });
+        let is_late = alert.is("ssh_keywatch.key.unread", "timeout");
+        (!is_late).then_some(alert)
     });
+    let alert = alert.expect("it is read in time");
     assert_eq!(*alert.get("ssh_keywatch.key.too_large"), true);
     assert!(alert.get("ssh_keywatch.key.added_count").is_null());
     daemon.stop().assert_nothing_lost();

@@ -96,6 +96,9 @@ fn installed_it_watches_at_once_and_tells_what_a_login_made() {
 fn the_sandbox_hides_nothing() {
     let host = Machine::boot();
     host.account("ann");
+    // What is made in a new directory may be found by a look into it, by nobody.
+    host.sh("install -d -m 700 -o ann -g ann /home/ann/.ssh")
+        .ok();
     host.dpkg(&package(None)).ok();
     let rule = include_str!("any.toml");
     std::fs::write(host.path("/etc/ssh-keywatch/rules.d/any.toml"), rule).unwrap();
@@ -119,7 +122,7 @@ fn the_sandbox_hides_nothing() {
     // Programs below /tmp, which a unit likes to have for itself.
     host.login(
         "ann",
-        "mkdir .ssh; cp /usr/bin/touch /tmp/touched; /tmp/touched .ssh/made; \
+        "cp /usr/bin/touch /tmp/touched; /tmp/touched .ssh/made; \
          cp /usr/bin/mv /tmp/moved; touch x; /tmp/moved x .ssh/renamed; \
          unshare --user --map-root-user --mount touch .ssh/elsewhere",
     )

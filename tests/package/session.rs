@@ -27,6 +27,19 @@ fn lineage(alert: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// Logs in by a command that makes this file, and then waits to read from /srv/end: the session
+/// lasts until it has been told of. Gives the alert, and what the command said.
+#[track_caller]
+fn told(host: &Machine, login: &str, file: &str) -> (Value, String) {
+    host.sh("[ -p /srv/end ] || mkfifo -m 666 /srv/end").ok();
+    std::thread::scope(|scope| {
+        let session = scope.spawn(|| host.sh(login));
+        let alert = host.alert(file);
+        host.sh("echo end > /srv/end").ok();
+        (alert, session.join().unwrap().text())
+    })
+}
+
 #[test]
 fn a_key_of_a_unit_names_the_unit() {
     let host = watched();
@@ -96,7 +109,7 @@ fn a_key_made_through_sudo_names_who_logged_in_and_from_where() {
     host.account("svc");
     fs::write(
         host.path("/usr/local/bin/enrol"),
-        "#!/bin/sh\nmkdir -p -m 700 ~/.ssh\nssh-keygen -q -t ed25519 -N '' -f ~/.ssh/made\nexit 0\n",
+        "#!/bin/sh\nmkdir -p -m 700 ~/.ssh\nssh-keygen -q -t ed25519 -N '' -f ~/.ssh/made\nread -r _ < /srv/end\n",
     )
     .unwrap();
     fs::write(
@@ -106,17 +119,15 @@ fn a_key_made_through_sudo_names_who_logged_in_and_from_where() {
     .unwrap();
     host.sh("chmod 755 /usr/local/bin/enrol && chmod 440 /etc/sudoers.d/enrol")
         .ok();
-    let said = host
-        .sh(&login(
-            "ann",
-            "echo $SSH_CONNECTION; sudo -n -H -u svc /usr/local/bin/enrol; exit 0",
-        ))
-        .text();
+    let login = login(
+        "ann",
+        "echo $SSH_CONNECTION; sudo -n -H -u svc /usr/local/bin/enrol; exit 0",
+    );
+    let (alert, said) = told(&host, &login, "/home/svc/.ssh/made");
     let mut connection = said.split_whitespace();
     let address = connection.next().unwrap();
     let port: u16 = connection.next().unwrap().parse().unwrap();
 
-    let alert = host.alert("/home/svc/.ssh/made");
     assert_eq!(alert["user"]["name"], "svc", "{alert:#}");
     let session = &alert["ssh_keywatch"]["session"];
     assert_eq!(session["kind"], "ssh", "{alert:#}");
@@ -225,16 +236,18 @@ fn the_socket_of_an_sshd_is_asked_itself() {
     // Makes a key; gives the alert on it and the connection's address and port.
     let session = |file: &str| {
         let make = keygen(file);
-        let command = format!("readlink /proc/self/ns/net; echo $SSH_CONNECTION; {make}; exit 0");
+        let command = format!(
+            "readlink /proc/self/ns/net; echo $SSH_CONNECTION; {make}; read -r _ < /srv/end; exit 0"
+        );
         let login = login("ann", &command).replacen("ssh ", "ssh -p 2222 ", 1);
-        let said = host.sh(&login).text();
+        let (alert, said) = told(&host, &login, &format!("/home/ann/.ssh/{file}"));
         let mut said = said.split_whitespace();
         let network = said.next().unwrap();
         let outside = host.sh("readlink /proc/self/ns/net").text();
         assert_ne!(network, outside, "sshd has no network of its own");
         let address = said.next().unwrap().to_owned();
         let port: u16 = said.next().unwrap().parse().unwrap();
-        (host.alert(&format!("/home/ann/.ssh/{file}")), address, port)
+        (alert, address, port)
     };
     let (alert, address, port) = session("copied");
     let from = &alert["ssh_keywatch"]["session"]["source_from"];

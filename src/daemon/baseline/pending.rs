@@ -109,8 +109,8 @@ impl Pending {
     }
 
     /// Whether there is enough to be written, or time for it.
-    pub(super) fn is_due(&self) -> bool {
-        self.fresh >= BATCH || self.due.is_some_and(|due| due <= Instant::now())
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.fresh >= BATCH || self.due.is_some_and(|due| due <= now)
     }
 
     /// Asks the receipts. Gives the paths of what was told in vain.
@@ -226,12 +226,12 @@ mod tests {
             pending.put(path, Some(Record::default()), vec![receipt.clone()]);
         }
         assert_eq!(pending.receipts, BATCH, "one stands for all on a path");
-        assert!(pending.is_due(), "so many are a batch");
+        assert!(pending.is_due(Instant::now()), "so many are a batch");
         for doubled in [0, 1, 2, 3, 3] {
             let asked = Instant::now();
             assert!(pending.ask().is_empty());
             pending.again();
-            assert!(!pending.is_due());
+            assert!(!pending.is_due(asked));
             let (due, pause) = (pending.due().unwrap(), BATCH_TIME * (1 << doubled));
             assert!(asked + pause <= due && due <= Instant::now() + pause);
         }

@@ -313,6 +313,20 @@ pub fn overdue(ended: &Ended) -> usize {
         .sum()
 }
 
+/// So many were not held at most as were let go because they had waited too long.
+#[track_caller]
+pub fn assert_held(ended: &Ended, alerts: &[&Document]) {
+    let mut unheld = alerts.to_vec();
+    unheld.retain(|alert| !alert.is("ssh_keywatch.attribution.method", "held"));
+    assert!(
+        unheld.len() <= overdue(ended),
+        "{} are not held, {} were let go: {}",
+        unheld.len(),
+        overdue(ended),
+        unheld[0].brief()
+    );
+}
+
 /// Waits until `count` files are told of, each by an alert with its action.
 #[track_caller]
 pub fn wait_for(daemon: &Daemon<'_>, wanted: &BTreeMap<String, &'static str>) {

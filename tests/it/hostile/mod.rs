@@ -10,9 +10,12 @@ use crate::daemon::{Daemon, Ended};
 use crate::document::{ANY, Document, anything};
 use crate::host::{ANN, Host, User};
 
-/// A daemon that tells everything.
+/// A daemon that tells everything, once it knows what was there before.
+#[track_caller]
 fn start(host: &Host) -> Daemon<'_> {
-    host.daemon().rule("any", &anything()).start()
+    let daemon = host.daemon().rule("any", &anything()).start();
+    daemon.compared();
+    daemon
 }
 
 /// Waits for the alert on `path` that a comparison raised.

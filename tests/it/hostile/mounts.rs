@@ -56,6 +56,10 @@ fn a_home_that_is_mounted_while_it_runs() {
     made(&host, &daemon, "/home/late/.ssh/new");
     // Once more, and it is known; what changed meanwhile is not.
     host.sh(ROOT, "mount --move /home/late /srv/other").ok();
+    daemon.roots(SOON, "it is still watched", |roots| {
+        let is_it = |root: &serde_json::Value| root["path"] == "/home/late/.ssh";
+        !roots.iter().any(is_it)
+    });
     host.sh(
         ROOT,
         "echo > /srv/other/.ssh/meanwhile; mount --move /srv/other /home/late",

@@ -2,11 +2,13 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{assert_untold, made, made_by, start};
 use crate::daemon::Daemon;
 use crate::document::{ANY, Document};
 use crate::host::{ANN, Host, ROOT, TOOLS};
+use crate::process::SOON;
 
 #[test]
 fn a_dot_ssh_of_mode_000() {
@@ -60,8 +62,17 @@ fn files_and_directories_that_cannot_be_changed() {
     host.sh(ROOT, "cd /home/disk/.ssh; echo > fixed; chattr +i fixed")
         .ok();
     daemon.alert(ANY, "/home/disk/.ssh/fixed");
-    // Nothing of the daemon keeps it mounted.
-    host.sh(ROOT, "umount /home/disk").ok();
+    // Nothing of the daemon keeps it mounted for longer than a look takes.
+    let until = Instant::now() + SOON;
+    loop {
+        let umount = host.sh(ROOT, "umount /home/disk").output();
+        if umount.status.success() {
+            break;
+        }
+        let is_busy = umount.stderr.contains("busy");
+        assert!(is_busy && Instant::now() < until, "{umount:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     daemon.stop().assert_nothing_lost();
 }
 
@@ -176,7 +187,7 @@ fn chroots_and_namespaces_of_others() {
 
 /// Waits for as many alerts on files as there are names, and returns their paths.
 fn paths(daemon: &Daemon<'_>, count: usize) -> Vec<String> {
-    daemon.find(crate::process::SOON, "alerts on all names", |log| {
+    daemon.find(SOON, "alerts on all names", |log| {
         let alerts = log.iter().filter(|line| line.is_alert_of(ANY));
         let paths: Vec<_> = alerts
             .map(|line| line.text("file.path").to_owned())
@@ -279,7 +290,7 @@ fn names_in_a_directory_that_folds_them() {
     ] {
         host.sh(ANN, &format!("cd /home/fold; {script}")).ok();
         told.push(action);
-        daemon.find(crate::process::SOON, script, |log| {
+        daemon.find(SOON, script, |log| {
             let count = log.iter().filter(|line| is_told(line)).count();
             (count >= told.len()).then_some(())
         });

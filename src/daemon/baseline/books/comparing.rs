@@ -173,7 +173,7 @@ impl Books {
         let tried = self.failing.map(|tried| tried.elapsed());
         if tried.is_some_and(|tried| tried < HEARTBEAT) {
             self.pending.again();
-        } else if self.pending.is_due() {
+        } else if self.pending.is_due(Instant::now()) {
             self.write();
         }
     }
