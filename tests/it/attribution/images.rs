@@ -259,7 +259,10 @@ fn nor_does_one_that_has_no_identity() {
         exec unshare -Urmpf sh -ec 'mount -t tmpfs none /mnt; mkdir /mnt/here; bindfs served /mnt/here
             mount --bind /mnt/here/act /usr/bin/ssh-keygen
             exec /usr/bin/ssh-keygen create $0' $p";
-    let made = alert(&host, ANN, script);
+    let daemon = start(&host);
+    let path = ANN.ssh("key");
+    host.sh(ANN, &format!("p={path} T={TOOLS}\n{script}")).ok();
+    let made = daemon.alert(ANY, &path);
     assert_is(&made, KEYGEN, "replaced", None);
     assert_hash(&made, "");
 }
