@@ -423,9 +423,17 @@ impl Tree {
     /// Opens a directory by its path and makes sure that it is still the same.
     fn open(&mut self, node: NodeId) -> Option<OwnedFd> {
         let node = self.nodes.get(&node)?;
-        let reached = self.mounts.walk(None, &node.path, node.linked).ok()?;
-        let is_directory = reached.glance.kind == libc::S_IFDIR;
-        (is_directory && ObjectId::of(reached.fd.as_fd()).ok()? == node.id).then_some(reached.fd)
+        at(&mut self.mounts, &node.path, node.linked, &node.id)
+    }
+
+    /// Whether a directory is what is at this place; a link there is followed, if that is
+    /// wanted.
+    fn is_at(&mut self, node: NodeId, (parent, name): (NodeId, &OsStr), follow: bool) -> bool {
+        let (Some(node), Some(parent)) = (self.nodes.get(&node), self.nodes.get(&parent)) else {
+            return false;
+        };
+        let path = parent.path.join(name);
+        at(&mut self.mounts, &path, follow, &node.id).is_some()
     }
 
     fn object_at(&mut self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
@@ -475,4 +483,11 @@ impl Tree {
             }
         }
     }
+}
+
+/// Opens the directory at this path, if it is this one.
+fn at(mounts: &mut Mounts, path: &Path, follow: bool, id: &ObjectId) -> Option<OwnedFd> {
+    let reached = mounts.walk(None, path, follow).ok()?;
+    let is_directory = reached.glance.kind == libc::S_IFDIR;
+    (is_directory && ObjectId::of(reached.fd.as_fd()).ok()? == *id).then_some(reached.fd)
 }
