@@ -480,6 +480,9 @@ impl Tree {
         for node in std::mem::take(&mut self.unscanned) {
             if let Some(dir) = self.open(node) {
                 self.scan(&dir, None, node, &Finds::News(Finder::nobody()), out);
+            } else if self.nodes.contains_key(&node) {
+                // It is not there at this moment alone, or a record will tell where it is.
+                self.unscanned.insert(node);
             }
         }
     }

@@ -238,6 +238,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::ffi::OsString;
     use std::fs;
     use std::path::{Path, PathBuf};
 
@@ -393,9 +394,12 @@ mod tests {
         fs::rename(&ann, &away).unwrap();
         tree.look_on(&mut notices);
         assert!(!tree.has_looks() && tree.owes());
+        // However long it is away.
+        tree.catch_up(Instant::now(), &mut notices);
+        assert!(tree.owes());
         fs::rename(&away, &ann).unwrap();
         fs::create_dir(ann.join("d")).unwrap();
         tree.catch_up(Instant::now(), &mut notices);
-        assert!(tree.by_path(&ann.join("d")).is_some());
+        assert!(tree.by_path(&ann.join("d")).is_some() && !tree.owes());
     }
 }
