@@ -182,6 +182,13 @@ pub(super) mod tests {
     #[derive(Default)]
     pub(in crate::watch::tree) struct Settled(Arc<Mutex<BTreeSet<OsString>>>);
 
+    impl Settled {
+        /// Those that are.
+        pub(in crate::watch::tree) fn names(&self) -> Arc<Mutex<BTreeSet<OsString>>> {
+            Arc::clone(&self.0)
+        }
+    }
+
     impl Marker for Settled {
         fn mark(
             &mut self,
@@ -220,7 +227,7 @@ pub(super) mod tests {
         files: usize,
         marker: Settled,
     ) -> Tree {
-        let patterns = directories.iter().map(|it| Pattern::literal(it).unwrap());
+        let patterns = directories.iter().map(|it| Pattern::parse(it).unwrap());
         let scope = Scope {
             patterns: patterns.collect(),
             limit: 1000,

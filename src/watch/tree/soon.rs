@@ -402,4 +402,34 @@ mod tests {
         tree.catch_up(Instant::now(), &mut notices);
         assert!(tree.by_path(&ann.join("d")).is_some() && !tree.owes());
     }
+
+    #[test]
+    fn a_muted_home_that_is_renamed_is_listened_to_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = dir.path().canonicalize().unwrap();
+        let [ann, carl] = ["ann", "carl"].map(|name| homes.join(name));
+        fs::create_dir(&ann).unwrap();
+        fs::create_dir(ann.join(".ssh")).unwrap();
+        let mut tree = tree_of(&[&homes.join("*/.ssh")], 10_000, Settled::default());
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home: Home = ann.as_path().into();
+        tree.mute(&home);
+        fs::write(ann.join(".ssh/meanwhile"), "").unwrap();
+        let (node, base) = (
+            tree.by_path(&ann.join(".ssh")).unwrap(),
+            tree.by_path(&homes).unwrap(),
+        );
+        let id = Some(tree.nodes[&tree.by_path(&ann).unwrap()].id.clone());
+        fs::rename(&ann, &carl).unwrap();
+        let [from, to] = ["ann", "carl"].map(|name| Some((base, OsStr::new(name))));
+        tree.renamed(from, to, id, true, None, &mut notices);
+        tree.unmute(&home);
+        while tree.has_looks() {
+            tree.look_on(&mut notices);
+        }
+        assert_eq!(tree.by_path(&carl.join(".ssh")), Some(node));
+        assert!(tree.nodes.values().all(|node| !node.muted));
+        assert_eq!(found(&notices), [carl.join(".ssh/meanwhile")].into());
+    }
 }

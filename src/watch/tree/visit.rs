@@ -477,6 +477,7 @@ impl Tree {
             let Some(entry) = self.nodes.get_mut(&node) else {
                 continue;
             };
+            let is_lost = entry.muted && former != home;
             entry.home = home;
             left.extend(
                 entry
@@ -484,6 +485,10 @@ impl Tree {
                     .iter()
                     .map(|(name, child)| (*child, path.join(name))),
             );
+            if is_lost {
+                // When its time is over, it would be looked for under the former home.
+                self.put_off_marks(node);
+            }
             self.marker.moved(&old, &path, watched);
             if let Some(dir) = self.open(node) {
                 self.follow_interest(node, dir.as_fd(), out);
