@@ -222,6 +222,8 @@ impl Tree {
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.muted = false;
                 }
+                // Another group may hold by now, to which no file has settled.
+                self.settle_known(id, dir.as_fd());
                 self.mark_again(id, dir.as_fd(), out);
                 self.marker.unmuted(dir.as_fd());
             }
@@ -431,5 +433,26 @@ mod tests {
         assert_eq!(tree.by_path(&carl.join(".ssh")), Some(node));
         assert!(tree.nodes.values().all(|node| !node.muted));
         assert_eq!(found(&notices), [carl.join(".ssh/meanwhile")].into());
+    }
+
+    #[test]
+    fn files_of_a_muted_home_are_not_held_for_they_are_unsettled() {
+        let dir = tempfile::tempdir().unwrap();
+        let ann = dir.path().canonicalize().unwrap();
+        fs::write(ann.join("file"), "").unwrap();
+        let settled = Settled::default();
+        let names = settled.names();
+        let mut tree = tree_of(&[&ann], 10_000, settled);
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home: Home = ann.as_path().into();
+        tree.mute(&home);
+        // Another group holds now, which knows of no file.
+        names.lock().unwrap().clear();
+        tree.mark_all_again(&mut notices);
+        assert!(names.lock().unwrap().is_empty());
+        tree.unmute(&home);
+        tree.look_on(&mut notices);
+        assert_eq!(*names.lock().unwrap(), [OsString::from("file")].into());
     }
 }
