@@ -44,6 +44,18 @@ impl Tree {
         Some((home, node.muted))
     }
 
+    /// The home that a directory lies in.
+    #[must_use]
+    pub fn lies_in(&self, node: NodeId) -> Option<&Home> {
+        self.nodes.get(&node)?.home.as_ref()
+    }
+
+    /// Whether a directory lies in a home that is muted.
+    #[must_use]
+    pub fn is_muted(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.muted)
+    }
+
     /// The home that most records were of since there has been something in the queue, or
     /// this was last asked, if they were more than half of all; and how many there were.
     pub fn loudest(&mut self) -> Option<(Home, u64)> {

@@ -436,6 +436,38 @@ mod tests {
     }
 
     #[test]
+    fn what_went_away_while_nobody_listened_is_not_taken_for_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let ann = dir.path().canonicalize().unwrap();
+        let files = ["one", "two", "stays"].map(|name| ann.join(name));
+        for file in &files {
+            fs::write(file, "").unwrap();
+        }
+        let mut tree = tree_of(&[&ann], 10_000, Settled::default());
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home: Home = ann.as_path().into();
+        tree.mute(&home);
+        fs::remove_file(&files[0]).unwrap();
+        tree.unmute(&home);
+        while tree.has_looks() {
+            tree.look_on(&mut notices);
+        }
+        assert_eq!(
+            files.each_ref().map(|it| tree.is_known(it)),
+            [false, true, true]
+        );
+        // Nor is what went away in an overflow.
+        fs::remove_file(&files[1]).unwrap();
+        tree.rescan(&mut notices);
+        assert_eq!(
+            files.each_ref().map(|it| tree.is_known(it)),
+            [false, false, true]
+        );
+        assert!(notices.is_empty(), "{notices:?}");
+    }
+
+    #[test]
     fn files_of_a_muted_home_are_not_held_for_they_are_unsettled() {
         let dir = tempfile::tempdir().unwrap();
         let ann = dir.path().canonicalize().unwrap();

@@ -3,6 +3,7 @@
 //! Owns the order "mark first, scan then", and how a directory is opened so
 //! that nobody can lead us astray.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::num::NonZeroU64;
@@ -169,7 +170,7 @@ impl Tree {
                 .waypoints
                 .iter()
                 .any(|(index, done)| self.patterns[*index].name(*done).is_none());
-        let mut found = Listed::default();
+        let (mut found, mut is_listed) = (Listed::default(), false);
         let home = entry.home.clone().filter(|_| entry.role.watched);
         if let (Some(home), Finds::News(finder)) = (&home, finds) {
             if self.must_wait(home) {
@@ -185,7 +186,7 @@ impl Tree {
         if listed {
             let most = home.as_ref().map(|_| self.homes.limits().files);
             match list(dir.as_fd(), most) {
-                Ok(names) => found = names,
+                Ok(names) => (found, is_listed) = (names, true),
                 Err(error) => out.push(Notice::Problem(Problem::Unlisted {
                     path: entry.path.to_path_buf(),
                     reason: error.to_string(),
@@ -211,7 +212,34 @@ impl Tree {
             names.extend(LOOKED_FOR.map(|name| (OsString::from(name), None)));
             self.at_limit(node, Limit::Files, out);
         }
+        if is_listed && matches!(finds, Finds::News(_)) {
+            self.erase_missing(dir, node, &names);
+        }
         self.look_through(dir, footing, node, names, finds, out);
+    }
+
+    /// Forgets the files that are not there any more: nobody may have listened when they
+    /// went. One that a record tells of after all is told, and else a comparison finds it.
+    fn erase_missing(&mut self, dir: &OwnedFd, node: NodeId, names: &[Name]) {
+        let Some(entry) = self.nodes.get(&node).filter(|it| it.entries.len() > 0) else {
+            return;
+        };
+        let listed: HashSet<&OsStr> = names.iter().map(|(name, _)| &**name).collect();
+        let missing = entry.entries.names().filter(|name| !listed.contains(name));
+        let missing: Vec<OsString> = missing.map(OsStr::to_owned).collect();
+        let (fsid, home) = (entry.fsid(), entry.home.clone());
+        if let Some(home) = home.filter(|_| !missing.is_empty()) {
+            let cost = self.homes.looked(&home, missing.len());
+            self.soon.looked(&home, cost);
+        }
+        for name in missing {
+            self.beat.tick();
+            // It may be known by another spelling, be back, or be one too many to be listed.
+            let there = ObjectId::at(dir.as_fd(), &name, fsid);
+            if there.is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT)) {
+                self.erase(node, &name);
+            }
+        }
     }
 
     /// Looks at these names in a marked directory.
