@@ -11,6 +11,9 @@ use std::sync::Arc;
 use super::{NodeId, Tree};
 use crate::watch::home::Home;
 
+/// So many names take as long as one record.
+const AS_ONE: usize = 64;
+
 /// Records since there has been something in the queue, or since it was last asked whose
 /// most of them are.
 #[derive(Debug, Default)]
@@ -62,6 +65,16 @@ impl Tree {
         let heard = std::mem::take(&mut self.heard);
         let loudest = heard.homes.into_iter().max_by_key(|(_, heard)| *heard);
         loudest.filter(|(_, of_home)| of_home * 2 > heard.all)
+    }
+
+    /// A record of this directory was about so many names that it is as much to do as many.
+    pub(super) fn heard_much(&mut self, node: NodeId, names: usize) {
+        let node = self.nodes.get(&node).filter(|node| !node.muted);
+        if let Some(home) = node.and_then(|node| node.home.as_ref()) {
+            let records = u64::try_from(names / AS_ONE).unwrap_or(u64::MAX);
+            *self.heard.homes.entry(Arc::clone(home)).or_default() += records;
+            self.heard.all += records;
+        }
     }
 
     fn nodes_of(&self, home: &Home) -> Vec<(PathBuf, NodeId)> {

@@ -409,7 +409,7 @@ mod tests {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
     use super::*;
-    use crate::watch::tree::settling::tests::{Settled, tree_of};
+    use crate::watch::tree::settling::tests::{Settled, tree_with};
 
     /// A home with a `.ssh` that is watched, and in which records are made up.
     struct Ann {
@@ -425,7 +425,8 @@ mod tests {
             let home = dir.path().canonicalize().unwrap();
             fs::create_dir(home.join(".ssh")).unwrap();
             prepare(&home);
-            let mut tree = tree_of(&[&home.join(".ssh")], 10_000, Settled::default());
+            let limits = (1000, 10_000);
+            let mut tree = tree_with(&[&home.join(".ssh")], limits, Settled::default());
             tree.start(&mut Vec::new()).unwrap();
             Self {
                 _dir: dir,
@@ -581,5 +582,28 @@ mod tests {
         ann.settle();
         ann.assert_watched(".ssh/b");
         assert_eq!(ann.told, [ann.home.join(".ssh/b/file")]);
+    }
+
+    #[test]
+    fn a_large_directory_that_is_renamed_costs_its_home_and_shows_life() {
+        const MANY: usize = 500;
+        let mut ann = Ann::new(|home| {
+            for number in 0..MANY {
+                fs::create_dir_all(home.join(format!(".ssh/top/d{number}"))).unwrap();
+            }
+        });
+        let real = ann.id(".ssh/top");
+        let beats = ann.tree.beat().count();
+        ann.mv(".ssh/top", ".ssh/other");
+        let node = ann.tree.by_path(&ann.home.join(".ssh")).unwrap();
+        for _ in 0..4 {
+            ann.tree.heard(node);
+        }
+        ann.renamed((".ssh/top", ".ssh/other"), &real, true);
+        assert!(ann.tree.beat().count() - beats > MANY as u64);
+        let (_, records) = ann.tree.loudest().unwrap();
+        assert!(records > 8, "{records}");
+        ann.settle();
+        ann.assert_watched(&format!(".ssh/other/d{}", MANY - 1));
     }
 }

@@ -452,7 +452,8 @@ impl Tree {
         }
     }
 
-    /// A directory kept its role and got another path.
+    /// A directory kept its role and got another path, and with it all below. It costs
+    /// nobody but its home: there may be thousands, and nothing of them is looked at.
     pub(super) fn relabel(
         &mut self,
         node: NodeId,
@@ -460,12 +461,16 @@ impl Tree {
         name: &OsStr,
         out: &mut Vec<Notice>,
     ) {
-        self.moves += 1;
         let Some(new_parent) = self.nodes.get(&parent) else {
             return;
         };
         let new_path = new_parent.path.join(name);
         let old = &self.nodes[&node];
+        // inotify has lost the watch of what was elsewhere in between.
+        if *old.path == *new_path && self.marker.evidence() == Evidence::Fanotify {
+            return;
+        }
+        self.moves += 1;
         self.briefs.remove_below(&old.path);
         let (old_parent, old_name) = (old.parent, old.path.file_name().map(OsStr::to_owned));
         if let (Some(old_parent), Some(old_name)) = (old_parent, old_name)
@@ -485,43 +490,67 @@ impl Tree {
             entry.parent = Some(parent);
         }
         let mut left = vec![(node, new_path)];
+        let mut number = 0;
         while let Some((node, path)) = left.pop() {
-            let Some(entry) = self.nodes.get_mut(&node) else {
-                continue;
-            };
-            let old = std::mem::replace(&mut entry.path, path.clone().into_boxed_path());
-            let watched = entry.role.watched;
-            let former = entry.home.take();
-            let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
-            let home = self.home_of(above, &role, &path);
-            if former != home {
-                if let Some(former) = &former {
-                    self.homes.give(former, 1, files);
-                }
-                if let Some(home) = &home {
-                    self.homes.take(home, 1, files);
-                }
+            self.beat.tick();
+            number += self.relabel_one(node, path, &mut left, out);
+        }
+        if number > 1
+            && let Some(home) = self.nodes.get(&node).and_then(|node| node.home.clone())
+        {
+            let cost = self.homes.looked(&home, number);
+            self.soon.looked(&home, cost);
+            self.heard_much(node, number);
+        }
+    }
+
+    /// Gives one directory its new path, and has those in it `left`; says how many names
+    /// that was.
+    fn relabel_one(
+        &mut self,
+        node: NodeId,
+        path: PathBuf,
+        left: &mut Vec<(NodeId, PathBuf)>,
+        out: &mut Vec<Notice>,
+    ) -> usize {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return 0;
+        };
+        let old = std::mem::replace(&mut entry.path, path.clone().into_boxed_path());
+        let watched = entry.role.watched;
+        let former = entry.home.take();
+        let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
+        let home = self.home_of(above, &role, &path);
+        if former != home {
+            if let Some(former) = &former {
+                self.homes.give(former, 1, files);
             }
-            let Some(entry) = self.nodes.get_mut(&node) else {
-                continue;
-            };
-            let is_lost = entry.muted && former != home;
-            entry.home = home;
-            left.extend(
-                entry
-                    .children
-                    .iter()
-                    .map(|(name, child)| (*child, path.join(name))),
-            );
-            if is_lost {
-                // When its time is over, it would be looked for under the former home.
-                self.put_off_marks(node);
-            }
-            self.marker.moved(&old, &path, watched);
-            if let Some(dir) = self.open(node) {
-                self.follow_interest(node, dir.as_fd(), out);
+            if let Some(home) = &home {
+                self.homes.take(home, 1, files);
             }
         }
+        let interest = self.interest(&path, watched);
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return 0;
+        };
+        let is_lost = entry.muted && former != home;
+        entry.home = home;
+        left.extend(
+            entry
+                .children
+                .iter()
+                .map(|(name, child)| (*child, path.join(name))),
+        );
+        let is_other = entry.interest != interest;
+        if is_lost {
+            // When its time is over, it would be looked for under the former home.
+            self.put_off_marks(node);
+        }
+        self.marker.moved(&old, &path, watched);
+        if is_other && let Some(dir) = self.open(node) {
+            self.follow_interest(node, dir.as_fd(), out);
+        }
+        1 + files
     }
 }
 
