@@ -153,6 +153,11 @@ impl Node {
     fn fsid(&self) -> [u8; 8] {
         self.id.file_system()
     }
+
+    /// How many levels below the watched root a directory in it is.
+    fn depth_below(&self) -> usize {
+        usize::from(self.role.watched) * (usize::from(self.depth) + 1)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -401,6 +401,7 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
@@ -409,6 +410,7 @@ mod tests {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
     use super::*;
+    use crate::watch::tree::MAX_DEPTH;
     use crate::watch::tree::settling::tests::{Settled, tree_with};
 
     /// A home with a `.ssh` that is watched, and in which records are made up.
@@ -605,5 +607,52 @@ mod tests {
         assert!(records > 8, "{records}");
         ann.settle();
         ann.assert_watched(&format!(".ssh/other/d{}", MANY - 1));
+    }
+
+    #[test]
+    fn no_rename_makes_a_directory_known_deeper_than_any_may_be() {
+        const HALF: usize = MAX_DEPTH / 2 + 8;
+        let chain = |name: &str| format!(".ssh/{name}{}", "/d".repeat(HALF - 1));
+        let mut ann = Ann::new(|home| {
+            for name in ["one", "two"] {
+                fs::create_dir_all(home.join(chain(name))).unwrap();
+            }
+        });
+        let two = ann.id(".ssh/two");
+        let (ssh, name) = ann.place(".ssh/two");
+        let deep = ann.tree.by_path(&ann.home.join(chain("one"))).unwrap();
+        ann.mv(".ssh/two", &format!("{}/two", chain("one")));
+        let mut out = Vec::new();
+        let (from, to) = (Some((ssh, name)), Some((deep, name)));
+        ann.tree.renamed(from, to, Some(two), true, None, &mut out);
+        let too_deep = |notice: &Notice| {
+            let Notice::Problem(Problem::TooDeep { path, .. }) = notice else {
+                panic!("{notice:?}");
+            };
+            path.strip_prefix(&ann.home).unwrap().components().count()
+        };
+        // Below .ssh, which has no depth itself.
+        assert_eq!(
+            out.iter().map(too_deep).collect::<Vec<_>>(),
+            [MAX_DEPTH + 2]
+        );
+        let nodes = ann.tree.nodes.values().filter(|node| node.role.watched);
+        let depths: BTreeSet<usize> = nodes.map(|node| usize::from(node.depth)).collect();
+        assert_eq!(depths, (0..=MAX_DEPTH).collect());
+        assert_eq!(ann.tree.watched(), MAX_DEPTH + 1);
+        // Back up, what is there is known again, and as deep as it is.
+        ann.mv(&format!("{}/two", chain("one")), ".ssh/two");
+        let (from, to) = (Some((deep, name)), Some((ssh, name)));
+        ann.tree.renamed(
+            from,
+            to,
+            Some(ann.id(".ssh/two")),
+            true,
+            None,
+            &mut Vec::new(),
+        );
+        ann.settle();
+        ann.assert_watched(&chain("two"));
+        assert_eq!(ann.tree.watched(), 2 * HALF + 1);
     }
 }

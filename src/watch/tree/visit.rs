@@ -19,7 +19,7 @@ use rustix::fs::{FileType, RawDir};
 use super::entries::Entries;
 use super::leaving::{AT_ONCE, Kind};
 use super::listing::digest;
-use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
+use super::{Finder, Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
 use crate::sys::stat::{Glance, glance};
@@ -40,14 +40,7 @@ impl Tree {
         out: &mut Vec<Notice>,
     ) {
         let (path, depth) = match parent.and_then(|parent| self.nodes.get(&parent)) {
-            Some(node) => (
-                node.path.join(name),
-                if node.role.watched {
-                    usize::from(node.depth) + 1
-                } else {
-                    0
-                },
-            ),
+            Some(node) => (node.path.join(name), node.depth_below()),
             None => (PathBuf::from("/"), 0),
         };
         let (footing, id) = match Come::complete(come, dir, parent.is_none()) {
@@ -490,17 +483,36 @@ impl Tree {
             entry.parent = Some(parent);
         }
         let mut left = vec![(node, new_path)];
-        let mut number = 0;
+        let (mut number, mut deep) = (0, Vec::new());
         while let Some((node, path)) = left.pop() {
             self.beat.tick();
             number += self.relabel_one(node, path, &mut left, out);
+            if let Some(entry) = self.nodes.get(&node)
+                && usize::from(entry.depth) > MAX_DEPTH
+            {
+                deep.push(node);
+            }
         }
+        self.leave_too_deep(deep, out);
         if number > 1
             && let Some(home) = self.nodes.get(&node).and_then(|node| node.home.clone())
         {
             let cost = self.homes.looked(&home, number);
             self.soon.looked(&home, cost);
             self.heard_much(node, number);
+        }
+    }
+
+    /// Lets go of directories that came to lie too deep.
+    fn leave_too_deep(&mut self, deep: Vec<NodeId>, out: &mut Vec<Notice>) {
+        for node in deep {
+            if let Some(entry) = self.nodes.get(&node) {
+                out.push(Notice::Problem(Problem::TooDeep {
+                    path: entry.path.to_path_buf(),
+                    limit: MAX_DEPTH,
+                }));
+                self.detach(node);
+            }
         }
     }
 
@@ -521,6 +533,8 @@ impl Tree {
         let former = entry.home.take();
         let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
         let home = self.home_of(above, &role, &path);
+        let parent = above.and_then(|above| self.nodes.get(&above));
+        let depth = parent.map_or(0, |parent| parent.depth_below());
         if former != home {
             if let Some(former) = &former {
                 self.homes.give(former, 1, files);
@@ -535,16 +549,20 @@ impl Tree {
         };
         let is_lost = entry.muted && former != home;
         entry.home = home;
-        left.extend(
-            entry
-                .children
-                .iter()
-                .map(|(name, child)| (*child, path.join(name))),
-        );
+        let was_deepest = usize::from(entry.depth) == MAX_DEPTH && !entry.muted;
+        entry.depth = u8::try_from(depth).unwrap_or(u8::MAX);
+        let children = entry.children.iter();
+        let children = children.map(|(name, child)| (*child, path.join(name)));
+        // What is below one that is too deep goes with it.
+        left.extend(children.filter(|_| depth <= MAX_DEPTH));
         let is_other = entry.interest != interest;
         if is_lost {
             // When its time is over, it would be looked for under the former home.
             self.put_off_marks(node);
+        }
+        if was_deepest && depth < MAX_DEPTH {
+            // What is below it was too deep until now.
+            self.put_off(node, &Finder::nobody());
         }
         self.marker.moved(&old, &path, watched);
         if is_other && let Some(dir) = self.open(node) {
