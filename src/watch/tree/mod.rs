@@ -228,6 +228,8 @@ pub struct Tree {
     /// What the start has found, with the versions of files by this key.
     stock: Option<Listing>,
     stock_key: Option<RandomState>,
+    /// Links through which directories were found first that are known by their own paths.
+    unstocked: BTreeSet<PathBuf>,
     /// How often a directory got another path or was let go.
     moves: u64,
     mounts: Mounts,
@@ -272,6 +274,7 @@ impl Tree {
             made: 0,
             stock: None,
             stock_key: scope.stock,
+            unstocked: BTreeSet::new(),
             remembered: 0,
             limit_said: false,
             file_systems: HashMap::new(),
@@ -317,7 +320,16 @@ impl Tree {
     /// What [`Tree::start`] has found, with the version that each file had after its
     /// directory was marked ([`digest`]), if that was wanted.
     pub fn take_stock(&mut self) -> Option<(Listing, RandomState)> {
-        self.stock.take().zip(self.stock_key.take())
+        let mut stock = self.stock.take();
+        let links = std::mem::take(&mut self.unstocked);
+        if let Some(all) = stock.take_if(|_| !links.is_empty()) {
+            let mut left = Listing::default();
+            for (directory, name, digest) in all.iter().filter(|it| !links.contains(it.0)) {
+                left.push(directory, name, digest);
+            }
+            stock = Some(left);
+        }
+        stock.zip(self.stock_key.take())
     }
 
     /// Ticks with each name that a scan looks at: a large tree takes its time.

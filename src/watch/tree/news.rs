@@ -524,6 +524,11 @@ mod tests {
         ann.settle();
         let node = ann.tree.by_path(&ssh).unwrap();
         assert!(ann.tree.nodes[&node].linked && ann.tree.open(node).is_some());
+        // The records of it are lost.
+        renameat2(AT_FDCWD, &x, AT_FDCWD, &ssh, RenameFlags::RENAME_EXCHANGE).unwrap();
+        ann.tree.rescan(&mut Vec::new());
+        ann.assert_watched(".ssh");
+        ann.assert_watched(".ssh/d");
     }
 
     #[test]

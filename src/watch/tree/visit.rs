@@ -54,12 +54,11 @@ impl Tree {
             }
         };
         if let Some(known) = self.by_object(&id) {
-            // Reached again, by a second record or through another link. If it
-            // is no longer where it was known, this is its place now.
-            if *self.nodes[&known].path == *path || self.open(known).is_some() {
-                return;
+            match self.meet(known, (parent, name), &path, (&role, linked), out) {
+                Met::AsKnown => return,
+                Met::ByItself => return self.scan(dir, Some(footing), known, finds, out),
+                Met::Moved => self.detach(known),
             }
-            self.detach(known);
         }
         if depth > MAX_DEPTH {
             out.push(Notice::Problem(Problem::TooDeep {
@@ -133,6 +132,64 @@ impl Tree {
             }),
         );
         self.scan(dir, Some(footing), node, finds, out);
+    }
+
+    /// A directory that is known is come to again, by a second record, through another link,
+    /// or by itself.
+    fn meet(
+        &mut self,
+        known: NodeId,
+        at: (Option<NodeId>, &OsStr),
+        path: &Path,
+        (role, linked): (&Role, bool),
+        out: &mut Vec<Notice>,
+    ) -> Met {
+        if *self.nodes[&known].path == *path {
+            if !linked {
+                self.no_longer_linked(known, out);
+            }
+            return Met::AsKnown;
+        }
+        if self.open(known).is_none() {
+            return Met::Moved;
+        }
+        if linked || !self.nodes[&known].linked {
+            return Met::AsKnown;
+        }
+        if self.leave_link(known, at, role, out) {
+            Met::ByItself
+        } else {
+            Met::Moved
+        }
+    }
+
+    /// A directory that was known through a link is reached by a path of its own, which stays
+    /// when the link goes: it is known by that from now on. Says whether it could be kept.
+    fn leave_link(
+        &mut self,
+        node: NodeId,
+        (parent, name): (Option<NodeId>, &OsStr),
+        role: &Role,
+        out: &mut Vec<Notice>,
+    ) -> bool {
+        let (Some(entry), Some(parent)) = (self.nodes.get(&node), parent) else {
+            return false;
+        };
+        let is_alike = entry.role == *role;
+        if self.stock.is_some() {
+            self.unstocked.insert(entry.path.to_path_buf());
+        }
+        if let (Some(above), Some(link)) = (entry.parent, entry.path.file_name()) {
+            let links = self.astray.entry(above).or_default();
+            links.insert(link.to_owned());
+        }
+        if is_alike {
+            self.relabel(node, parent, name, out);
+            if let Some(entry) = self.nodes.get_mut(&node) {
+                entry.linked = false;
+            }
+        }
+        is_alike
     }
 
     /// The home that a directory is, or lies in.
@@ -486,7 +543,7 @@ impl Tree {
         let (mut number, mut deep) = (0, Vec::new());
         while let Some((node, path)) = left.pop() {
             self.beat.tick();
-            number += self.relabel_one(node, path, &mut left, out);
+            number += self.relabel_one(node, &path, &mut left, out);
             if let Some(entry) = self.nodes.get(&node)
                 && usize::from(entry.depth) > MAX_DEPTH
             {
@@ -521,18 +578,18 @@ impl Tree {
     fn relabel_one(
         &mut self,
         node: NodeId,
-        path: PathBuf,
+        path: &Path,
         left: &mut Vec<(NodeId, PathBuf)>,
         out: &mut Vec<Notice>,
     ) -> usize {
         let Some(entry) = self.nodes.get_mut(&node) else {
             return 0;
         };
-        let old = std::mem::replace(&mut entry.path, path.clone().into_boxed_path());
+        let old = std::mem::replace(&mut entry.path, path.into());
         let watched = entry.role.watched;
         let former = entry.home.take();
         let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
-        let home = self.home_of(above, &role, &path);
+        let home = self.home_of(above, &role, path);
         let parent = above.and_then(|above| self.nodes.get(&above));
         let depth = parent.map_or(0, |parent| parent.depth_below());
         if former != home {
@@ -543,7 +600,7 @@ impl Tree {
                 self.homes.take(home, 1, files);
             }
         }
-        let interest = self.interest(&path, watched);
+        let interest = self.interest(path, watched);
         let Some(entry) = self.nodes.get_mut(&node) else {
             return 0;
         };
@@ -564,7 +621,7 @@ impl Tree {
             // What is below it was too deep until now.
             self.put_off(node, &Finder::nobody());
         }
-        self.marker.moved(&old, &path, watched);
+        self.marker.moved(&old, path, watched);
         if is_other && let Some(dir) = self.open(node) {
             self.follow_interest(node, dir.as_fd(), out);
         }
@@ -662,6 +719,16 @@ impl Tree {
             Look::Other
         })
     }
+}
+
+/// As what a directory is come to again.
+enum Met {
+    /// Where it is known; this is but another way to it.
+    AsKnown,
+    /// It was known through a link, and is known by this path of its own now.
+    ByItself,
+    /// It is not where it was known, or another role is its own now: it is new here.
+    Moved,
 }
 
 /// Where a directory lies.
@@ -784,18 +851,52 @@ fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> io::Result<Listed> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::watch::tree::settling::tests::{Settled, tree_of};
 
     #[test]
     fn a_directory_that_was_removed_once_it_was_open_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dir");
-        std::fs::create_dir(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let open = nix::fcntl::open(&path, flags, Mode::empty()).unwrap();
-        std::fs::write(path.join("file"), "").unwrap();
+        fs::write(path.join("file"), "").unwrap();
         assert_eq!(list(open.as_fd(), None).unwrap().names.len(), 1);
-        std::fs::remove_dir_all(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
         assert!(list(open.as_fd(), None).unwrap().names.is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_was_found_through_a_link_first_is_known_by_its_own_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = dir.path().canonicalize().unwrap();
+        let [link, real] = ["link/.ssh", "real/.ssh"].map(|name| homes.join(name));
+        fs::create_dir_all(real.join("d")).unwrap();
+        fs::write(real.join("file"), "").unwrap();
+        fs::create_dir(homes.join("link")).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        for link_is_first in [true, false] {
+            let mut wanted = [&*link, &*real];
+            if !link_is_first {
+                wanted.reverse();
+            }
+            let mut tree = tree_of(&wanted, 100, Settled::default());
+            tree.stock_key = Some(std::hash::RandomState::new());
+            let mut notices = Vec::new();
+            tree.start(&mut notices).unwrap();
+            let (stock, _) = tree.take_stock().unwrap();
+            let stock: Vec<_> = stock.iter().map(|it| it.0.join(it.1)).collect();
+            assert_eq!(stock, [real.join("file")]);
+            let node = tree.by_path(&real).unwrap();
+            assert!(!tree.nodes[&node].linked && tree.by_path(&real.join("d")).is_some());
+            assert_eq!(tree.by_path(&link), None);
+            // Should it go, the link is a way to it again.
+            tree.follow_links(&mut notices);
+            assert_eq!(tree.by_path(&real), Some(node));
+            assert!(notices.is_empty(), "{notices:?}");
+        }
     }
 }
