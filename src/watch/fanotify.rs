@@ -395,8 +395,11 @@ impl FanotifyWatch {
         }
         let (created, directory) = (record.is(mask::CREATE), record.is(mask::ONDIR));
         if record.is(mask::RENAME) {
-            let from = self.find(record.from.as_ref());
-            let to = self.find(record.to.as_ref());
+            // What is at the other end is found when that home is heard again.
+            let [from, to] = [&record.from, &record.to].map(|end| {
+                let end = self.find(end.as_ref());
+                end.filter(|(node, _)| !self.tree.is_muted(*node))
+            });
             if from.is_some() || to.is_some() {
                 self.tree
                     .renamed(from, to, record.target, directory, writer, out);
@@ -496,10 +499,16 @@ impl FanotifyWatch {
         writer: Option<&Arc<Writer>>,
         out: &mut Vec<Notice>,
     ) -> bool {
-        let mut entries = [&record.to, &record.entry, &record.from]
+        let entries = [&record.to, &record.entry, &record.from];
+        let entries = entries.into_iter().flatten();
+        let mut nodes = entries.filter_map(|entry| self.tree.by_object(&entry.directory));
+        let first = nodes.next();
+        // What leaves a home that is heard for one that is not is told as what left.
+        let heard = first.into_iter().chain(nodes);
+        let node = heard
             .into_iter()
-            .flatten();
-        let node = entries.find_map(|entry| self.tree.by_object(&entry.directory));
+            .find(|node| !self.is_unheard(*node))
+            .or(first);
         let node = node.or_else(|| Some(self.tree.watched_name(record.target.as_ref()?)?.0));
         let Some((home, muted)) = node.and_then(|node| self.tree.heard(node)) else {
             return false;
@@ -516,6 +525,13 @@ impl FanotifyWatch {
             out.push(Notice::Muted(home, writer.cloned()));
         }
         true
+    }
+
+    /// Whether a directory lies in a home that is muted, or will be with its next record.
+    fn is_unheard(&self, node: NodeId) -> bool {
+        let is_asked =
+            || self.to_mute.is_some() && self.to_mute.as_ref() == self.tree.lies_in(node);
+        self.tree.is_muted(node) || is_asked()
     }
 
     /// Whether all directories that the record names are known.

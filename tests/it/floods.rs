@@ -424,6 +424,8 @@ fn a_home_that_is_louder_than_can_be_read_is_not_listened_to_for_a_while() {
     )
     .ok();
     daemon.alert(ANY, &ANN.ssh("authorized_keys"));
+    host.sh(BOB, ": > .ssh/taken").ok();
+    daemon.alert(ANY, &BOB.ssh("taken"));
     let (directory, file) = (ANN.ssh(""), ANN.ssh("authorized_keys"));
     let rate = mute_ann(&host, &daemon, &file);
     // Nobody hears it, and yet it is found; others are heard meanwhile.
@@ -432,6 +434,14 @@ fn a_home_that_is_louder_than_can_be_read_is_not_listened_to_for_a_while() {
         "rm .ssh/authorized_keys; cat id.pub > .ssh/authorized_keys",
     )
     .ok();
+    // What leaves a home that is heard is told, wherever it goes.
+    let (from, to) = (BOB.ssh("taken"), ANN.ssh("taken"));
+    let mv = host.command("mv").args([&from, &to]).ok();
+    let taken = daemon.line("what left", |line| {
+        line.is_alert_of(ANY) && line.is("file.path", &from) && line.is("event.action", "deletion")
+    });
+    let pid = Some(u64::from(mv.pid));
+    assert_eq!(taken.number("process.pid"), pid, "{}", taken.brief());
     host.sh(BOB, "echo bob > .ssh/meanwhile").ok();
     daemon.alert(ANY, &BOB.ssh("meanwhile"));
     let flood = daemon.line("flood", |line| line.is_alert_of(FLOOD));

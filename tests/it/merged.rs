@@ -4,7 +4,7 @@
 use crate::daemon::Daemon;
 use crate::document::{ANY, Document, anything};
 use crate::holding::Stopped;
-use crate::host::{ANN, Host};
+use crate::host::{ANN, Host, ROOT};
 use crate::process::SOON;
 
 /// What the daemon has told of `path` so far.
@@ -126,4 +126,42 @@ fn a_name_whose_making_was_merged_into_a_record_before_others_is_there() {
     }
     let ended = daemon.stop();
     ended.assert_nothing_lost();
+}
+
+#[test]
+fn a_dot_ssh_that_comes_and_goes_in_one_record_is_watched_on() {
+    let host = Host::new();
+    let daemon = start(&host);
+    let exchange = format!(
+        "my ($x, $y) = ('x', '.ssh'); syscall({}, -100, $x, -100, $y, {}) == 0 or die",
+        libc::SYS_renameat2,
+        libc::RENAME_EXCHANGE
+    );
+    for (number, (before, acts)) in [
+        ("mv .ssh x; ln -s x .ssh", exchange.as_str()),
+        (
+            "rm x; mv .ssh x",
+            "symlink 'x', 'z'; link 'z', '.ssh'; unlink '.ssh'; link 'z', '.ssh'; unlink 'z'",
+        ),
+        (
+            "rm .ssh",
+            "rename 'x', '.ssh'; rename '.ssh', 'c'; rename 'c', 'x'; rename 'x', '.ssh'",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        host.sh(ANN, before).ok();
+        // What was done before is told by then.
+        host.sh(ROOT, &format!("echo > /etc/ssh/before{number}"))
+            .ok();
+        daemon.alert(ANY, &format!("/etc/ssh/before{number}"));
+        at_once(&host, &daemon, acts);
+        host.sh(ROOT, &format!("echo > /etc/ssh/after{number}"))
+            .ok();
+        daemon.alert(ANY, &format!("/etc/ssh/after{number}"));
+        host.sh(ANN, &format!("echo key > .ssh/key{number}")).ok();
+        daemon.alert(ANY, &ANN.ssh(&format!("key{number}")));
+    }
+    daemon.stop().assert_nothing_lost();
 }

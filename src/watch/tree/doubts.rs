@@ -3,13 +3,14 @@
 //! The kernel merges what one process does to one name and object into one record, at
 //! the place of the first that nobody has read: what others did in between comes after
 //! it. So what came and went in one reading of the queue may be there, and what was
-//! replaced may be there again. Owns the names to which that has happened; they are looked
-//! at when the queue has been read to its end, and what is there is told then. Must not
-//! look while what a record that is still to come would tell can wait.
+//! replaced may be there again. Owns the names to which that has happened, those of
+//! directories and of links to them as well; they are looked at when the queue has been read
+//! to its end, and what is there is told then. Must not look while what a record that is
+//! still to come would tell can wait.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
 use super::visit::Spot;
@@ -101,6 +102,14 @@ impl Tree {
         }
     }
 
+    /// The same, if a directory is wanted at this name: what is no directory matters only
+    /// where it can be a link to one.
+    pub(super) fn doubt_directory(&mut self, node: NodeId, name: &OsStr, directory: bool) {
+        if self.is_named(node, name) || (directory && self.is_watched(node)) {
+            self.doubt(node, name);
+        }
+    }
+
     /// Whether a name has come in this reading of the queue.
     pub(super) fn is_young(&self, node: NodeId, name: &OsStr) -> bool {
         let known = self.nodes.get(&node).and_then(|it| it.entries.get(name));
@@ -120,7 +129,7 @@ impl Tree {
             let Some(entry) = entry.filter(|entry| !entry.muted) else {
                 continue;
             };
-            let fsid = entry.fsid();
+            let (fsid, watched) = (entry.fsid(), entry.role.watched);
             if here.as_ref().is_none_or(|(known, _)| *known != node) {
                 here = self.open(node).map(|dir| (node, dir));
             }
@@ -129,6 +138,10 @@ impl Tree {
                 self.unscanned.insert(node);
                 continue;
             };
+            self.make_sure_of_directory(dir, node, &name, out);
+            if !watched {
+                continue;
+            }
             match ObjectId::at(dir.as_fd(), &name, fsid) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                     self.erase(node, &name);
@@ -142,5 +155,27 @@ impl Tree {
                 }
             }
         }
+    }
+
+    /// Comes to the directory that is at this name, and lets go of one that is not.
+    fn make_sure_of_directory(
+        &mut self,
+        dir: &OwnedFd,
+        node: NodeId,
+        name: &OsStr,
+        out: &mut Vec<Notice>,
+    ) {
+        let role = self.child_role(node, name);
+        if role.is_none() {
+            return;
+        }
+        if let Some(child) = self.child(node, name, None) {
+            if self.open(child).is_some() {
+                return;
+            }
+            self.detach(child);
+        }
+        let finds = Finds::News(Finder::nobody());
+        self.enter_from(dir, None, node, name, role, &finds, out);
     }
 }

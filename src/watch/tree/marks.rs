@@ -94,16 +94,20 @@ impl Tree {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
             let Some(dir) = self.open(node) else { continue };
-            let entry = &self.nodes[&node];
-            if entry.muted {
+            if self.nodes[&node].muted {
                 continue;
             }
-            if entry.role.watched {
-                for name in entry.entries.names() {
-                    self.marker.settle(dir.as_fd(), name);
-                }
-            }
+            self.settle_known(node, dir.as_fd());
             self.mark_again(node, dir.as_fd(), out);
+        }
+    }
+
+    /// Settles the files of a directory that are known, before opens in it are held.
+    pub(super) fn settle_known(&mut self, node: NodeId, dir: BorrowedFd<'_>) {
+        let entry = self.nodes.get(&node).filter(|entry| entry.role.watched);
+        for name in entry.iter().flat_map(|entry| entry.entries.names()) {
+            self.beat.tick();
+            self.marker.settle(dir, name);
         }
     }
 

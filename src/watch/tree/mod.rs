@@ -153,6 +153,11 @@ impl Node {
     fn fsid(&self) -> [u8; 8] {
         self.id.file_system()
     }
+
+    /// How many levels below the watched root a directory in it is.
+    fn depth_below(&self) -> usize {
+        usize::from(self.role.watched) * (usize::from(self.depth) + 1)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -223,6 +228,8 @@ pub struct Tree {
     /// What the start has found, with the versions of files by this key.
     stock: Option<Listing>,
     stock_key: Option<RandomState>,
+    /// Links through which directories were found first that are known by their own paths.
+    unstocked: BTreeSet<PathBuf>,
     /// How often a directory got another path or was let go.
     moves: u64,
     mounts: Mounts,
@@ -267,6 +274,7 @@ impl Tree {
             made: 0,
             stock: None,
             stock_key: scope.stock,
+            unstocked: BTreeSet::new(),
             remembered: 0,
             limit_said: false,
             file_systems: HashMap::new(),
@@ -312,7 +320,16 @@ impl Tree {
     /// What [`Tree::start`] has found, with the version that each file had after its
     /// directory was marked ([`digest`]), if that was wanted.
     pub fn take_stock(&mut self) -> Option<(Listing, RandomState)> {
-        self.stock.take().zip(self.stock_key.take())
+        let mut stock = self.stock.take();
+        let links = std::mem::take(&mut self.unstocked);
+        if let Some(all) = stock.take_if(|_| !links.is_empty()) {
+            let mut left = Listing::default();
+            for (directory, name, digest) in all.iter().filter(|it| !links.contains(it.0)) {
+                left.push(directory, name, digest);
+            }
+            stock = Some(left);
+        }
+        stock.zip(self.stock_key.take())
     }
 
     /// Ticks with each name that a scan looks at: a large tree takes its time.
@@ -423,9 +440,17 @@ impl Tree {
     /// Opens a directory by its path and makes sure that it is still the same.
     fn open(&mut self, node: NodeId) -> Option<OwnedFd> {
         let node = self.nodes.get(&node)?;
-        let reached = self.mounts.walk(None, &node.path, node.linked).ok()?;
-        let is_directory = reached.glance.kind == libc::S_IFDIR;
-        (is_directory && ObjectId::of(reached.fd.as_fd()).ok()? == node.id).then_some(reached.fd)
+        at(&mut self.mounts, &node.path, node.linked, &node.id)
+    }
+
+    /// Whether a directory is what is at this place; a link there is followed, if that is
+    /// wanted.
+    fn is_at(&mut self, node: NodeId, (parent, name): (NodeId, &OsStr), follow: bool) -> bool {
+        let (Some(node), Some(parent)) = (self.nodes.get(&node), self.nodes.get(&parent)) else {
+            return false;
+        };
+        let path = parent.path.join(name);
+        at(&mut self.mounts, &path, follow, &node.id).is_some()
     }
 
     fn object_at(&mut self, node: NodeId, name: &OsStr) -> Option<ObjectId> {
@@ -472,7 +497,17 @@ impl Tree {
         for node in std::mem::take(&mut self.unscanned) {
             if let Some(dir) = self.open(node) {
                 self.scan(&dir, None, node, &Finds::News(Finder::nobody()), out);
+            } else if self.nodes.contains_key(&node) {
+                // It is not there at this moment alone, or a record will tell where it is.
+                self.unscanned.insert(node);
             }
         }
     }
+}
+
+/// Opens the directory at this path, if it is this one.
+fn at(mounts: &mut Mounts, path: &Path, follow: bool, id: &ObjectId) -> Option<OwnedFd> {
+    let reached = mounts.walk(None, path, follow).ok()?;
+    let is_directory = reached.glance.kind == libc::S_IFDIR;
+    (is_directory && ObjectId::of(reached.fd.as_fd()).ok()? == *id).then_some(reached.fd)
 }

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use super::{NodeId, Tree};
 use crate::watch::home::Home;
 
+/// So many names take as long as one record.
+const AS_ONE: usize = 64;
+
 /// Records since there has been something in the queue, or since it was last asked whose
 /// most of them are.
 #[derive(Debug, Default)]
@@ -44,12 +47,34 @@ impl Tree {
         Some((home, node.muted))
     }
 
+    /// The home that a directory lies in.
+    #[must_use]
+    pub fn lies_in(&self, node: NodeId) -> Option<&Home> {
+        self.nodes.get(&node)?.home.as_ref()
+    }
+
+    /// Whether a directory lies in a home that is muted.
+    #[must_use]
+    pub fn is_muted(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.muted)
+    }
+
     /// The home that most records were of since there has been something in the queue, or
     /// this was last asked, if they were more than half of all; and how many there were.
     pub fn loudest(&mut self) -> Option<(Home, u64)> {
         let heard = std::mem::take(&mut self.heard);
         let loudest = heard.homes.into_iter().max_by_key(|(_, heard)| *heard);
         loudest.filter(|(_, of_home)| of_home * 2 > heard.all)
+    }
+
+    /// A record of this directory was about so many names that it is as much to do as many.
+    pub(super) fn heard_much(&mut self, node: NodeId, names: usize) {
+        let node = self.nodes.get(&node).filter(|node| !node.muted);
+        if let Some(home) = node.and_then(|node| node.home.as_ref()) {
+            let records = u64::try_from(names / AS_ONE).unwrap_or(u64::MAX);
+            *self.heard.homes.entry(Arc::clone(home)).or_default() += records;
+            self.heard.all += records;
+        }
     }
 
     fn nodes_of(&self, home: &Home) -> Vec<(PathBuf, NodeId)> {

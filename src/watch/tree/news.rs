@@ -3,6 +3,7 @@
 //! Owns the calls that a record is translated into. Must not know of records, nor set
 //! marks but through what visits and lets go of directories (`visit`).
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -160,6 +161,10 @@ impl Tree {
         }
         self.briefs.remove(object.as_ref());
         self.no_longer_apart(node, name);
+        // No directory is made twice, but a link can come back.
+        if !directory || object.is_none() {
+            self.doubt_directory(node, name, directory);
+        }
         let Some(parent) = self.nodes.get(&node) else {
             return;
         };
@@ -186,6 +191,7 @@ impl Tree {
         let [from, to] = [&from, &to].map(|end| end.as_ref().map(|(node, name)| (*node, &**name)));
         for (node, name) in [from, to].into_iter().flatten() {
             self.no_longer_apart(node, name);
+            self.doubt_directory(node, name, directory);
         }
         self.briefs.remove(object.as_ref());
         let child = from
@@ -194,19 +200,14 @@ impl Tree {
         if let Some(child) = child {
             // They are moved with it, of which no record tells.
             let files = self.files_below(child);
-            let role = to.map(|(node, name)| self.child_role(node, name));
-            match (to, role) {
+            let place = self.place_of(child, from, to, object.as_ref());
+            let place = place.as_ref().map(|(node, name)| (*node, &**name)).or(to);
+            let role = place.map(|(node, name)| self.child_role(node, name));
+            match (place, role) {
                 (Some((node, name)), Some(role)) if role == self.nodes[&child].role => {
                     self.relabel(child, node, name, out);
-                    // Alike renames are merged in the queue and then not in their
-                    // order: it may be back where it came from.
-                    if let Some((before, old)) = from
-                        && self.open(child).is_none()
-                    {
-                        self.relabel(child, before, old, out);
-                        if self.open(child).is_none() {
-                            self.relabel(child, node, name, out);
-                        }
+                    if object.as_ref() == Some(&self.nodes[&child].id) {
+                        self.no_longer_linked(child, out);
                     }
                     for file in files {
                         let now = self.nodes.get(&file.node);
@@ -226,7 +227,10 @@ impl Tree {
                         let (what, writer) = (What::Deleted, writer.clone());
                         self.report(file.node, what, file.path, file.object, writer, out);
                     }
-                    self.detach_at(child, to);
+                    self.detach_at(child, place);
+                    if let Some((node, name)) = place {
+                        self.doubt_directory(node, name, true);
+                    }
                 }
             }
         }
@@ -276,6 +280,52 @@ impl Tree {
         if let Some((node, name)) = to {
             let moved = true;
             self.enter(node, name, false, Finder { writer, moved }, out);
+        }
+    }
+
+    /// Where a directory is of which a record tells that it, or a link to it, was renamed,
+    /// if that is wanted: alike renames are merged in the queue and then not in their order.
+    /// So it may be back where it came from, or still be where a later one brought it.
+    fn place_of<'a>(
+        &mut self,
+        child: NodeId,
+        from: Option<(NodeId, &'a OsStr)>,
+        to: Option<(NodeId, &'a OsStr)>,
+        object: Option<&ObjectId>,
+    ) -> Option<(NodeId, Cow<'a, OsStr>)> {
+        let entry = self.nodes.get(&child)?;
+        let former = entry.parent.zip(entry.path.file_name());
+        let former = former.map(|(parent, name)| (parent, Cow::Owned(name.to_owned())));
+        // The name of a link leads to the directory, that of the directory is itself.
+        let (linked, is_itself) = (entry.linked, object == Some(&entry.id));
+        let follow = linked && !is_itself;
+        let ends = [to, from].into_iter().flatten();
+        for (node, name) in ends {
+            if !self.child_role(node, name).is_none() && self.is_at(child, (node, name), follow) {
+                return Some((node, name.into()));
+            }
+        }
+        let (parent, name) = former?;
+        let is_end = [to, from].contains(&Some((parent, &name)));
+        if is_end && follow == linked {
+            return None;
+        }
+        self.open(child).map(|_| (parent, name))
+    }
+
+    /// A directory that was known through a link is at this place itself now.
+    pub(super) fn no_longer_linked(&mut self, node: NodeId, out: &mut Vec<Notice>) {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        if !entry.linked {
+            return;
+        }
+        entry.linked = false;
+        match self.open(node) {
+            // What is below it was not followed.
+            Some(dir) => self.scan(&dir, None, node, &Finds::News(Finder::nobody()), out),
+            None => drop(self.nodes.get_mut(&node).map(|entry| entry.linked = true)),
         }
     }
 
@@ -346,5 +396,268 @@ impl Tree {
                 None => self.detach(node),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+    use std::time::Instant;
+
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+    use super::*;
+    use crate::watch::tree::MAX_DEPTH;
+    use crate::watch::tree::settling::tests::{Settled, tree_with};
+
+    /// A home with a `.ssh` that is watched, and in which records are made up.
+    struct Ann {
+        _dir: tempfile::TempDir,
+        home: PathBuf,
+        tree: Tree,
+        told: Vec<PathBuf>,
+    }
+
+    impl Ann {
+        fn new(prepare: impl FnOnce(&Path)) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let home = dir.path().canonicalize().unwrap();
+            fs::create_dir(home.join(".ssh")).unwrap();
+            prepare(&home);
+            let limits = (1000, 10_000);
+            let mut tree = tree_with(&[&home.join(".ssh")], limits, Settled::default());
+            tree.start(&mut Vec::new()).unwrap();
+            Self {
+                _dir: dir,
+                home,
+                tree,
+                told: Vec::new(),
+            }
+        }
+
+        fn id(&self, name: &str) -> ObjectId {
+            let dir = fs::File::open(&self.home).unwrap();
+            let fsid = ObjectId::of(dir.as_fd()).unwrap().file_system();
+            ObjectId::at(dir.as_fd(), OsStr::new(name), fsid).unwrap()
+        }
+
+        fn mv(&self, from: &str, to: &str) {
+            fs::rename(self.home.join(from), self.home.join(to)).unwrap();
+        }
+
+        fn place<'n>(&self, name: &'n str) -> (NodeId, &'n OsStr) {
+            let (above, name) = name
+                .strip_prefix(".ssh/")
+                .map_or(("", name), |name| (".ssh", name));
+            let node = self.tree.by_path(&self.home.join(above)).unwrap();
+            (node, OsStr::new(name))
+        }
+
+        /// A record: from where to where, of what, and whether that is a directory.
+        fn renamed(&mut self, (from, to): (&str, &str), object: &ObjectId, directory: bool) {
+            let ends = (Some(self.place(from)), Some(self.place(to)));
+            let mut out = Vec::new();
+            let object = Some(object.clone());
+            self.tree
+                .renamed(ends.0, ends.1, object, directory, None, &mut out);
+            self.take(out);
+        }
+
+        fn take(&mut self, out: Vec<Notice>) {
+            for notice in out {
+                match notice {
+                    Notice::Change(change) => self.told.push(change.path),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        /// The queue has been read to its end.
+        fn settle(&mut self) {
+            self.tree.emptied();
+            self.tree.caught_up();
+            for _ in 0..100 {
+                let mut out = Vec::new();
+                self.tree.look_on(&mut out);
+                self.take(out);
+            }
+            assert!(!self.tree.has_looks());
+            self.tree.catch_up(Instant::now(), &mut Vec::new());
+        }
+
+        /// Whether this directory is watched, as itself, where it is.
+        #[track_caller]
+        fn assert_watched(&mut self, name: &str) {
+            let node = self.tree.by_path(&self.home.join(name));
+            let node = node.unwrap_or_else(|| panic!("{name} is not known"));
+            assert!(self.tree.is_watched(node) && self.tree.open(node).is_some());
+            let id = self.id(name);
+            assert_eq!(self.tree.by_object(&id), Some(node));
+            let linked = self.tree.nodes[&node].linked;
+            assert!(!linked, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_takes_the_place_of_the_link_to_it() {
+        let mut ann = Ann::new(|home| {
+            fs::rename(home.join(".ssh"), home.join("x")).unwrap();
+            fs::create_dir(home.join("x/d")).unwrap();
+            symlink("x", home.join(".ssh")).unwrap();
+        });
+        let (real, link) = (ann.id("x"), ann.id(".ssh"));
+        assert!(ann.tree.by_path(&ann.home.join(".ssh/d")).is_none());
+        let [x, ssh] = ["x", ".ssh"].map(|name| ann.home.join(name));
+        renameat2(AT_FDCWD, &x, AT_FDCWD, &ssh, RenameFlags::RENAME_EXCHANGE).unwrap();
+        ann.renamed(("x", ".ssh"), &real, true);
+        ann.renamed((".ssh", "x"), &link, false);
+        ann.settle();
+        ann.assert_watched(".ssh");
+        ann.assert_watched(".ssh/d");
+        // And the other way round.
+        renameat2(AT_FDCWD, &x, AT_FDCWD, &ssh, RenameFlags::RENAME_EXCHANGE).unwrap();
+        ann.renamed((".ssh", "x"), &real, true);
+        ann.renamed(("x", ".ssh"), &link, false);
+        ann.settle();
+        let node = ann.tree.by_path(&ssh).unwrap();
+        assert!(ann.tree.nodes[&node].linked && ann.tree.open(node).is_some());
+        // The records of it are lost.
+        renameat2(AT_FDCWD, &x, AT_FDCWD, &ssh, RenameFlags::RENAME_EXCHANGE).unwrap();
+        ann.tree.rescan(&mut Vec::new());
+        ann.assert_watched(".ssh");
+        ann.assert_watched(".ssh/d");
+    }
+
+    #[test]
+    fn a_link_that_is_made_again_in_the_record_of_its_removal() {
+        let mut ann = Ann::new(|_| {});
+        let real = ann.id(".ssh");
+        ann.mv(".ssh", "x");
+        ann.renamed((".ssh", "x"), &real, true);
+        ann.settle();
+        assert!(ann.tree.by_path(&ann.home.join(".ssh")).is_none());
+        symlink("x", ann.home.join(".ssh")).unwrap();
+        let (node, name) = ann.place(".ssh");
+        let (link, mut out) = (Some(ann.id(".ssh")), Vec::new());
+        ann.tree
+            .created(node, name, link.clone(), false, None, &mut out);
+        ann.tree.deleted(node, name, link, false, None, &mut out);
+        ann.take(out);
+        ann.settle();
+        let node = ann.tree.by_path(&ann.home.join(".ssh")).unwrap();
+        assert!(ann.tree.nodes[&node].linked && ann.tree.open(node).is_some());
+    }
+
+    #[test]
+    fn a_directory_that_goes_round_in_a_circle() {
+        let mut ann = Ann::new(|_| {});
+        let real = ann.id(".ssh");
+        ann.mv(".ssh", "x");
+        ann.renamed((".ssh", "x"), &real, true);
+        ann.settle();
+        for (from, to) in [("x", ".ssh"), (".ssh", "c"), ("c", "x"), ("x", ".ssh")] {
+            ann.mv(from, to);
+        }
+        // The last is part of the first.
+        for ends in [("x", ".ssh"), (".ssh", "c"), ("c", "x")] {
+            ann.renamed(ends, &real, true);
+        }
+        ann.settle();
+        ann.assert_watched(".ssh");
+    }
+
+    #[test]
+    fn one_that_does_so_in_a_watched_one_is_told_where_it_is() {
+        let mut ann = Ann::new(|home| {
+            fs::create_dir(home.join(".ssh/a")).unwrap();
+            fs::write(home.join(".ssh/a/file"), "").unwrap();
+        });
+        let real = ann.id(".ssh/a");
+        for (from, to) in [("a", "b"), ("b", "c"), ("c", "a"), ("a", "b")] {
+            ann.mv(&format!(".ssh/{from}"), &format!(".ssh/{to}"));
+        }
+        for (from, to) in [("a", "b"), ("b", "c"), ("c", "a")] {
+            ann.renamed(
+                (&format!(".ssh/{from}"), &format!(".ssh/{to}")),
+                &real,
+                true,
+            );
+        }
+        ann.settle();
+        ann.assert_watched(".ssh/b");
+        assert_eq!(ann.told, [ann.home.join(".ssh/b/file")]);
+    }
+
+    #[test]
+    fn a_large_directory_that_is_renamed_costs_its_home_and_shows_life() {
+        const MANY: usize = 500;
+        let mut ann = Ann::new(|home| {
+            for number in 0..MANY {
+                fs::create_dir_all(home.join(format!(".ssh/top/d{number}"))).unwrap();
+            }
+        });
+        let real = ann.id(".ssh/top");
+        let beats = ann.tree.beat().count();
+        ann.mv(".ssh/top", ".ssh/other");
+        let node = ann.tree.by_path(&ann.home.join(".ssh")).unwrap();
+        for _ in 0..4 {
+            ann.tree.heard(node);
+        }
+        ann.renamed((".ssh/top", ".ssh/other"), &real, true);
+        assert!(ann.tree.beat().count() - beats > MANY as u64);
+        let (_, records) = ann.tree.loudest().unwrap();
+        assert!(records > 8, "{records}");
+        ann.settle();
+        ann.assert_watched(&format!(".ssh/other/d{}", MANY - 1));
+    }
+
+    #[test]
+    fn no_rename_makes_a_directory_known_deeper_than_any_may_be() {
+        const HALF: usize = MAX_DEPTH / 2 + 8;
+        let chain = |name: &str| format!(".ssh/{name}{}", "/d".repeat(HALF - 1));
+        let mut ann = Ann::new(|home| {
+            for name in ["one", "two"] {
+                fs::create_dir_all(home.join(chain(name))).unwrap();
+            }
+        });
+        let two = ann.id(".ssh/two");
+        let (ssh, name) = ann.place(".ssh/two");
+        let deep = ann.tree.by_path(&ann.home.join(chain("one"))).unwrap();
+        ann.mv(".ssh/two", &format!("{}/two", chain("one")));
+        let mut out = Vec::new();
+        let (from, to) = (Some((ssh, name)), Some((deep, name)));
+        ann.tree.renamed(from, to, Some(two), true, None, &mut out);
+        let too_deep = |notice: &Notice| {
+            let Notice::Problem(Problem::TooDeep { path, .. }) = notice else {
+                panic!("{notice:?}");
+            };
+            path.strip_prefix(&ann.home).unwrap().components().count()
+        };
+        // Below .ssh, which has no depth itself.
+        assert_eq!(
+            out.iter().map(too_deep).collect::<Vec<_>>(),
+            [MAX_DEPTH + 2]
+        );
+        let nodes = ann.tree.nodes.values().filter(|node| node.role.watched);
+        let depths: BTreeSet<usize> = nodes.map(|node| usize::from(node.depth)).collect();
+        assert_eq!(depths, (0..=MAX_DEPTH).collect());
+        assert_eq!(ann.tree.watched(), MAX_DEPTH + 1);
+        // Back up, what is there is known again, and as deep as it is.
+        ann.mv(&format!("{}/two", chain("one")), ".ssh/two");
+        let (from, to) = (Some((deep, name)), Some((ssh, name)));
+        ann.tree.renamed(
+            from,
+            to,
+            Some(ann.id(".ssh/two")),
+            true,
+            None,
+            &mut Vec::new(),
+        );
+        ann.settle();
+        ann.assert_watched(&chain("two"));
+        assert_eq!(ann.tree.watched(), 2 * HALF + 1);
     }
 }

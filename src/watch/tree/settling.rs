@@ -182,6 +182,13 @@ pub(super) mod tests {
     #[derive(Default)]
     pub(in crate::watch::tree) struct Settled(Arc<Mutex<BTreeSet<OsString>>>);
 
+    impl Settled {
+        /// Those that are.
+        pub(in crate::watch::tree) fn names(&self) -> Arc<Mutex<BTreeSet<OsString>>> {
+            Arc::clone(&self.0)
+        }
+    }
+
     impl Marker for Settled {
         fn mark(
             &mut self,
@@ -220,12 +227,21 @@ pub(super) mod tests {
         files: usize,
         marker: Settled,
     ) -> Tree {
-        let patterns = directories.iter().map(|it| Pattern::literal(it).unwrap());
+        tree_with(directories, (10, files), marker)
+    }
+
+    /// The same; each home may have so many directories and files.
+    pub(in crate::watch::tree) fn tree_with(
+        directories: &[&Path],
+        (most, files): (usize, usize),
+        marker: Settled,
+    ) -> Tree {
+        let patterns = directories.iter().map(|it| Pattern::parse(it).unwrap());
         let scope = Scope {
             patterns: patterns.collect(),
             limit: 1000,
             homes: Limits {
-                directories: 10,
+                directories: most,
                 files,
             },
             opens: Box::new(|_| false),

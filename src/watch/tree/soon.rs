@@ -222,6 +222,8 @@ impl Tree {
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.muted = false;
                 }
+                // Another group may hold by now, to which no file has settled.
+                self.settle_known(id, dir.as_fd());
                 self.mark_again(id, dir.as_fd(), out);
                 self.marker.unmuted(dir.as_fd());
             }
@@ -238,6 +240,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::ffi::OsString;
     use std::fs;
     use std::path::{Path, PathBuf};
 
@@ -393,9 +396,95 @@ mod tests {
         fs::rename(&ann, &away).unwrap();
         tree.look_on(&mut notices);
         assert!(!tree.has_looks() && tree.owes());
+        // However long it is away.
+        tree.catch_up(Instant::now(), &mut notices);
+        assert!(tree.owes());
         fs::rename(&away, &ann).unwrap();
         fs::create_dir(ann.join("d")).unwrap();
         tree.catch_up(Instant::now(), &mut notices);
-        assert!(tree.by_path(&ann.join("d")).is_some());
+        assert!(tree.by_path(&ann.join("d")).is_some() && !tree.owes());
+    }
+
+    #[test]
+    fn a_muted_home_that_is_renamed_is_listened_to_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = dir.path().canonicalize().unwrap();
+        let [ann, carl] = ["ann", "carl"].map(|name| homes.join(name));
+        fs::create_dir(&ann).unwrap();
+        fs::create_dir(ann.join(".ssh")).unwrap();
+        let mut tree = tree_of(&[&homes.join("*/.ssh")], 10_000, Settled::default());
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home: Home = ann.as_path().into();
+        tree.mute(&home);
+        fs::write(ann.join(".ssh/meanwhile"), "").unwrap();
+        let (node, base) = (
+            tree.by_path(&ann.join(".ssh")).unwrap(),
+            tree.by_path(&homes).unwrap(),
+        );
+        let id = Some(tree.nodes[&tree.by_path(&ann).unwrap()].id.clone());
+        fs::rename(&ann, &carl).unwrap();
+        let [from, to] = ["ann", "carl"].map(|name| Some((base, OsStr::new(name))));
+        tree.renamed(from, to, id, true, None, &mut notices);
+        tree.unmute(&home);
+        while tree.has_looks() {
+            tree.look_on(&mut notices);
+        }
+        assert_eq!(tree.by_path(&carl.join(".ssh")), Some(node));
+        assert!(tree.nodes.values().all(|node| !node.muted));
+        assert_eq!(found(&notices), [carl.join(".ssh/meanwhile")].into());
+    }
+
+    #[test]
+    fn what_went_away_while_nobody_listened_is_not_taken_for_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let ann = dir.path().canonicalize().unwrap();
+        let files = ["one", "two", "stays"].map(|name| ann.join(name));
+        for file in &files {
+            fs::write(file, "").unwrap();
+        }
+        let mut tree = tree_of(&[&ann], 10_000, Settled::default());
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home: Home = ann.as_path().into();
+        tree.mute(&home);
+        fs::remove_file(&files[0]).unwrap();
+        tree.unmute(&home);
+        while tree.has_looks() {
+            tree.look_on(&mut notices);
+        }
+        assert_eq!(
+            files.each_ref().map(|it| tree.is_known(it)),
+            [false, true, true]
+        );
+        // Nor is what went away in an overflow.
+        fs::remove_file(&files[1]).unwrap();
+        tree.rescan(&mut notices);
+        assert_eq!(
+            files.each_ref().map(|it| tree.is_known(it)),
+            [false, false, true]
+        );
+        assert!(notices.is_empty(), "{notices:?}");
+    }
+
+    #[test]
+    fn files_of_a_muted_home_are_not_held_for_they_are_unsettled() {
+        let dir = tempfile::tempdir().unwrap();
+        let ann = dir.path().canonicalize().unwrap();
+        fs::write(ann.join("file"), "").unwrap();
+        let settled = Settled::default();
+        let names = settled.names();
+        let mut tree = tree_of(&[&ann], 10_000, settled);
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home: Home = ann.as_path().into();
+        tree.mute(&home);
+        // Another group holds now, which knows of no file.
+        names.lock().unwrap().clear();
+        tree.mark_all_again(&mut notices);
+        assert!(names.lock().unwrap().is_empty());
+        tree.unmute(&home);
+        tree.look_on(&mut notices);
+        assert_eq!(*names.lock().unwrap(), [OsString::from("file")].into());
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the order "mark first, scan then", and how a directory is opened so
 //! that nobody can lead us astray.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::num::NonZeroU64;
@@ -18,7 +19,7 @@ use rustix::fs::{FileType, RawDir};
 use super::entries::Entries;
 use super::leaving::{AT_ONCE, Kind};
 use super::listing::digest;
-use super::{Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
+use super::{Finder, Finds, Known, MAX_DEPTH, Node, NodeId, Role, Tree};
 use crate::sys::ObjectId;
 use crate::sys::handle::FileSystem;
 use crate::sys::stat::{Glance, glance};
@@ -39,14 +40,7 @@ impl Tree {
         out: &mut Vec<Notice>,
     ) {
         let (path, depth) = match parent.and_then(|parent| self.nodes.get(&parent)) {
-            Some(node) => (
-                node.path.join(name),
-                if node.role.watched {
-                    usize::from(node.depth) + 1
-                } else {
-                    0
-                },
-            ),
+            Some(node) => (node.path.join(name), node.depth_below()),
             None => (PathBuf::from("/"), 0),
         };
         let (footing, id) = match Come::complete(come, dir, parent.is_none()) {
@@ -60,12 +54,11 @@ impl Tree {
             }
         };
         if let Some(known) = self.by_object(&id) {
-            // Reached again, by a second record or through another link. If it
-            // is no longer where it was known, this is its place now.
-            if *self.nodes[&known].path == *path || self.open(known).is_some() {
-                return;
+            match self.meet(known, (parent, name), &path, (&role, linked), out) {
+                Met::AsKnown => return,
+                Met::ByItself => return self.scan(dir, Some(footing), known, finds, out),
+                Met::Moved => self.detach(known),
             }
-            self.detach(known);
         }
         if depth > MAX_DEPTH {
             out.push(Notice::Problem(Problem::TooDeep {
@@ -141,6 +134,64 @@ impl Tree {
         self.scan(dir, Some(footing), node, finds, out);
     }
 
+    /// A directory that is known is come to again, by a second record, through another link,
+    /// or by itself.
+    fn meet(
+        &mut self,
+        known: NodeId,
+        at: (Option<NodeId>, &OsStr),
+        path: &Path,
+        (role, linked): (&Role, bool),
+        out: &mut Vec<Notice>,
+    ) -> Met {
+        if *self.nodes[&known].path == *path {
+            if !linked {
+                self.no_longer_linked(known, out);
+            }
+            return Met::AsKnown;
+        }
+        if self.open(known).is_none() {
+            return Met::Moved;
+        }
+        if linked || !self.nodes[&known].linked {
+            return Met::AsKnown;
+        }
+        if self.leave_link(known, at, role, out) {
+            Met::ByItself
+        } else {
+            Met::Moved
+        }
+    }
+
+    /// A directory that was known through a link is reached by a path of its own, which stays
+    /// when the link goes: it is known by that from now on. Says whether it could be kept.
+    fn leave_link(
+        &mut self,
+        node: NodeId,
+        (parent, name): (Option<NodeId>, &OsStr),
+        role: &Role,
+        out: &mut Vec<Notice>,
+    ) -> bool {
+        let (Some(entry), Some(parent)) = (self.nodes.get(&node), parent) else {
+            return false;
+        };
+        let is_alike = entry.role == *role;
+        if self.stock.is_some() {
+            self.unstocked.insert(entry.path.to_path_buf());
+        }
+        if let (Some(above), Some(link)) = (entry.parent, entry.path.file_name()) {
+            let links = self.astray.entry(above).or_default();
+            links.insert(link.to_owned());
+        }
+        if is_alike {
+            self.relabel(node, parent, name, out);
+            if let Some(entry) = self.nodes.get_mut(&node) {
+                entry.linked = false;
+            }
+        }
+        is_alike
+    }
+
     /// The home that a directory is, or lies in.
     fn home_of(&self, parent: Option<NodeId>, role: &Role, path: &Path) -> Option<Home> {
         let above = parent.and_then(|parent| self.nodes.get(&parent)?.home.clone());
@@ -169,7 +220,7 @@ impl Tree {
                 .waypoints
                 .iter()
                 .any(|(index, done)| self.patterns[*index].name(*done).is_none());
-        let mut found = Listed::default();
+        let (mut found, mut is_listed) = (Listed::default(), false);
         let home = entry.home.clone().filter(|_| entry.role.watched);
         if let (Some(home), Finds::News(finder)) = (&home, finds) {
             if self.must_wait(home) {
@@ -185,7 +236,7 @@ impl Tree {
         if listed {
             let most = home.as_ref().map(|_| self.homes.limits().files);
             match list(dir.as_fd(), most) {
-                Ok(names) => found = names,
+                Ok(names) => (found, is_listed) = (names, true),
                 Err(error) => out.push(Notice::Problem(Problem::Unlisted {
                     path: entry.path.to_path_buf(),
                     reason: error.to_string(),
@@ -211,7 +262,34 @@ impl Tree {
             names.extend(LOOKED_FOR.map(|name| (OsString::from(name), None)));
             self.at_limit(node, Limit::Files, out);
         }
+        if is_listed && matches!(finds, Finds::News(_)) {
+            self.erase_missing(dir, node, &names);
+        }
         self.look_through(dir, footing, node, names, finds, out);
+    }
+
+    /// Forgets the files that are not there any more: nobody may have listened when they
+    /// went. One that a record tells of after all is told, and else a comparison finds it.
+    fn erase_missing(&mut self, dir: &OwnedFd, node: NodeId, names: &[Name]) {
+        let Some(entry) = self.nodes.get(&node).filter(|it| it.entries.len() > 0) else {
+            return;
+        };
+        let listed: HashSet<&OsStr> = names.iter().map(|(name, _)| &**name).collect();
+        let missing = entry.entries.names().filter(|name| !listed.contains(name));
+        let missing: Vec<OsString> = missing.map(OsStr::to_owned).collect();
+        let (fsid, home) = (entry.fsid(), entry.home.clone());
+        if let Some(home) = home.filter(|_| !missing.is_empty()) {
+            let cost = self.homes.looked(&home, missing.len());
+            self.soon.looked(&home, cost);
+        }
+        for name in missing {
+            self.beat.tick();
+            // It may be known by another spelling, be back, or be one too many to be listed.
+            let there = ObjectId::at(dir.as_fd(), &name, fsid);
+            if there.is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT)) {
+                self.erase(node, &name);
+            }
+        }
     }
 
     /// Looks at these names in a marked directory.
@@ -424,7 +502,8 @@ impl Tree {
         }
     }
 
-    /// A directory kept its role and got another path.
+    /// A directory kept its role and got another path, and with it all below. It costs
+    /// nobody but its home: there may be thousands, and nothing of them is looked at.
     pub(super) fn relabel(
         &mut self,
         node: NodeId,
@@ -432,12 +511,16 @@ impl Tree {
         name: &OsStr,
         out: &mut Vec<Notice>,
     ) {
-        self.moves += 1;
         let Some(new_parent) = self.nodes.get(&parent) else {
             return;
         };
         let new_path = new_parent.path.join(name);
         let old = &self.nodes[&node];
+        // inotify has lost the watch of what was elsewhere in between.
+        if *old.path == *new_path && self.marker.evidence() == Evidence::Fanotify {
+            return;
+        }
+        self.moves += 1;
         self.briefs.remove_below(&old.path);
         let (old_parent, old_name) = (old.parent, old.path.file_name().map(OsStr::to_owned));
         if let (Some(old_parent), Some(old_name)) = (old_parent, old_name)
@@ -457,38 +540,92 @@ impl Tree {
             entry.parent = Some(parent);
         }
         let mut left = vec![(node, new_path)];
+        let (mut number, mut deep) = (0, Vec::new());
         while let Some((node, path)) = left.pop() {
-            let Some(entry) = self.nodes.get_mut(&node) else {
-                continue;
-            };
-            let old = std::mem::replace(&mut entry.path, path.clone().into_boxed_path());
-            let watched = entry.role.watched;
-            let former = entry.home.take();
-            let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
-            let home = self.home_of(above, &role, &path);
-            if former != home {
-                if let Some(former) = &former {
-                    self.homes.give(former, 1, files);
-                }
-                if let Some(home) = &home {
-                    self.homes.take(home, 1, files);
-                }
-            }
-            let Some(entry) = self.nodes.get_mut(&node) else {
-                continue;
-            };
-            entry.home = home;
-            left.extend(
-                entry
-                    .children
-                    .iter()
-                    .map(|(name, child)| (*child, path.join(name))),
-            );
-            self.marker.moved(&old, &path, watched);
-            if let Some(dir) = self.open(node) {
-                self.follow_interest(node, dir.as_fd(), out);
+            self.beat.tick();
+            number += self.relabel_one(node, &path, &mut left, out);
+            if let Some(entry) = self.nodes.get(&node)
+                && usize::from(entry.depth) > MAX_DEPTH
+            {
+                deep.push(node);
             }
         }
+        self.leave_too_deep(deep, out);
+        if number > 1
+            && let Some(home) = self.nodes.get(&node).and_then(|node| node.home.clone())
+        {
+            let cost = self.homes.looked(&home, number);
+            self.soon.looked(&home, cost);
+            self.heard_much(node, number);
+        }
+    }
+
+    /// Lets go of directories that came to lie too deep.
+    fn leave_too_deep(&mut self, deep: Vec<NodeId>, out: &mut Vec<Notice>) {
+        for node in deep {
+            if let Some(entry) = self.nodes.get(&node) {
+                out.push(Notice::Problem(Problem::TooDeep {
+                    path: entry.path.to_path_buf(),
+                    limit: MAX_DEPTH,
+                }));
+                self.detach(node);
+            }
+        }
+    }
+
+    /// Gives one directory its new path, and has those in it `left`; says how many names
+    /// that was.
+    fn relabel_one(
+        &mut self,
+        node: NodeId,
+        path: &Path,
+        left: &mut Vec<(NodeId, PathBuf)>,
+        out: &mut Vec<Notice>,
+    ) -> usize {
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return 0;
+        };
+        let old = std::mem::replace(&mut entry.path, path.into());
+        let watched = entry.role.watched;
+        let former = entry.home.take();
+        let (above, role, files) = (entry.parent, entry.role.clone(), entry.entries.len());
+        let home = self.home_of(above, &role, path);
+        let parent = above.and_then(|above| self.nodes.get(&above));
+        let depth = parent.map_or(0, |parent| parent.depth_below());
+        if former != home {
+            if let Some(former) = &former {
+                self.homes.give(former, 1, files);
+            }
+            if let Some(home) = &home {
+                self.homes.take(home, 1, files);
+            }
+        }
+        let interest = self.interest(path, watched);
+        let Some(entry) = self.nodes.get_mut(&node) else {
+            return 0;
+        };
+        let is_lost = entry.muted && former != home;
+        entry.home = home;
+        let was_deepest = usize::from(entry.depth) == MAX_DEPTH && !entry.muted;
+        entry.depth = u8::try_from(depth).unwrap_or(u8::MAX);
+        let children = entry.children.iter();
+        let children = children.map(|(name, child)| (*child, path.join(name)));
+        // What is below one that is too deep goes with it.
+        left.extend(children.filter(|_| depth <= MAX_DEPTH));
+        let is_other = entry.interest != interest;
+        if is_lost {
+            // When its time is over, it would be looked for under the former home.
+            self.put_off_marks(node);
+        }
+        if was_deepest && depth < MAX_DEPTH {
+            // What is below it was too deep until now.
+            self.put_off(node, &Finder::nobody());
+        }
+        self.marker.moved(&old, path, watched);
+        if is_other && let Some(dir) = self.open(node) {
+            self.follow_interest(node, dir.as_fd(), out);
+        }
+        1 + files
     }
 }
 
@@ -582,6 +719,16 @@ impl Tree {
             Look::Other
         })
     }
+}
+
+/// As what a directory is come to again.
+enum Met {
+    /// Where it is known; this is but another way to it.
+    AsKnown,
+    /// It was known through a link, and is known by this path of its own now.
+    ByItself,
+    /// It is not where it was known, or another role is its own now: it is new here.
+    Moved,
 }
 
 /// Where a directory lies.
@@ -704,18 +851,52 @@ fn list(dir: BorrowedFd<'_>, most: Option<usize>) -> io::Result<Listed> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::watch::tree::settling::tests::{Settled, tree_of};
 
     #[test]
     fn a_directory_that_was_removed_once_it_was_open_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dir");
-        std::fs::create_dir(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let open = nix::fcntl::open(&path, flags, Mode::empty()).unwrap();
-        std::fs::write(path.join("file"), "").unwrap();
+        fs::write(path.join("file"), "").unwrap();
         assert_eq!(list(open.as_fd(), None).unwrap().names.len(), 1);
-        std::fs::remove_dir_all(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
         assert!(list(open.as_fd(), None).unwrap().names.is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_was_found_through_a_link_first_is_known_by_its_own_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = dir.path().canonicalize().unwrap();
+        let [link, real] = ["link/.ssh", "real/.ssh"].map(|name| homes.join(name));
+        fs::create_dir_all(real.join("d")).unwrap();
+        fs::write(real.join("file"), "").unwrap();
+        fs::create_dir(homes.join("link")).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        for link_is_first in [true, false] {
+            let mut wanted = [&*link, &*real];
+            if !link_is_first {
+                wanted.reverse();
+            }
+            let mut tree = tree_of(&wanted, 100, Settled::default());
+            tree.stock_key = Some(std::hash::RandomState::new());
+            let mut notices = Vec::new();
+            tree.start(&mut notices).unwrap();
+            let (stock, _) = tree.take_stock().unwrap();
+            let stock: Vec<_> = stock.iter().map(|it| it.0.join(it.1)).collect();
+            assert_eq!(stock, [real.join("file")]);
+            let node = tree.by_path(&real).unwrap();
+            assert!(!tree.nodes[&node].linked && tree.by_path(&real.join("d")).is_some());
+            assert_eq!(tree.by_path(&link), None);
+            // Should it go, the link is a way to it again.
+            tree.follow_links(&mut notices);
+            assert_eq!(tree.by_path(&real), Some(node));
+            assert!(notices.is_empty(), "{notices:?}");
+        }
     }
 }
