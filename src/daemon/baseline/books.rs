@@ -305,7 +305,7 @@ impl Books {
         let Some(gap) = self.gap else { return false };
         let is_old = born
             .zip(gap.since)
-            .is_some_and(|(born, since)| born + MARGIN < since);
+            .is_some_and(|(born, since)| is_before(born, since));
         if is_old || self.known(path).is_some() {
             return false;
         }
@@ -474,6 +474,12 @@ impl Books {
             Err(error) => self.failed(&error.to_string()),
         }
     }
+}
+
+/// Whether a file of this birth is older than a gap for sure. A file system that
+/// somebody made may say any time, and one beyond all others is never before it.
+fn is_before(born: SystemTime, since: SystemTime) -> bool {
+    born.checked_add(MARGIN).is_some_and(|born| born < since)
 }
 
 #[cfg(test)]

@@ -307,3 +307,11 @@ fn what_is_looked_for_and_too_much_for_its_home_is_told_later() {
     place.books.home_events.store(1, Ordering::Relaxed);
     assert_eq!(again(&mut place), [path]);
 }
+
+#[test]
+fn no_time_of_birth_is_too_much() {
+    let since = SystemTime::now();
+    let far = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX.unsigned_abs());
+    assert!(!is_before(far, since) && !is_before(since, since));
+    assert!(is_before(SystemTime::UNIX_EPOCH, since));
+}
