@@ -6,6 +6,8 @@
  * HOW is one of
  *   create PATH | append PATH           open(2), one line, exit
  *   map PATH                            changes its first byte by a shared mapping
+ *   map-late PATH FIFO TEXT             writes to it while it has it mapped, waits, and puts
+ *                                       TEXT behind that, which moves no times
  *   uring PATH | uring-async PATH | uring-sqpoll PATH
  *                                       the same through io_uring
  *   mkdir-create DIR PATH               makes the directory first
@@ -166,6 +168,22 @@ static void by_mapping(const char *path)
 		die("close");
 }
 
+static void by_late_mapping(const char *path, const char *fifo, const char *text)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char *page = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		die("mmap");
+	*page = '#';
+	if (pwrite(fd, "#", 1, 0) != 1)
+		die("pwrite");
+	if (open(fifo, O_RDONLY) < 0)
+		die("fifo");
+	memcpy(page + 1, text, strlen(text));
+	if (munmap(page, 4096) || close(fd))
+		die("close");
+}
+
 static int create(const char *path)
 {
 	return open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
@@ -220,6 +238,8 @@ static void act(char **argv)
 		put(open(a, O_WRONLY | O_APPEND));
 	} else if (!strcmp(how, "map")) {
 		by_mapping(a);
+	} else if (!strcmp(how, "map-late")) {
+		by_late_mapping(a, b, argv[3]);
 	} else if (!strcmp(how, "uring")) {
 		by_ring(a, 0, 0);
 	} else if (!strcmp(how, "uring-async")) {

@@ -19,8 +19,10 @@ use crate::baseline::{Meta, Moment, Record, Store};
 use crate::daemon::Message;
 use crate::event::Action;
 use crate::event::flood::Budgets;
+use crate::key::Role;
 use crate::queue;
 use crate::sink::{Promise, Receipt};
+use crate::watch::home::{self, is_looked_for};
 
 /// How often the store says that the daemon lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -64,6 +66,25 @@ pub(super) struct Window {
     until: SystemTime,
     /// Whether it is looked at again before it is told.
     twice: bool,
+}
+
+impl Window {
+    /// Whether a file is read though its times are what they were. A page that is mapped
+    /// and was written to before takes stores that move none (mmap(2)), which shows when
+    /// the file is closed. Where that may have gone unheard, what lets somebody in is
+    /// read; at the start, of many homes, its lists alone.
+    fn reads(&self, path: &Path) -> bool {
+        let is_looked_for = || is_looked_for(&home::of(path), path);
+        match self.unseen {
+            Unseen::Mapped => true,
+            Unseen::Lost | Unseen::Flood | Unseen::Released => is_looked_for(),
+            Unseen::NotRunning => {
+                let role = path.file_name().map(Role::of);
+                role == Some(Role::AuthorizedKeys) && is_looked_for()
+            }
+            Unseen::Unmounted | Unseen::Polled | Unseen::Unlogged | Unseen::ClockSet => false,
+        }
+    }
 }
 
 pub(super) struct Deferred {

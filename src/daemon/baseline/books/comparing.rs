@@ -69,14 +69,15 @@ impl Books {
             path.push(directory);
             path.push(name);
             let is_known = |versions: &mut Versions| versions.saw(&path, digest);
-            if !versions.as_mut().is_some_and(is_known) {
+            let is_known = versions.as_mut().is_some_and(is_known);
+            if !is_known || window.is_some_and(|window| window.reads(&path)) {
                 asked.push(path.clone());
             }
             if asked.len() < CHUNK && (left > 0 || asked.is_empty()) {
                 continue;
             }
             let paths = std::mem::replace(&mut asked, Vec::with_capacity(CHUNK));
-            for (path, difference, now) in self.look_at(paths) {
+            for (path, difference, now) in self.look_at(paths, window) {
                 let covered = before
                     .as_ref()
                     .is_none_or(|before| before.iter().any(|old| old.covers(&path)));
@@ -195,7 +196,7 @@ impl Books {
             twice: false,
         });
         for files in polled.files.chunks(CHUNK) {
-            for (path, difference, now) in self.differences(files.to_vec(), true) {
+            for (path, difference, now) in self.differences(files.to_vec(), None, true) {
                 self.differs(path, difference, Some(now), window);
             }
             self.drain(Duration::ZERO);
@@ -228,14 +229,19 @@ impl Books {
     }
 
     /// Which of these files differ from what is known of them.
-    fn look_at(&mut self, paths: Vec<PathBuf>) -> Vec<(PathBuf, Difference, Seen)> {
+    fn look_at(
+        &mut self,
+        paths: Vec<PathBuf>,
+        window: Option<Window>,
+    ) -> Vec<(PathBuf, Difference, Seen)> {
         let stats = self.looker.stat(paths);
-        self.differences(stats, false)
+        self.differences(stats, window, false)
     }
 
     fn differences(
         &mut self,
         stats: Vec<(PathBuf, Stat)>,
+        window: Option<Window>,
         patient: bool,
     ) -> Vec<(PathBuf, Difference, Seen)> {
         let mut unread = Vec::new();
@@ -245,10 +251,10 @@ impl Books {
                 self.unfinished = Unfinished::Cut;
                 continue;
             };
-            if !record
+            let is_unread = record
                 .as_ref()
-                .is_some_and(|record| record.is_unread(&stat))
-            {
+                .is_some_and(|record| record.is_unread(&stat));
+            if !is_unread || window.is_some_and(|window| window.reads(&path)) {
                 known.insert(path.clone(), record);
                 unread.push(path);
             }
@@ -261,6 +267,7 @@ impl Books {
                 Some(then) if then.differs(&now.record) => {
                     differences.push((path, Difference::Changed, now));
                 }
+                Some(then) if then.is_unread(&now.record.stat) => {}
                 // The same with other times: it need not be read again.
                 Some(then) => {
                     let made = then.made;
@@ -420,7 +427,7 @@ impl Books {
             let Deferred { path, window, .. } = deferred;
             self.deferred_paths.remove(&path);
             self.drain(Duration::ZERO);
-            let there = self.look_at(vec![path.clone()]).pop();
+            let there = self.look_at(vec![path.clone()], Some(window)).pop();
             if let Some((path, difference, now)) = there {
                 if self.is_alerted(&path, difference, Some(&now)) {
                     continue;
@@ -487,7 +494,9 @@ impl Books {
         if self.deferred.len() >= MOST_DEFERRED {
             return false;
         }
-        if self.deferred_paths.insert(path.clone()) {
+        let is_new = self.deferred_paths.insert(path.clone());
+        // What waits already may not be read again for another reason.
+        if is_new || window.unseen == Unseen::Mapped {
             let due = Instant::now() + SECOND_LOOK;
             self.deferred.push_back(Deferred { due, path, window });
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::baseline::Content;
 use crate::daemon::baseline::ledger::Ledger;
 use crate::daemon::baseline::{Parts, Probe, open};
 use crate::queue::Receiver;
@@ -120,6 +121,11 @@ impl Place {
     /// Compares these with what was known before the start. Gives what is told one by
     /// one, and the number of what is not, with the promise of its line.
     fn compare(&mut self, names: &[&str]) -> (Vec<PathBuf>, Option<(u64, Promise)>) {
+        self.compare_for(Cause::Start, names);
+        self.told()
+    }
+
+    fn compare_for(&mut self, cause: Cause, names: &[&str]) {
         let pattern = Pattern::literal(self.dir.path()).unwrap();
         self.books.meta.watched = Some(vec![pattern.to_string()]);
         let mut files = Listing::default();
@@ -129,13 +135,30 @@ impl Place {
         self.books.compare(Snapshot {
             places: Vec::new(),
             apart: Vec::new(),
-            cause: Cause::Start,
+            cause,
             // Long after: no record of them can be on its way.
             until: SystemTime::now() + Duration::from_secs(3600),
             files,
             patterns: vec![pattern],
         });
-        self.told()
+    }
+
+    /// Compares these, and then what is left of it once more, as if time went by.
+    fn compare_twice(&mut self, cause: Cause, names: &[&str]) -> Vec<PathBuf> {
+        self.compare_for(cause, names);
+        for deferred in &mut self.books.deferred {
+            deferred.due = Instant::now();
+        }
+        self.books.second_looks();
+        self.told().0
+    }
+
+    /// Has another content known of a file than it has, by the same times.
+    fn store_through_mapping(&mut self, name: &str) {
+        let mut record = self.seen(name).unwrap();
+        record.content = Content::Sha256("00".to_owned());
+        self.books.note(self.path(name), Some(record));
+        self.books.write();
     }
 
     fn told(&self) -> (Vec<PathBuf>, Option<(u64, Promise)>) {
@@ -285,7 +308,7 @@ fn what_is_looked_for_and_too_much_for_its_home_is_told_later() {
     const LIST: &str = "authorized_keys";
     let mut place = Place::new(&[]);
     let path = place.path(LIST);
-    let home = crate::watch::home::of(&path);
+    let home = home::of(&path);
     while place.books.budgets.take(&home, &path, Instant::now()) {}
     place.write(LIST, "a key");
     let (told, counted) = place.compare(&[LIST]);
@@ -314,4 +337,33 @@ fn no_time_of_birth_is_too_much() {
     let far = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX.unsigned_abs());
     assert!(!is_before(far, since) && !is_before(since, since));
     assert!(is_before(SystemTime::UNIX_EPOCH, since));
+}
+
+#[test]
+fn what_no_time_tells_of_is_read_where_it_may_be() {
+    const LIST: &str = "authorized_keys";
+    let lost = |unseen| Cause::Lost(unseen, SystemTime::now());
+    for (cause, is_found) in [
+        (Cause::Closed, [true, true]),
+        (lost(Unseen::Flood), [true, false]),
+        (lost(Unseen::Lost), [true, false]),
+        (Cause::Start, [true, false]),
+        (Cause::Remounted, [false, false]),
+    ] {
+        let names = [LIST, "file"];
+        let mut place = Place::new(&names);
+        for name in names {
+            place.store_through_mapping(name);
+        }
+        let wanted = names
+            .into_iter()
+            .zip(is_found)
+            .filter(|(_, is_found)| *is_found);
+        let wanted: Vec<PathBuf> = wanted.map(|(name, _)| place.path(name)).collect();
+        assert_eq!(place.compare_twice(cause, &names), wanted, "{cause:?}");
+    }
+    // What is the same costs the store nothing.
+    let mut place = Place::new(&[LIST]);
+    assert!(place.compare_twice(Cause::Closed, &[LIST]).is_empty());
+    assert!(place.books.pending.get(&place.path(LIST)).is_none());
 }
