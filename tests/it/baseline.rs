@@ -70,7 +70,7 @@ fn what_is_stored_through_a_mapping_after_a_write_is_found_all_the_same() {
     let script = format!("set -- '{key}'; {late}");
     let mut writer = host.sh(ANN, &script).spawn();
     daemon.alert(ANY, &list);
-    host.sh(ANN, "echo > go").ok();
+    host.sh(ANN, ": > go").ok();
     assert!(writer.end(SOON).success());
     let added = daemon.alert(ADDED, &list);
     assert_eq!(added.get("ssh_keywatch.key.added")[0]["comment"], "bob");

@@ -28,6 +28,9 @@ use crate::watch::home::{self, is_looked_for};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// When a difference is looked at again that a record on its way may explain.
 const SECOND_LOOK: Duration = Duration::from_secs(3);
+/// The same where nothing went wrong, and records are only waited for. Those of a large
+/// directory that moved are many.
+const UNHEARD_LOOK: Duration = Duration::from_secs(10);
 /// How many differences may wait for that.
 const MOST_DEFERRED: usize = 64 * 1024;
 /// Of more files that are owed than these it is not asked what they are called.
@@ -82,7 +85,11 @@ impl Window {
                 let role = path.file_name().map(Role::of);
                 role == Some(Role::AuthorizedKeys) && is_looked_for()
             }
-            Unseen::Unmounted | Unseen::Polled | Unseen::Unlogged | Unseen::ClockSet => false,
+            Unseen::Unmounted
+            | Unseen::Polled
+            | Unseen::Unlogged
+            | Unseen::ClockSet
+            | Unseen::Unheard => false,
         }
     }
 }
@@ -91,6 +98,8 @@ pub(super) struct Deferred {
     due: Instant,
     path: PathBuf,
     window: Window,
+    /// How often it was put off since its second look.
+    looks: u8,
 }
 
 /// Why a gap that was looked into stays open.
@@ -254,7 +263,10 @@ impl Books {
         match task {
             Task::Update(update) => self.update(*update),
             Task::Snapshot(snapshot) => {
-                self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
+                // What moved says nothing of a gap in what was heard.
+                if snapshot.cause != Cause::Moved {
+                    self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
+                }
                 if self.later.len() < MOST_LATER {
                     self.later.push_back(snapshot);
                 } else {
@@ -330,14 +342,31 @@ impl Books {
         if is_old || self.known(path).is_some() {
             return false;
         }
-        if self.deferred.len() < MOST_DEFERRED && self.deferred_paths.insert(path.to_owned()) {
-            self.deferred.push_back(Deferred {
-                due: Instant::now() + SECOND_LOOK,
-                path: path.to_owned(),
-                window: gap,
-            });
+        if self.deferred.len() < MOST_DEFERRED && !self.deferred_paths.contains(path) {
+            self.defer(path.to_owned(), gap, 0);
         }
         true
+    }
+
+    /// Has it looked at again when its record must have come.
+    fn defer(&mut self, path: PathBuf, window: Window, looks: u8) {
+        let is_unheard = window.unseen == Unseen::Unheard;
+        let wait = if is_unheard {
+            UNHEARD_LOOK
+        } else {
+            SECOND_LOOK
+        };
+        let due = Instant::now() + wait;
+        self.deferred_paths.insert(path.clone());
+        // They are sorted by when they are due.
+        let at = self.deferred.partition_point(|it| it.due <= due);
+        let deferred = Deferred {
+            due,
+            path,
+            window,
+            looks,
+        };
+        self.deferred.insert(at, deferred);
     }
 
     /// Stores what nobody is told of.
@@ -448,7 +477,12 @@ impl Books {
                 count += 1;
                 let path = path.clone();
                 // First: they are sorted by when they are due.
-                self.deferred.push_front(Deferred { due, path, window });
+                self.deferred.push_front(Deferred {
+                    due,
+                    path,
+                    window,
+                    looks: 0,
+                });
             }
         }
         if count > 0 {

@@ -13,9 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{
-    Books, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, SECOND_LOOK, Unfinished, Untold, Window,
-};
+use super::{Books, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, Unfinished, Untold, Window};
 use crate::alert::{Gap, LossKind, Unseen};
 use crate::baseline::{Record, Stat};
 use crate::daemon::Message;
@@ -39,6 +37,20 @@ const MOST_TOLD: usize = 1024;
 const MOST_UNTOLD: u64 = 8192;
 /// How many names are looked at in one go.
 const CHUNK: usize = 256;
+/// So often more what is being written is looked at again before it is told.
+const MOST_LOOKS: u8 = 5;
+/// What changed so lately is being written.
+const JUST: Duration = Duration::from_secs(1);
+
+/// Whether events are to tell of a difference, or nobody.
+fn is_unheard(window: Option<Window>) -> bool {
+    window.is_none_or(|window| window.unseen == Unseen::Unheard)
+}
+
+fn is_just_written(stat: &Stat) -> bool {
+    let since = SystemTime::now().duration_since(stat.changed.into());
+    since.is_ok_and(|since| since < JUST)
+}
 
 impl Books {
     /// Compares what is watched with what is known.
@@ -149,7 +161,13 @@ impl Books {
                 until,
                 twice: true,
             }),
-            Cause::Moved => None,
+            // What moved is told by events of its own, each file: they are waited for.
+            Cause::Moved => self.meta.watched.as_ref().map(|_| Window {
+                unseen: Unseen::Unheard,
+                since: None,
+                until,
+                twice: true,
+            }),
         }
     }
 
@@ -313,7 +331,7 @@ impl Books {
                 told += u64::from(self.differs(path, Difference::Gone, None, window));
             }
             self.drain(Duration::ZERO);
-            if self.ending && window.is_some() {
+            if self.ending && !is_unheard(window) {
                 break;
             }
         }
@@ -329,10 +347,13 @@ impl Books {
         now: Option<Seen>,
         window: Option<Window>,
     ) -> bool {
+        let is_unheard = is_unheard(window);
+        if is_unheard && difference == Difference::Appeared && self.owed.has_moved_to(&path) {
+            self.owe(path);
+            return false;
+        }
         let Some(window) = window else {
-            if difference == Difference::Appeared && self.owed.has_moved_to(&path) {
-                self.owe(path);
-            } else if !self.deferred_paths.contains(&path) && !self.owed.has(&path) {
+            if !self.deferred_paths.contains(&path) && !self.owed.has(&path) {
                 self.note(path, now.map(|now| now.record));
             }
             return false;
@@ -424,12 +445,23 @@ impl Books {
             && let Some(deferred) = self.deferred.pop_front()
         {
             looked = true;
-            let Deferred { path, window, .. } = deferred;
+            let Deferred {
+                path,
+                window,
+                looks,
+                ..
+            } = deferred;
             self.deferred_paths.remove(&path);
             self.drain(Duration::ZERO);
             let there = self.look_at(vec![path.clone()], Some(window)).pop();
             if let Some((path, difference, now)) = there {
                 if self.is_alerted(&path, difference, Some(&now)) {
+                    continue;
+                }
+                // Of what is being written there is always something on the way.
+                let may_wait = matches!(window.unseen, Unseen::Unheard | Unseen::Mapped);
+                if may_wait && looks < MOST_LOOKS && is_just_written(&now.record.stat) {
+                    self.defer(path, window, looks + 1);
                     continue;
                 }
                 self.tell(path, difference, Some(now), window);
@@ -494,11 +526,9 @@ impl Books {
         if self.deferred.len() >= MOST_DEFERRED {
             return false;
         }
-        let is_new = self.deferred_paths.insert(path.clone());
         // What waits already may not be read again for another reason.
-        if is_new || window.unseen == Unseen::Mapped {
-            let due = Instant::now() + SECOND_LOOK;
-            self.deferred.push_back(Deferred { due, path, window });
+        if !self.deferred_paths.contains(&path) || window.unseen == Unseen::Mapped {
+            self.defer(path, window, 0);
         }
         true
     }

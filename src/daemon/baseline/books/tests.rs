@@ -146,11 +146,18 @@ impl Place {
     /// Compares these, and then what is left of it once more, as if time went by.
     fn compare_twice(&mut self, cause: Cause, names: &[&str]) -> Vec<PathBuf> {
         self.compare_for(cause, names);
+        while !self.books.deferred.is_empty() {
+            self.look_again();
+        }
+        self.told().0
+    }
+
+    /// Takes the looks that wait, as if time had gone by.
+    fn look_again(&mut self) {
         for deferred in &mut self.books.deferred {
             deferred.due = Instant::now();
         }
         self.books.second_looks();
-        self.told().0
     }
 
     /// Has another content known of a file than it has, by the same times.
@@ -231,6 +238,7 @@ fn what_was_told_in_vain_and_moved_with_its_directory_is_told_where_it_is() {
     place.told_in_vain("one/key");
     fs::rename(place.path("one"), place.path("two")).unwrap();
     fs::rename(place.path("known"), place.path("two/known")).unwrap();
+    place.renamed(Some("known"), "two/known", &[]);
     let mut files = Listing::default();
     for name in ["key", "known"] {
         files.push(&place.path("two"), name.as_ref(), 0);
@@ -243,6 +251,7 @@ fn what_was_told_in_vain_and_moved_with_its_directory_is_told_where_it_is() {
         files,
         patterns: Vec::new(),
     });
+    place.books.write();
     assert_eq!(place.stored("two/known"), place.seen("two/known"));
     let path = place.path("two/key");
     assert_eq!(place.made_up_for(), [(path, Action::Creation)]);
@@ -319,10 +328,7 @@ fn what_is_looked_for_and_too_much_for_its_home_is_told_later() {
     place.books.write();
     assert_eq!(place.stored(LIST), None);
     let again = |place: &mut Place| {
-        for deferred in &mut place.books.deferred {
-            deferred.due = Instant::now();
-        }
-        place.books.second_looks();
+        place.look_again();
         place.told().0
     };
     assert!(again(&mut place).is_empty(), "nothing is left for it yet");
@@ -366,4 +372,39 @@ fn what_no_time_tells_of_is_read_where_it_may_be() {
     let mut place = Place::new(&[LIST]);
     assert!(place.compare_twice(Cause::Closed, &[LIST]).is_empty());
     assert!(place.books.pending.get(&place.path(LIST)).is_none());
+}
+
+/// Whoever renames a directory, or has the configuration read again, makes nothing known.
+#[test]
+fn what_events_do_not_tell_of_is_told_when_something_moved() {
+    let mut place = Place::new(&["changed", "gone", "same", "seen"]);
+    for name in ["changed", "new", "seen"] {
+        place.write(name, "now");
+    }
+    fs::remove_file(place.path("gone")).unwrap();
+    place.compare_for(Cause::Moved, &["changed", "new", "same", "seen"]);
+    assert!(place.told().0.is_empty(), "records may be on the way");
+    place.books.write();
+    assert_eq!(place.stored("new"), None, "nobody was told");
+    place.happened("seen", &[]);
+    let mut told = BTreeSet::new();
+    while !place.books.deferred.is_empty() {
+        place.look_again();
+        told.extend(place.told().0);
+    }
+    let wanted = ["changed", "new", "gone"].map(|name| place.path(name));
+    assert_eq!(told, BTreeSet::from(wanted));
+}
+
+#[test]
+fn what_is_being_written_is_waited_for_but_not_for_ever() {
+    let mut place = Place::new(&["file"]);
+    place.write("file", "now");
+    place.compare_for(Cause::Closed, &["file"]);
+    for look in 0..=5 {
+        assert!(place.told().0.is_empty(), "{look}");
+        place.write("file", &look.to_string());
+        place.look_again();
+    }
+    assert_eq!(place.told().0, [place.path("file")]);
 }
