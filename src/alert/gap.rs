@@ -25,6 +25,8 @@ pub enum Unseen {
     Flood,
     /// The kernel tells of no stores through a mapping.
     Mapped,
+    /// Nothing was heard of it: a comparison found it, made for another reason.
+    Unheard,
 }
 
 impl Unseen {
@@ -39,6 +41,9 @@ impl Unseen {
             Self::ClockSet => "about the time when the clock was set",
             Self::Flood => "in a flood",
             Self::Mapped => "through a mapping of the file, of which the kernel does not tell",
+            Self::Unheard => {
+                "unheard, and was found as directories had moved or the configuration was read again"
+            }
         }
     }
 }

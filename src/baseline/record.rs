@@ -227,7 +227,8 @@ pub struct Record {
 impl Record {
     /// Whether `now` leaves no room for another content than then: the file need
     /// not be read. Every write(2) moves the inode's change time, which nobody
-    /// can set, and an inode that is used again has another one.
+    /// can set, and an inode that is used again has another one. A store through a
+    /// mapping moves none if the page had been written to before.
     #[must_use]
     pub fn is_unread(&self, now: &Stat) -> bool {
         let then = &self.stat;

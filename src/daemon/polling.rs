@@ -117,13 +117,35 @@ struct Watched {
     behind: Option<PathBuf>,
     /// Those that are known.
     roots: Vec<PathBuf>,
-    watches: HashSet<WatchDescriptor>,
+    watches: Watches,
     /// Directories with more files than are looked at, which has been said.
     cut: HashSet<PathBuf>,
     /// Directories that could not be listed, and why.
     failed: Vec<(PathBuf, String)>,
     /// Why it is not looked at.
     trouble: Option<String>,
+}
+
+/// What is watched with inotify.
+#[derive(Default)]
+struct Watches {
+    all: HashSet<WatchDescriptor>,
+    /// Of these, what was come to since the last round through the place.
+    round: HashSet<WatchDescriptor>,
+}
+
+impl Watches {
+    /// Takes what a pass has come to. Gives those that a whole round did not come to.
+    fn take(&mut self, found: Vec<WatchDescriptor>, whole: bool) -> Vec<WatchDescriptor> {
+        self.all.extend(found.iter().copied());
+        self.round.extend(found);
+        if !whole {
+            return Vec::new();
+        }
+        let round = std::mem::take(&mut self.round);
+        let all = std::mem::replace(&mut self.all, round);
+        all.difference(&self.all).copied().collect()
+    }
 }
 
 struct Rounds {
@@ -210,7 +232,7 @@ impl Rounds {
                     since,
                     behind: None,
                     roots: Vec::new(),
-                    watches: HashSet::new(),
+                    watches: Watches::default(),
                     cut: HashSet::new(),
                     failed: Vec::new(),
                     trouble: None,
@@ -218,11 +240,15 @@ impl Rounds {
             };
             self.watched.push(watched);
         }
-        for watch in known.into_values().flat_map(|watched| watched.watches) {
-            // EINVAL: it went with its directory.
-            let _ = self.inotify.rm_watch(watch);
+        for watch in known.into_values().flat_map(|watched| watched.watches.all) {
+            self.unwatch(watch);
         }
         self.cover();
+    }
+
+    fn unwatch(&self, watch: WatchDescriptor) {
+        // EINVAL: it went with its directory.
+        let _ = self.inotify.rm_watch(watch);
     }
 
     /// What this kernel did there is looked at soon.
@@ -231,7 +257,7 @@ impl Rounds {
             let now = Instant::now();
             for watched in &mut self.watched {
                 let is_here = events.iter().any(|event| {
-                    watched.watches.contains(&event.wd)
+                    watched.watches.all.contains(&event.wd)
                         || event
                             .mask
                             .contains(nix::sys::inotify::AddWatchFlags::IN_Q_OVERFLOW)
@@ -309,7 +335,9 @@ impl Rounds {
         if !whole {
             watched.due = watched.due.min(Instant::now() + LOCAL);
         }
-        watched.watches.extend(found.watches);
+        for watch in watched.watches.take(found.watches, whole) {
+            self.unwatch(watch);
+        }
         if let Some(root) = found.cut
             && watched.cut.insert(root.clone())
         {
@@ -407,5 +435,32 @@ impl Rounds {
             }));
         }
         *self.covered.lock().unwrap_or_else(PoisonError::into_inner) = covered;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::inotify::AddWatchFlags;
+
+    use super::*;
+
+    #[test]
+    fn what_a_whole_round_did_not_come_to_is_watched_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        let watch = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            inotify.add_watch(&path, AddWatchFlags::IN_CREATE).unwrap()
+        };
+        let [one, two, three] = ["one", "two", "three"].map(watch);
+        let mut watches = Watches::default();
+        assert_eq!(watches.take(vec![one, two], true), []);
+        // In two passes, of which the second comes to the rest.
+        assert_eq!(watches.take(vec![three], false), []);
+        assert_eq!(watches.all, HashSet::from([one, two, three]));
+        assert_eq!(watches.take(vec![two], true), [one]);
+        assert_eq!(watches.take(Vec::new(), true).len(), 2);
+        assert!(watches.all.is_empty());
     }
 }

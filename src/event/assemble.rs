@@ -29,7 +29,7 @@ use super::flood::{self, Flood, Floods, Present, Ticket};
 use super::opens::{Opens, Verdict};
 use super::{Action, Event, Evidence, FinalPath};
 use crate::sys::ObjectId;
-use crate::watch::home::Home;
+use crate::watch::home::{Home, is_looked_for};
 use crate::watch::{Change, What};
 
 /// The longest an event waits for its file to settle.
@@ -271,10 +271,15 @@ impl<W: Subject> Assembler<W> {
         !self.closed.is_empty()
     }
 
-    /// Takes some of them, of each home at most `most`.
+    /// Takes some of them, of each home at most `most`, and what lets somebody in: other
+    /// names do not keep that waiting.
     pub fn closed_unwritten(&mut self, most: usize) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        self.closed.retain(|_, closed| {
+        self.closed.retain(|home, closed| {
+            let all = std::mem::take(closed).into_iter();
+            let (first, others): (_, BTreeSet<_>) = all.partition(|path| is_looked_for(home, path));
+            *closed = others;
+            paths.extend::<BTreeSet<_>>(first);
             let later = closed.iter().nth(most).cloned();
             let rest = later.map(|later| closed.split_off(&later));
             paths.extend(std::mem::replace(closed, rest.unwrap_or_default()));
@@ -597,10 +602,12 @@ impl<W: Subject> Assembler<W> {
 
     fn closed(&mut self, change: &Change, attribute: impl FnOnce(&Change) -> W) {
         let Some(pending) = self.pending.get_mut(&change.path) else {
-            // What is not told in a flood is compared when it is over.
-            if !self.floods.is_flooded(&change.home) {
+            // What is not told in a flood is compared when it is over, by its times: what
+            // lets somebody in is read in any case.
+            let is_looked_for = is_looked_for(&change.home, &change.path);
+            if is_looked_for || !self.floods.is_flooded(&change.home) {
                 let closed = self.closed.entry(Arc::clone(&change.home)).or_default();
-                if closed.len() < MAX_CLOSED {
+                if is_looked_for || closed.len() < MAX_CLOSED {
                     closed.insert(change.path.clone());
                 }
             }

@@ -57,6 +57,29 @@ fn what_is_stored_through_a_mapping_is_found_when_the_file_is_closed() {
     ended.assert_nothing_lost();
 }
 
+/// A page that has been written to takes stores that move no times.
+#[test]
+fn what_is_stored_through_a_mapping_after_a_write_is_found_all_the_same() {
+    let host = host();
+    let list = ANN.ssh("authorized_keys");
+    host.write(&list, format!("#{}\n{ANN_KEY}", " ".repeat(500)));
+    host.sh(ROOT, "chown ann ~ann/.ssh/authorized_keys").ok();
+    let daemon = compared(&host);
+    let late = "mkfifo go; /run/it/tools/act map-late .ssh/authorized_keys go \"$1\"";
+    let key = format!("\n{BOB_KEY}");
+    let script = format!("set -- '{key}'; {late}");
+    let mut writer = host.sh(ANN, &script).spawn();
+    daemon.alert(ANY, &list);
+    host.sh(ANN, ": > go").ok();
+    assert!(writer.end(SOON).success());
+    let added = daemon.alert(ADDED, &list);
+    assert_eq!(added.get("ssh_keywatch.key.added")[0]["comment"], "bob");
+    assert!(added.text("event.reason").contains("through a mapping"));
+    let ended = daemon.stop();
+    assert_eq!(ended.paths(ANY), [list.clone(), list]);
+    ended.assert_nothing_lost();
+}
+
 /// A run in which nothing happens.
 fn run(host: &Host) -> Ended {
     compared(host).stop()

@@ -201,3 +201,45 @@ fn the_files_of_a_directory_that_is_renamed_are_told() {
     line("creation", &ANN.ssh("authorized_keys"));
     daemon.stop().assert_nothing_lost();
 }
+
+/// A rename of any directory has all compared: what a flood left out, or what nobody
+/// heard of, must not become known by that.
+#[test]
+fn what_was_not_told_is_not_known_because_a_directory_is_renamed() {
+    let host = Host::on_disk();
+    host.sh(
+        ANN,
+        "mkdir -m 700 .ssh; mkdir .ssh/d; ssh-keygen -q -t ed25519 -N '' -f key
+         echo > .ssh/deploy_keys; printf '# %500s\n' > .ssh/notes; mkfifo go",
+    )
+    .ok();
+    let few = "[watch]\nhome_events = 100\n";
+    let daemon = host.daemon().config(few).rule("any", &anything()).start();
+    daemon.compared();
+    // Stored, and not closed.
+    let mut writer = host
+        .sh(ANN, "/run/it/tools/act map-open .ssh/notes go")
+        .spawn();
+    host.sh(
+        ANN,
+        "cd .ssh; for i in $(seq 120); do : > f$i; done
+         cp ../key id_work; cat ../key.pub >> deploy_keys; mv d e; mkdir d",
+    )
+    .ok();
+    for (name, action) in [
+        ("id_work", "creation"),
+        ("deploy_keys", "modification"),
+        ("notes", "modification"),
+    ] {
+        daemon.line(name, |line| {
+            let is_it = line.is_alert_of(ANY) && line.is("file.path", &ANN.ssh(name));
+            is_it && line.is("event.action", action)
+        });
+    }
+    host.sh(ANN, ": > go").ok();
+    assert!(writer.end(SOON).success());
+    let ended = daemon.stop();
+    for name in ["id_work", "deploy_keys", "notes"] {
+        ended.alert(ANY, &ANN.ssh(name));
+    }
+}

@@ -6,6 +6,9 @@
  * HOW is one of
  *   create PATH | append PATH           open(2), one line, exit
  *   map PATH                            changes its first byte by a shared mapping
+ *   map-open PATH FIFO                  the same, and closes it when FIFO is written to
+ *   map-late PATH FIFO TEXT             writes to it while it has it mapped, waits, and puts
+ *                                       TEXT behind that, which moves no times
  *   uring PATH | uring-async PATH | uring-sqpoll PATH
  *                                       the same through io_uring
  *   mkdir-create DIR PATH               makes the directory first
@@ -155,14 +158,36 @@ static void be_refused(const char *program)
 		die("execl");
 }
 
-static void by_mapping(const char *path)
+static void wait_for(const char *fifo)
+{
+	if (fifo && open(fifo, O_RDONLY) < 0)
+		die("fifo");
+}
+
+static void by_mapping(const char *path, const char *fifo)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	char *text = mmap(0, 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (text == MAP_FAILED)
 		die("mmap");
 	*text ^= ' ';
+	wait_for(fifo);
 	if (munmap(text, 1) || close(fd))
+		die("close");
+}
+
+static void by_late_mapping(const char *path, const char *fifo, const char *text)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char *page = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		die("mmap");
+	*page = '#';
+	if (pwrite(fd, "#", 1, 0) != 1)
+		die("pwrite");
+	wait_for(fifo);
+	memcpy(page + 1, text, strlen(text));
+	if (munmap(page, 4096) || close(fd))
 		die("close");
 }
 
@@ -219,7 +244,11 @@ static void act(char **argv)
 	} else if (!strcmp(how, "append")) {
 		put(open(a, O_WRONLY | O_APPEND));
 	} else if (!strcmp(how, "map")) {
-		by_mapping(a);
+		by_mapping(a, 0);
+	} else if (!strcmp(how, "map-open")) {
+		by_mapping(a, b);
+	} else if (!strcmp(how, "map-late")) {
+		by_late_mapping(a, b, argv[3]);
 	} else if (!strcmp(how, "uring")) {
 		by_ring(a, 0, 0);
 	} else if (!strcmp(how, "uring-async")) {

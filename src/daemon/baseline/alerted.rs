@@ -151,10 +151,13 @@ impl Alerted {
                     Content::Sha256(hash) => Some(hash),
                     Content::Unread | Content::Target(_) => None,
                 };
-                last.action != DELETION
-                    && (now.object.is_none() || last.object == now.object)
-                    && (last.changed.as_ref() == Some(&changed)
-                        || sha256.is_some() && last.sha256.as_ref() == sha256)
+                // A store through a mapping may move no times.
+                let is_same = match (&last.sha256, sha256) {
+                    (Some(last), Some(now)) => last == now,
+                    _ => last.changed.as_ref() == Some(&changed),
+                };
+                let is_it = now.object.is_none() || last.object == now.object;
+                last.action != DELETION && is_it && is_same
             }
         };
         is_told.then(|| last.told())

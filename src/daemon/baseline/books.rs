@@ -19,13 +19,18 @@ use crate::baseline::{Meta, Moment, Record, Store};
 use crate::daemon::Message;
 use crate::event::Action;
 use crate::event::flood::Budgets;
+use crate::key::Role;
 use crate::queue;
 use crate::sink::{Promise, Receipt};
+use crate::watch::home::{self, is_looked_for};
 
 /// How often the store says that the daemon lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// When a difference is looked at again that a record on its way may explain.
 const SECOND_LOOK: Duration = Duration::from_secs(3);
+/// The same where nothing went wrong, and records are only waited for. Those of a large
+/// directory that moved are many.
+const UNHEARD_LOOK: Duration = Duration::from_secs(10);
 /// How many differences may wait for that.
 const MOST_DEFERRED: usize = 64 * 1024;
 /// Of more files that are owed than these it is not asked what they are called.
@@ -66,10 +71,35 @@ pub(super) struct Window {
     twice: bool,
 }
 
+impl Window {
+    /// Whether a file is read though its times are what they were. A page that is mapped
+    /// and was written to before takes stores that move none (mmap(2)), which shows when
+    /// the file is closed. Where that may have gone unheard, what lets somebody in is
+    /// read; at the start, of many homes, its lists alone.
+    fn reads(&self, path: &Path) -> bool {
+        let is_looked_for = || is_looked_for(&home::of(path), path);
+        match self.unseen {
+            Unseen::Mapped => true,
+            Unseen::Lost | Unseen::Flood | Unseen::Released => is_looked_for(),
+            Unseen::NotRunning => {
+                let role = path.file_name().map(Role::of);
+                role == Some(Role::AuthorizedKeys) && is_looked_for()
+            }
+            Unseen::Unmounted
+            | Unseen::Polled
+            | Unseen::Unlogged
+            | Unseen::ClockSet
+            | Unseen::Unheard => false,
+        }
+    }
+}
+
 pub(super) struct Deferred {
     due: Instant,
     path: PathBuf,
     window: Window,
+    /// How often it was put off since its second look.
+    looks: u8,
 }
 
 /// Why a gap that was looked into stays open.
@@ -233,7 +263,10 @@ impl Books {
         match task {
             Task::Update(update) => self.update(*update),
             Task::Snapshot(snapshot) => {
-                self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
+                // What moved says nothing of a gap in what was heard.
+                if snapshot.cause != Cause::Moved {
+                    self.gap = self.window(snapshot.cause, snapshot.until).or(self.gap);
+                }
                 if self.later.len() < MOST_LATER {
                     self.later.push_back(snapshot);
                 } else {
@@ -305,18 +338,35 @@ impl Books {
         let Some(gap) = self.gap else { return false };
         let is_old = born
             .zip(gap.since)
-            .is_some_and(|(born, since)| born + MARGIN < since);
+            .is_some_and(|(born, since)| is_before(born, since));
         if is_old || self.known(path).is_some() {
             return false;
         }
-        if self.deferred.len() < MOST_DEFERRED && self.deferred_paths.insert(path.to_owned()) {
-            self.deferred.push_back(Deferred {
-                due: Instant::now() + SECOND_LOOK,
-                path: path.to_owned(),
-                window: gap,
-            });
+        if self.deferred.len() < MOST_DEFERRED && !self.deferred_paths.contains(path) {
+            self.defer(path.to_owned(), gap, 0);
         }
         true
+    }
+
+    /// Has it looked at again when its record must have come.
+    fn defer(&mut self, path: PathBuf, window: Window, looks: u8) {
+        let is_unheard = window.unseen == Unseen::Unheard;
+        let wait = if is_unheard {
+            UNHEARD_LOOK
+        } else {
+            SECOND_LOOK
+        };
+        let due = Instant::now() + wait;
+        self.deferred_paths.insert(path.clone());
+        // They are sorted by when they are due.
+        let at = self.deferred.partition_point(|it| it.due <= due);
+        let deferred = Deferred {
+            due,
+            path,
+            window,
+            looks,
+        };
+        self.deferred.insert(at, deferred);
     }
 
     /// Stores what nobody is told of.
@@ -427,7 +477,12 @@ impl Books {
                 count += 1;
                 let path = path.clone();
                 // First: they are sorted by when they are due.
-                self.deferred.push_front(Deferred { due, path, window });
+                self.deferred.push_front(Deferred {
+                    due,
+                    path,
+                    window,
+                    looks: 0,
+                });
             }
         }
         if count > 0 {
@@ -474,6 +529,12 @@ impl Books {
             Err(error) => self.failed(&error.to_string()),
         }
     }
+}
+
+/// Whether a file of this birth is older than a gap for sure. A file system that
+/// somebody made may say any time, and one beyond all others is never before it.
+fn is_before(born: SystemTime, since: SystemTime) -> bool {
+    born.checked_add(MARGIN).is_some_and(|born| born < since)
 }
 
 #[cfg(test)]

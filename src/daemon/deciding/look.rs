@@ -105,9 +105,10 @@ fn facts(file: &File) -> Option<FileFacts> {
     let changed = u64::try_from(metadata.ctime())
         .ok()
         .zip(u32::try_from(metadata.ctime_nsec()).ok())
-        .map_or(SystemTime::UNIX_EPOCH, |(seconds, nanos)| {
-            SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
-        });
+        .and_then(|(seconds, nanos)| {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
+        })
+        .unwrap_or(SystemTime::UNIX_EPOCH);
     Some(FileFacts {
         kind,
         device: metadata.dev(),

@@ -196,7 +196,7 @@ impl Watching {
         }
     }
 
-    /// Where a directory was moved, nothing is told of each file in it.
+    /// Where a directory was moved, what nobody has told of it is found.
     fn follow_moves(&mut self) {
         let moves = self.inputs.source.tree().moves();
         let now = Instant::now();

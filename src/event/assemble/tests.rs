@@ -453,6 +453,35 @@ fn a_file_that_is_closed_without_a_word_of_writing_is_to_be_looked_at() {
 }
 
 #[test]
+fn of_what_is_closed_what_lets_somebody_in_waits_for_nothing_else() {
+    let mut bench = Bench::new();
+    let closed = |name: &str| change(What::Closed, &format!("/home/ann/.ssh/{name}"), 7);
+    for number in 0..MAX_CLOSED {
+        bench.take(closed(&format!("A{number}")));
+    }
+    let path = |name: &str| PathBuf::from(format!("/home/ann/.ssh/{name}"));
+    let names = || BTreeSet::from(["authorized_keys", "rc"].map(path));
+    let taken = |bench: &mut Bench| -> BTreeSet<PathBuf> {
+        bench.assembler.closed_unwritten(1).into_iter().collect()
+    };
+    for name in names() {
+        bench.take(change(What::Closed, name.to_str().unwrap(), 7));
+    }
+    let first = taken(&mut bench);
+    assert!(first.is_superset(&names()) && first.len() == 3, "{first:?}");
+    drop(bench.assembler.closed_unwritten(MAX_CLOSED));
+    // In a flood, too.
+    bench.assembler.limit(1);
+    bench.take(change(CREATED, "/h/one", 7));
+    bench.take(change(CREATED, "/h/two", 7));
+    for name in names() {
+        bench.take(change(What::Closed, name.to_str().unwrap(), 7));
+    }
+    assert_eq!(taken(&mut bench), names());
+    assert!(!bench.assembler.has_closed());
+}
+
+#[test]
 fn another_process_that_opens_the_new_file_is_not_its_maker() {
     let mut bench = Bench::new();
     let reader = Who {

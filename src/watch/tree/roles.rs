@@ -57,6 +57,8 @@ impl Tree {
             return;
         };
         let no_longer = !role.watched && entry.role.watched;
+        // What was made there meanwhile is news once it is heard again.
+        let is_muted = entry.muted && role.watched && entry.role.watched;
         entry.role = role.clone();
         let (fsid, was_base) = (entry.fsid(), entry.base);
         let is_base = self.is_base(role);
@@ -107,7 +109,9 @@ impl Tree {
                 self.retarget(child, &role, out);
             }
         }
-        if let Some(dir) = dir {
+        if let Some(dir) = dir
+            && !is_muted
+        {
             self.scan(&dir, None, node, &Finds::Stock, out);
         }
     }
@@ -165,5 +169,41 @@ impl Tree {
                 .iter()
                 .any(|(index, done)| self.patterns[*index].matches(*done, name))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::pattern::Pattern;
+    use crate::watch::tree::settling::tests::{Settled, tree_of};
+
+    #[test]
+    fn what_was_made_in_a_muted_home_is_news_though_the_configuration_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        let mut tree = tree_of(&[&real], 10, Settled::default());
+        let mut notices = Vec::new();
+        tree.start(&mut notices).unwrap();
+        let home = real.as_path().into();
+        tree.mute(&home);
+        std::fs::write(real.join("id_ed25519"), "").unwrap();
+        let scope = Scope {
+            patterns: vec![Pattern::literal(&real).unwrap()],
+            limit: 1000,
+            homes: tree.homes.limits(),
+            opens: Box::new(|_| false),
+            stock: None,
+        };
+        tree.set_scope(scope, &mut notices);
+        assert!(notices.is_empty(), "{notices:?}");
+        tree.unmute(&home);
+        while tree.has_looks() {
+            tree.look_on(&mut notices);
+        }
+        let [Notice::Change(change)] = notices.as_slice() else {
+            panic!("{notices:?}");
+        };
+        assert_eq!(change.path, real.join("id_ed25519"));
     }
 }

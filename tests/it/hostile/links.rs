@@ -174,3 +174,20 @@ fn a_dot_ssh_that_is_led_elsewhere_again_and_again() {
     assert!(!ended.paths(ANY).contains(&ANN.ssh("lost2")));
     ended.assert_nothing_lost();
 }
+
+/// docs/hazards.md says so.
+#[test]
+fn what_is_written_behind_a_link_is_not_seen_and_the_link_is() {
+    let host = Host::new();
+    host.sh(ANN, "mkdir -m 700 .ssh; echo > keys").ok();
+    let daemon = start(&host);
+    host.sh(ANN, "ln -s ../keys .ssh/authorized_keys").ok();
+    let list = ANN.ssh("authorized_keys");
+    let link = daemon.alert(ANY, &list);
+    assert!(link.is("file.target_path", "../keys"), "{}", link.brief());
+    host.sh(ANN, "echo x >> keys").ok();
+    made(&host, &daemon, &ANN.ssh("after"));
+    let ended = daemon.stop();
+    assert_eq!(ended.paths(ANY), [ANN.ssh("after"), list]);
+    ended.assert_nothing_lost();
+}

@@ -13,9 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::TrySendError;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{
-    Books, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, SECOND_LOOK, Unfinished, Untold, Window,
-};
+use super::{Books, Deferred, Difference, HEARTBEAT, MOST_DEFERRED, Unfinished, Untold, Window};
 use crate::alert::{Gap, LossKind, Unseen};
 use crate::baseline::{Record, Stat};
 use crate::daemon::Message;
@@ -39,6 +37,20 @@ const MOST_TOLD: usize = 1024;
 const MOST_UNTOLD: u64 = 8192;
 /// How many names are looked at in one go.
 const CHUNK: usize = 256;
+/// So often more what is being written is looked at again before it is told.
+const MOST_LOOKS: u8 = 5;
+/// What changed so lately is being written.
+const JUST: Duration = Duration::from_secs(1);
+
+/// Whether events are to tell of a difference, or nobody.
+fn is_unheard(window: Option<Window>) -> bool {
+    window.is_none_or(|window| window.unseen == Unseen::Unheard)
+}
+
+fn is_just_written(stat: &Stat) -> bool {
+    let since = SystemTime::now().duration_since(stat.changed.into());
+    since.is_ok_and(|since| since < JUST)
+}
 
 impl Books {
     /// Compares what is watched with what is known.
@@ -69,14 +81,15 @@ impl Books {
             path.push(directory);
             path.push(name);
             let is_known = |versions: &mut Versions| versions.saw(&path, digest);
-            if !versions.as_mut().is_some_and(is_known) {
+            let is_known = versions.as_mut().is_some_and(is_known);
+            if !is_known || window.is_some_and(|window| window.reads(&path)) {
                 asked.push(path.clone());
             }
             if asked.len() < CHUNK && (left > 0 || asked.is_empty()) {
                 continue;
             }
             let paths = std::mem::replace(&mut asked, Vec::with_capacity(CHUNK));
-            for (path, difference, now) in self.look_at(paths) {
+            for (path, difference, now) in self.look_at(paths, window) {
                 let covered = before
                     .as_ref()
                     .is_none_or(|before| before.iter().any(|old| old.covers(&path)));
@@ -148,7 +161,13 @@ impl Books {
                 until,
                 twice: true,
             }),
-            Cause::Moved => None,
+            // What moved is told by events of its own, each file: they are waited for.
+            Cause::Moved => self.meta.watched.as_ref().map(|_| Window {
+                unseen: Unseen::Unheard,
+                since: None,
+                until,
+                twice: true,
+            }),
         }
     }
 
@@ -195,7 +214,7 @@ impl Books {
             twice: false,
         });
         for files in polled.files.chunks(CHUNK) {
-            for (path, difference, now) in self.differences(files.to_vec(), true) {
+            for (path, difference, now) in self.differences(files.to_vec(), None, true) {
                 self.differs(path, difference, Some(now), window);
             }
             self.drain(Duration::ZERO);
@@ -228,14 +247,19 @@ impl Books {
     }
 
     /// Which of these files differ from what is known of them.
-    fn look_at(&mut self, paths: Vec<PathBuf>) -> Vec<(PathBuf, Difference, Seen)> {
+    fn look_at(
+        &mut self,
+        paths: Vec<PathBuf>,
+        window: Option<Window>,
+    ) -> Vec<(PathBuf, Difference, Seen)> {
         let stats = self.looker.stat(paths);
-        self.differences(stats, false)
+        self.differences(stats, window, false)
     }
 
     fn differences(
         &mut self,
         stats: Vec<(PathBuf, Stat)>,
+        window: Option<Window>,
         patient: bool,
     ) -> Vec<(PathBuf, Difference, Seen)> {
         let mut unread = Vec::new();
@@ -245,10 +269,10 @@ impl Books {
                 self.unfinished = Unfinished::Cut;
                 continue;
             };
-            if !record
+            let is_unread = record
                 .as_ref()
-                .is_some_and(|record| record.is_unread(&stat))
-            {
+                .is_some_and(|record| record.is_unread(&stat));
+            if !is_unread || window.is_some_and(|window| window.reads(&path)) {
                 known.insert(path.clone(), record);
                 unread.push(path);
             }
@@ -261,6 +285,7 @@ impl Books {
                 Some(then) if then.differs(&now.record) => {
                     differences.push((path, Difference::Changed, now));
                 }
+                Some(then) if then.is_unread(&now.record.stat) => {}
                 // The same with other times: it need not be read again.
                 Some(then) => {
                     let made = then.made;
@@ -306,7 +331,7 @@ impl Books {
                 told += u64::from(self.differs(path, Difference::Gone, None, window));
             }
             self.drain(Duration::ZERO);
-            if self.ending && window.is_some() {
+            if self.ending && !is_unheard(window) {
                 break;
             }
         }
@@ -322,10 +347,13 @@ impl Books {
         now: Option<Seen>,
         window: Option<Window>,
     ) -> bool {
+        let is_unheard = is_unheard(window);
+        if is_unheard && difference == Difference::Appeared && self.owed.has_moved_to(&path) {
+            self.owe(path);
+            return false;
+        }
         let Some(window) = window else {
-            if difference == Difference::Appeared && self.owed.has_moved_to(&path) {
-                self.owe(path);
-            } else if !self.deferred_paths.contains(&path) && !self.owed.has(&path) {
+            if !self.deferred_paths.contains(&path) && !self.owed.has(&path) {
                 self.note(path, now.map(|now| now.record));
             }
             return false;
@@ -417,12 +445,23 @@ impl Books {
             && let Some(deferred) = self.deferred.pop_front()
         {
             looked = true;
-            let Deferred { path, window, .. } = deferred;
+            let Deferred {
+                path,
+                window,
+                looks,
+                ..
+            } = deferred;
             self.deferred_paths.remove(&path);
             self.drain(Duration::ZERO);
-            let there = self.look_at(vec![path.clone()]).pop();
+            let there = self.look_at(vec![path.clone()], Some(window)).pop();
             if let Some((path, difference, now)) = there {
                 if self.is_alerted(&path, difference, Some(&now)) {
+                    continue;
+                }
+                // Of what is being written there is always something on the way.
+                let may_wait = matches!(window.unseen, Unseen::Unheard | Unseen::Mapped);
+                if may_wait && looks < MOST_LOOKS && is_just_written(&now.record.stat) {
+                    self.defer(path, window, looks + 1);
                     continue;
                 }
                 self.tell(path, difference, Some(now), window);
@@ -487,9 +526,9 @@ impl Books {
         if self.deferred.len() >= MOST_DEFERRED {
             return false;
         }
-        if self.deferred_paths.insert(path.clone()) {
-            let due = Instant::now() + SECOND_LOOK;
-            self.deferred.push_back(Deferred { due, path, window });
+        // What waits already may not be read again for another reason.
+        if !self.deferred_paths.contains(&path) || window.unseen == Unseen::Mapped {
+            self.defer(path, window, 0);
         }
         true
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::baseline::Content;
 use crate::daemon::baseline::ledger::Ledger;
 use crate::daemon::baseline::{Parts, Probe, open};
 use crate::queue::Receiver;
@@ -120,6 +121,11 @@ impl Place {
     /// Compares these with what was known before the start. Gives what is told one by
     /// one, and the number of what is not, with the promise of its line.
     fn compare(&mut self, names: &[&str]) -> (Vec<PathBuf>, Option<(u64, Promise)>) {
+        self.compare_for(Cause::Start, names);
+        self.told()
+    }
+
+    fn compare_for(&mut self, cause: Cause, names: &[&str]) {
         let pattern = Pattern::literal(self.dir.path()).unwrap();
         self.books.meta.watched = Some(vec![pattern.to_string()]);
         let mut files = Listing::default();
@@ -129,13 +135,37 @@ impl Place {
         self.books.compare(Snapshot {
             places: Vec::new(),
             apart: Vec::new(),
-            cause: Cause::Start,
+            cause,
             // Long after: no record of them can be on its way.
             until: SystemTime::now() + Duration::from_secs(3600),
             files,
             patterns: vec![pattern],
         });
-        self.told()
+    }
+
+    /// Compares these, and then what is left of it once more, as if time went by.
+    fn compare_twice(&mut self, cause: Cause, names: &[&str]) -> Vec<PathBuf> {
+        self.compare_for(cause, names);
+        while !self.books.deferred.is_empty() {
+            self.look_again();
+        }
+        self.told().0
+    }
+
+    /// Takes the looks that wait, as if time had gone by.
+    fn look_again(&mut self) {
+        for deferred in &mut self.books.deferred {
+            deferred.due = Instant::now();
+        }
+        self.books.second_looks();
+    }
+
+    /// Has another content known of a file than it has, by the same times.
+    fn store_through_mapping(&mut self, name: &str) {
+        let mut record = self.seen(name).unwrap();
+        record.content = Content::Sha256("00".to_owned());
+        self.books.note(self.path(name), Some(record));
+        self.books.write();
     }
 
     fn told(&self) -> (Vec<PathBuf>, Option<(u64, Promise)>) {
@@ -208,6 +238,7 @@ fn what_was_told_in_vain_and_moved_with_its_directory_is_told_where_it_is() {
     place.told_in_vain("one/key");
     fs::rename(place.path("one"), place.path("two")).unwrap();
     fs::rename(place.path("known"), place.path("two/known")).unwrap();
+    place.renamed(Some("known"), "two/known", &[]);
     let mut files = Listing::default();
     for name in ["key", "known"] {
         files.push(&place.path("two"), name.as_ref(), 0);
@@ -220,6 +251,7 @@ fn what_was_told_in_vain_and_moved_with_its_directory_is_told_where_it_is() {
         files,
         patterns: Vec::new(),
     });
+    place.books.write();
     assert_eq!(place.stored("two/known"), place.seen("two/known"));
     let path = place.path("two/key");
     assert_eq!(place.made_up_for(), [(path, Action::Creation)]);
@@ -285,7 +317,7 @@ fn what_is_looked_for_and_too_much_for_its_home_is_told_later() {
     const LIST: &str = "authorized_keys";
     let mut place = Place::new(&[]);
     let path = place.path(LIST);
-    let home = crate::watch::home::of(&path);
+    let home = home::of(&path);
     // However long this takes, nothing comes back meanwhile.
     let later = Instant::now() + Duration::from_secs(3600);
     while place.books.budgets.take(&home, &path, later) {}
@@ -298,14 +330,83 @@ fn what_is_looked_for_and_too_much_for_its_home_is_told_later() {
     place.books.write();
     assert_eq!(place.stored(LIST), None);
     let again = |place: &mut Place| {
-        for deferred in &mut place.books.deferred {
-            deferred.due = Instant::now();
-        }
-        place.books.second_looks();
+        place.look_again();
         place.told().0
     };
     assert!(again(&mut place).is_empty(), "nothing is left for it yet");
     place.books.budgets = Budgets::new(1);
     place.books.home_events.store(1, Ordering::Relaxed);
     assert_eq!(again(&mut place), [path]);
+}
+
+#[test]
+fn no_time_of_birth_is_too_much() {
+    let since = SystemTime::now();
+    let far = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX.unsigned_abs());
+    assert!(!is_before(far, since) && !is_before(since, since));
+    assert!(is_before(SystemTime::UNIX_EPOCH, since));
+}
+
+#[test]
+fn what_no_time_tells_of_is_read_where_it_may_be() {
+    const LIST: &str = "authorized_keys";
+    let lost = |unseen| Cause::Lost(unseen, SystemTime::now());
+    for (cause, is_found) in [
+        (Cause::Closed, [true, true]),
+        (lost(Unseen::Flood), [true, false]),
+        (lost(Unseen::Lost), [true, false]),
+        (Cause::Start, [true, false]),
+        (Cause::Remounted, [false, false]),
+    ] {
+        let names = [LIST, "file"];
+        let mut place = Place::new(&names);
+        for name in names {
+            place.store_through_mapping(name);
+        }
+        let wanted = names
+            .into_iter()
+            .zip(is_found)
+            .filter(|(_, is_found)| *is_found);
+        let wanted: Vec<PathBuf> = wanted.map(|(name, _)| place.path(name)).collect();
+        assert_eq!(place.compare_twice(cause, &names), wanted, "{cause:?}");
+    }
+    // What is the same costs the store nothing.
+    let mut place = Place::new(&[LIST]);
+    assert!(place.compare_twice(Cause::Closed, &[LIST]).is_empty());
+    assert!(place.books.pending.get(&place.path(LIST)).is_none());
+}
+
+/// Whoever renames a directory, or has the configuration read again, makes nothing known.
+#[test]
+fn what_events_do_not_tell_of_is_told_when_something_moved() {
+    let mut place = Place::new(&["changed", "gone", "same", "seen"]);
+    for name in ["changed", "new", "seen"] {
+        place.write(name, "now");
+    }
+    fs::remove_file(place.path("gone")).unwrap();
+    place.compare_for(Cause::Moved, &["changed", "new", "same", "seen"]);
+    assert!(place.told().0.is_empty(), "records may be on the way");
+    place.books.write();
+    assert_eq!(place.stored("new"), None, "nobody was told");
+    place.happened("seen", &[]);
+    let mut told = BTreeSet::new();
+    while !place.books.deferred.is_empty() {
+        place.look_again();
+        told.extend(place.told().0);
+    }
+    let wanted = ["changed", "new", "gone"].map(|name| place.path(name));
+    assert_eq!(told, BTreeSet::from(wanted));
+}
+
+#[test]
+fn what_is_being_written_is_waited_for_but_not_for_ever() {
+    let mut place = Place::new(&["file"]);
+    place.write("file", "now");
+    place.compare_for(Cause::Closed, &["file"]);
+    for look in 0..=5 {
+        assert!(place.told().0.is_empty(), "{look}");
+        place.write("file", &look.to_string());
+        place.look_again();
+    }
+    assert_eq!(place.told().0, [place.path("file")]);
 }
