@@ -22,6 +22,7 @@ mod mounted;
 mod muted;
 mod news;
 mod proper;
+mod relabel;
 mod remembered;
 mod roles;
 mod settling;
