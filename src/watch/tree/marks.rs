@@ -93,10 +93,11 @@ impl Tree {
     pub fn mark_all_again(&mut self, out: &mut Vec<Notice>) {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
-            let Some(dir) = self.open(node) else { continue };
             if self.nodes[&node].muted {
+                self.unsettled.insert(node);
                 continue;
             }
+            let Some(dir) = self.open(node) else { continue };
             self.settle_known(node, dir.as_fd());
             self.mark_again(node, dir.as_fd(), out);
         }

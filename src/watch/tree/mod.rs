@@ -223,6 +223,8 @@ pub struct Tree {
     homes: Homes,
     /// Directories that are still to be looked into: their homes have had their share.
     unscanned: BTreeSet<NodeId>,
+    /// Directories that were muted as all marks were set again.
+    unsettled: BTreeSet<NodeId>,
     soon: Soon,
     heard: Heard,
     beat: Arc<Beat>,
@@ -264,6 +266,7 @@ impl Tree {
             limit: scope.limit,
             homes: Homes::new(scope.homes),
             unscanned: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             soon: Soon::default(),
             heard: Heard::default(),
             opens: scope.opens,

@@ -222,8 +222,10 @@ impl Tree {
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.muted = false;
                 }
-                // Another group may hold by now, to which no file has settled.
-                self.settle_known(id, dir.as_fd());
+                // Another group holds by now, to which no file has settled.
+                if self.unsettled.remove(&id) {
+                    self.settle_known(id, dir.as_fd());
+                }
                 self.mark_again(id, dir.as_fd(), out);
                 self.marker.unmuted(dir.as_fd());
             }

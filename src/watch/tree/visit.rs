@@ -464,6 +464,7 @@ impl Tree {
             self.remembered -= entry.entries.len();
             self.count_base(entry.fsid(), entry.base, false);
             self.unscanned.remove(&node);
+            self.unsettled.remove(&node);
             self.soon.remove(node);
             if let Some(home) = &entry.home {
                 self.homes.give(home, 1, entry.entries.len());
