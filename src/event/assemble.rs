@@ -613,11 +613,6 @@ impl<W: Subject> Assembler<W> {
             }
             return;
         };
-        // Whoever had it open for writing can have written without a record (mmap(2),
-        // io_submit(2)).
-        if pending.content == Content::Own && pending.is_of_another(change, None) {
-            pending.content = Content::Overwritten;
-        }
         improve(pending, change, attribute);
         // A file that was closed empty has not got its content yet: mkstemp(3)
         // and touch(1) leave it so, and the first writes it later. One that the

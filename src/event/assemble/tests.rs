@@ -411,12 +411,12 @@ fn what_a_second_process_writes_is_an_event_of_its_own() {
     bench.take(modified(7));
     bench.assembler.flush();
     assert_eq!(contents(&mut bench), [(Action::Creation, 7, Content::Own)]);
-    // Nor is it nobody's who closes it last: he may have written without a record.
+    // A shell closes last what another writes for it.
     bench.take(change(CREATED, "/h/id", 7));
     bench.take(change(What::Modified, "/h/id", 7));
     bench.take(change(What::Closed, "/h/id", 8));
-    let shared = [(Action::Creation, 7, Content::Overwritten)];
-    assert_eq!(contents(&mut bench), shared);
+    let own = [(Action::Creation, 7, Content::Own)];
+    assert_eq!(contents(&mut bench), own);
 }
 
 #[test]
