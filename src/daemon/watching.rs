@@ -398,14 +398,14 @@ impl Watching {
                         found,
                         identity,
                     } => {
+                        let read = identity.read;
+                        let writer = self.resolver.opening(*identity);
                         let opening = Opening {
                             found,
-                            read: identity.read,
-                            since: self.resolver.runs_since(&identity),
+                            read,
+                            since: writer.program.since,
                             is_gone: false,
                         };
-                        let mut writer = self.resolver.opening(*identity);
-                        writer.program.since = opening.since;
                         self.assembler.held(object, opening, writer, Instant::now());
                     }
                     hold::Held::Executing {

@@ -162,7 +162,7 @@ impl ProcTable {
         }
         let mut table = Self::unopened()?;
         table.open()?;
-        let (seeds, began, done) = stock()?;
+        let (seeds, began, done) = stock(false)?;
         table.table.seed(seeds, began, done);
         table.repaired = done;
         Ok(table)
@@ -295,7 +295,7 @@ impl ProcTable {
         }
         if self.damaged && now() >= self.repaired.saturating_add(REPAIR_PAUSE) {
             self.repaired = now();
-            match stock() {
+            match stock(true) {
                 Ok((seeds, began, done)) => {
                     self.table.repair(seeds, began, done);
                     self.repaired = done;
@@ -612,14 +612,15 @@ fn gives_vdso() -> io::Result<bool> {
     Ok(!is_off && maps.any(|line| line.ends_with(b" [vdso]")))
 }
 
-/// All processes, as `/proc` shows them, with the times between which it was read.
-fn stock() -> io::Result<(Vec<Seed>, Time, Time)> {
+/// All processes, as `/proc` shows them, with the times between which it was read. Whose
+/// they are is asked for `after_loss` alone.
+fn stock(after_loss: bool) -> io::Result<(Vec<Seed>, Time, Time)> {
     let began = now();
-    let seeds = seeds()?;
+    let seeds = seeds(after_loss)?;
     Ok((seeds, began, now()))
 }
 
-fn seeds() -> io::Result<Vec<Seed>> {
+fn seeds(after_loss: bool) -> io::Result<Vec<Seed>> {
     let all = procfs::process::all_processes().map_err(io::Error::other)?;
     let mut seeds = Vec::new();
     for process in all.flatten() {
@@ -635,13 +636,16 @@ fn seeds() -> io::Result<Vec<Seed>> {
                 generation: None,
             })
         });
-        let status = process.status();
+        let is_roots = || {
+            let status = process.status();
+            status.is_ok_and(|status| (status.ruid, status.euid) == (0, 0))
+        };
         seeds.push(Seed {
             pid: process.pid,
             parent: stat.ppid,
             birth: from_ticks(stat.starttime),
             program,
-            is_roots: status.is_ok_and(|status| (status.ruid, status.euid) == (0, 0)),
+            is_roots: after_loss && is_roots(),
             name: stat.comm.into(),
         });
     }

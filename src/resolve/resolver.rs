@@ -97,7 +97,7 @@ impl Resolver {
 
     /// Since when a held opener ran what it ran when it was read (nanoseconds of
     /// `CLOCK_MONOTONIC`); `None` if that is not known.
-    pub fn runs_since(&mut self, identity: &Identity) -> Option<Time> {
+    fn runs_since(&mut self, identity: &Identity) -> Option<Time> {
         let table = self.table.as_mut()?;
         table.catch_up(identity.read);
         tabled::runs_since(table, &identity.process, identity.read)
@@ -105,6 +105,7 @@ impl Resolver {
 
     /// An opener was identified while it was held.
     pub fn opening(&mut self, identity: Identity) -> Attribution {
+        let since = self.runs_since(&identity);
         let Identity {
             mut process,
             mut verified,
@@ -164,6 +165,7 @@ impl Resolver {
             changed: file.as_ref().and_then(|file| file.changed()),
             file: file.filter(|_| elsewhere),
             seen: verified.then_some(read),
+            since,
             ..ProgramFacts::default()
         };
         let candidates = if verified {

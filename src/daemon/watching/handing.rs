@@ -85,9 +85,7 @@ impl Watching {
     /// the kernel's queue must not wait for all that many have left. `more` was read
     /// that has not been worked off.
     pub(super) fn hand_on(&mut self, time: Option<Duration>, more: bool) {
-        for assembled in self.assembler.finished() {
-            self.handing.push(assembled);
-        }
+        self.take_finished();
         let begun = Instant::now();
         while time.is_none_or(|time| begun.elapsed() < time)
             && let Some((number, mut assembled)) = self.handing.finished.pop()
@@ -136,15 +134,19 @@ impl Watching {
     /// Hands on what was kept, of which all records have been worked off by now: `all` at
     /// the end, when nothing more is read.
     pub(super) fn hand_on_kept(&mut self, all: bool) {
-        for assembled in self.assembler.finished() {
-            self.handing.push(assembled);
-        }
+        self.take_finished();
         let handing = &mut self.handing;
         let is_due = |(read, ..): &&(u64, Finished, Left)| all || *read < handing.reads;
         let due = handing.later.iter().take_while(is_due).count();
         let due: Vec<_> = handing.later.drain(..due).collect();
         for (_, (number, assembled), left) in due {
             self.hand_over(number, assembled, left);
+        }
+    }
+
+    fn take_finished(&mut self) {
+        for assembled in self.assembler.finished() {
+            self.handing.push(assembled);
         }
     }
 
